@@ -1,0 +1,64 @@
+# Needs Python 3.11 or newer with its venv module, git and make; everything else is installed into .venv from requirements.lock.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PROTOS := $(wildcard protos/exchange/v1/*.proto)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install protos demo up test crash-test check bench lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## everything into .venv, at the versions of requirements.lock
+
+# The top-level packages are listed too, because an editable install maps each of them by name.
+$(INSTALLED): requirements.lock pyproject.toml setup.py tools/generate_protos.py $(PROTOS) $(wildcard */__init__.py)
+	@command -v $(PYTHON) >/dev/null || { echo "error: expected Python 3.11 or newer, found no '$(PYTHON)'." \
+	  "Install it (Debian, Ubuntu: apt-get install python3 python3-venv), or name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: expected Python 3.11 or newer, was" \
+	  "$$($(PYTHON) --version). Install a newer one, or name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: expected Python's venv module, found none." \
+	  "Install it (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --check-build-dependencies -e .
+	@touch $@
+
+protos: install ## the Python code of protos/ again, without a new install
+	$(BIN)/python tools/generate_protos.py
+
+demo: install ## an exchange on this machine, with trading and a crash, in one go
+	$(BIN)/exchange demo
+
+up: install ## an exchange on this machine, until Ctrl-C
+	$(BIN)/exchange up
+
+test: install ## the tests that need neither minutes nor root
+	$(BIN)/pytest -m "not slow and not root"
+
+crash-test: install ## the slow tests: an exchange that is killed over and over
+	$(BIN)/pytest -m slow
+
+check: install ## format, lint, types and protos; works offline
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/buf lint
+
+bench: install ## the benchmarks
+	$(BIN)/exchange bench
+
+lock: ## requirements.lock again, from pyproject.toml; make lock UPGRADE=--upgrade takes newer versions
+	$(PYTHON) -m venv build/lock-venv
+	build/lock-venv/bin/python -m pip install --disable-pip-version-check --quiet uv==$(UV_VERSION)
+	build/lock-venv/bin/uv pip compile pyproject.toml --extra server --extra dev --universal --generate-hashes $(UPGRADE) \
+	  --custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.lock
+
+clean: ## removes what was installed, generated or cached
+	rm -rf $(VENV) exchange/v1 build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
