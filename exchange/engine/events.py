@@ -1,0 +1,103 @@
+"""What a shard tells the world, in order: enough for a reader to keep its own copy of every open order.
+
+Each event starts with its kind and the sequence of the command that caused it, so that a feed can carry events as
+bare tuples. A command's events stand together. An accepted order that is neither filled by the trades that follow nor
+closed rests in the book from then on, behind all others at its price; so does an amended order that lost its place.
+"""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+from exchange.engine.instrument import Instrument
+
+
+class EventKind(IntEnum):
+    ACCEPTED = 1
+    TRADED = 2
+    CLOSED = 3
+    AMENDED = 4
+    STAGE = 5
+    INSTRUMENT = 6
+
+
+class OrderAccepted(NamedTuple):
+    """A new order: its id is the sequence of its command."""
+
+    kind: int
+    sequence: int
+    instrument: str
+    order_id: int
+    account: int
+    client_order_id: str
+    side: int
+    price: int
+    quantity: int
+
+
+class OrderTraded(NamedTuple):
+    """One maker and one taker, at the maker's price. `trade_id` counts 1, 2, 3 ... in the instrument."""
+
+    kind: int
+    sequence: int
+    instrument: str
+    trade_id: int
+    maker_order_id: int
+    taker_order_id: int
+    price: int
+    quantity: int
+
+
+class OrderClosed(NamedTuple):
+    """Closed with `quantity` left unfilled. An order that is filled says so by its trades."""
+
+    kind: int
+    sequence: int
+    instrument: str
+    order_id: int
+    reason: int
+    quantity: int
+
+
+class OrderAmended(NamedTuple):
+    """New price and total size; with `kept_place` false the order leaves its place before it trades or rests."""
+
+    kind: int
+    sequence: int
+    instrument: str
+    order_id: int
+    price: int
+    quantity: int
+    open_quantity: int
+    kept_place: bool
+
+
+class StageChanged(NamedTuple):
+    kind: int
+    sequence: int
+    stage: int
+    orders_per_s: int
+    reason: str
+
+
+class InstrumentAdded(NamedTuple):
+    kind: int
+    sequence: int
+    instrument: Instrument
+
+
+Event = OrderAccepted | OrderTraded | OrderClosed | OrderAmended | StageChanged | InstrumentAdded
+
+
+class Result(NamedTuple):
+    """The answer to one command. `reject_reason` 0: it was applied."""
+
+    sequence: int
+    client_order_id: str
+    order_id: int
+    status: int
+    filled: int
+    open: int
+    reject_reason: int = 0
+    close_reason: int = 0
+    duplicate: bool = False
+    cancelled_orders: int = 0

@@ -1,0 +1,146 @@
+"""A machine's events in order: what the host keeps for readers, and the shapes in which they travel."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections import deque
+from typing import Any, NamedTuple
+
+import msgpack
+
+EventRow = tuple[Any, ...]
+"""An event as a bare tuple: kind, sequence, then the fields of its class in `exchange.engine.events`."""
+
+
+class FeedBatch(NamedTuple):
+    """The events of one record, which holds the commands `first_sequence` to `last_sequence`."""
+
+    epoch: int
+    first_sequence: int
+    last_sequence: int
+    time_ns: int
+    events: list[EventRow]
+
+
+class BookDump(NamedTuple):
+    """A book as a reader starts with it; `orders` bids before asks, each side in priority order.
+
+    An order is (order_id, account, client_order_id, side, price, quantity, open quantity).
+    """
+
+    instrument: tuple[Any, ...]
+    last_price: int
+    trade_id: int
+    orders: list[tuple[int, int, str, int, int, int, int]]
+
+
+class ShardDump(NamedTuple):
+    """Where a reader of a shard's feed starts: the state after the command `sequence`."""
+
+    epoch: int
+    sequence: int
+    time_ns: int
+    stage: int
+    books: list[BookDump]
+
+
+class FeedGap(Exception):
+    """A reader asked for what the feed holds no longer (or not yet): it must start again from a dump."""
+
+    def __init__(self, after_sequence: int, first_sequence: int, last_sequence: int) -> None:
+        super().__init__(f"asked for events after {after_sequence}, the feed holds {first_sequence} to {last_sequence}")
+        self.first_sequence = first_sequence
+        self.last_sequence = last_sequence
+
+
+class Feed:
+    """The newest batches, bounded in bytes, each kept as it is sent. Readers wait for more."""
+
+    def __init__(self, *, bytes_max: int = 64 << 20, last_sequence: int = 0) -> None:
+        self.last_sequence = last_sequence
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._ends: deque[int] = deque()
+        self._batches: deque[bytes] = deque()
+        self._held_after = last_sequence
+        self._more = asyncio.Event()
+
+    @property
+    def held_after(self) -> int:
+        """A reader that has everything up to here can go on."""
+        return self._held_after
+
+    def publish(self, batch: FeedBatch) -> None:
+        """Add a record's events and wake the readers."""
+        if batch.first_sequence != self.last_sequence + 1:
+            raise ValueError(f"expected events from {self.last_sequence + 1}, was {batch.first_sequence}")
+        data: bytes = msgpack.packb(batch)
+        self._batches.append(data)
+        self._ends.append(batch.last_sequence)
+        self._bytes += len(data)
+        self.last_sequence = batch.last_sequence
+        while self._bytes > self._bytes_max and len(self._batches) > 1:
+            self._bytes -= len(self._batches.popleft())
+            self._held_after = self._ends.popleft()
+        self._more.set()
+        self._more = asyncio.Event()
+
+    def read(self, after_sequence: int, *, bytes_max: int = 1 << 20) -> list[bytes]:
+        """Return packed batches that follow on `after_sequence`, oldest first; none if there is nothing new.
+
+        Raises:
+            FeedGap: what follows is not held.
+        """
+        if not self._held_after <= after_sequence <= self.last_sequence:
+            raise FeedGap(after_sequence, self._held_after + 1, self.last_sequence)
+        at = bisect_right(self._ends, after_sequence)
+        batches: list[bytes] = []
+        size = 0
+        while at < len(self._batches) and (size < bytes_max or not batches):
+            batches.append(self._batches[at])
+            size += len(batches[-1])
+            at += 1
+        return batches
+
+    async def wait(self, after_sequence: int, timeout_s: float) -> list[bytes]:
+        """Like `read`, but wait up to `timeout_s` for something new."""
+        batches = self.read(after_sequence)
+        if not batches:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._more.wait()
+            except TimeoutError:
+                return []
+            batches = self.read(after_sequence)
+        return batches
+
+    def tail(self, commands_max: int) -> list[bytes]:
+        """Return the newest packed batches that hold up to so many commands, for a snapshot."""
+        first = max(self.last_sequence - commands_max, self._held_after)
+        return (
+            self.read(
+                self._ends[bisect_right(self._ends, first) - 1]
+                if self._ends and self._ends[0] <= first
+                else self._held_after,
+                bytes_max=1 << 62,
+            )
+            if self._batches
+            else []
+        )
+
+    @classmethod
+    def resume(cls, batches: list[bytes], last_sequence: int, *, bytes_max: int = 64 << 20) -> Feed:
+        """Return a feed that holds these batches, the last of which ends at `last_sequence`."""
+        feed = cls(bytes_max=bytes_max, last_sequence=last_sequence)
+        if batches:
+            feed.last_sequence = feed._held_after = unpack_batch(batches[0]).first_sequence - 1
+            for data in batches:
+                feed.publish(unpack_batch(data))
+        return feed
+
+
+def unpack_batch(data: bytes) -> FeedBatch:
+    """Return a batch from its packed form; rows come as tuples."""
+    epoch, first, last, time_ns, events = msgpack.unpackb(data, use_list=False)
+    return FeedBatch(epoch, first, last, time_ns, events)
