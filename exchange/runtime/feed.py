@@ -116,18 +116,9 @@ class Feed:
         return batches
 
     def tail(self, commands_max: int) -> list[bytes]:
-        """Return the newest packed batches that hold up to so many commands, for a snapshot."""
-        first = max(self.last_sequence - commands_max, self._held_after)
-        return (
-            self.read(
-                self._ends[bisect_right(self._ends, first) - 1]
-                if self._ends and self._ends[0] <= first
-                else self._held_after,
-                bytes_max=1 << 62,
-            )
-            if self._batches
-            else []
-        )
+        """Return the newest packed batches that together hold at most so many commands, for a snapshot."""
+        at = bisect_right(self._ends, self.last_sequence - commands_max)
+        return list(self._batches)[at:]
 
     @classmethod
     def resume(cls, batches: list[bytes], last_sequence: int, *, bytes_max: int = 64 << 20) -> Feed:

@@ -72,7 +72,7 @@ class CrashingFilesystem:
     def __init__(self, seed: int = 0) -> None:
         self.random = Random(seed)
         self.operations = 0
-        self._trouble: tuple[int, Trouble] | None = None
+        self._trouble: tuple[range, Trouble] | None = None
         self._names: dict[Path, _File] = {}
         self._durable_names: dict[Path, _File] = {}
         self._pending: list[_Rename] = []
@@ -84,9 +84,12 @@ class CrashingFilesystem:
     # What tests do to it.
 
     @contextmanager
-    def trouble(self, trouble: Trouble, after_operations: int) -> Iterator[None]:
-        """Inside the block, the operation after so many others meets `trouble`, once."""
-        self._trouble = (self.operations + after_operations + 1, trouble)
+    def trouble(
+        self, trouble: Trouble, after_operations: int, for_operations: int = 1
+    ) -> Iterator[None]:
+        """Inside the block, so many operations after so many others meet `trouble`."""
+        first = self.operations + after_operations + 1
+        self._trouble = (range(first, first + for_operations), trouble)
         try:
             yield
         finally:
@@ -226,7 +229,7 @@ class CrashingFilesystem:
     def _next_trouble(self) -> Trouble | None:
         assert not self._is_down, "an operation after the crash"
         self.operations += 1
-        if self._trouble and self._trouble[0] == self.operations:
+        if self._trouble and self.operations in self._trouble[0]:
             return self._trouble[1]
         return None
 

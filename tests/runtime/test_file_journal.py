@@ -344,6 +344,23 @@ class TestFollowing:
         assert payloads_of(follower) == [b"1"]
         assert follower.last_sequence == 1
 
+    def test_a_record_that_is_finished_while_it_is_read_is_no_damage(self, tmp_path: Path) -> None:
+        segment = tmp_path / f"{1:020d}.journal"
+        writer = FileJournal.open(tmp_path, MACHINE)
+        append_all(writer, writer.acquire(), b"1", b"2" * 100, b"3")
+        finished = segment.read_bytes()
+        start = finished.index(b"2" * 100)
+
+        class Racing(OsFilesystem):
+            def read(self, descriptor: int, size: int, offset: int) -> bytes:
+                if offset >= start:  # the search for a later record
+                    segment.write_bytes(finished)
+                return super().read(descriptor, size, offset)
+
+        segment.write_bytes(finished[: start + 10] + bytes(90))
+        follower = FileJournal.open(tmp_path, MACHINE, filesystem=Racing())
+        assert payloads_of(follower) == [b"1", b"2" * 100, b"3"]
+
     def test_a_follower_that_fell_behind_a_trim_is_told(self, tmp_path: Path) -> None:
         writer = FileJournal.open(tmp_path, MACHINE, segment_bytes=200)
         follower = FileJournal.open(tmp_path, MACHINE)
@@ -425,6 +442,25 @@ class TestFailingStorage:
         assert journal.last_sequence == 0
         journal.append(epoch, 1, b"another")
         assert payloads_of(journal) == [b"another"]
+
+    def test_an_append_that_is_interrupted_leaves_the_journal_failed(
+        self, make: Callable[[], FileJournal], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        journal = make()
+        epoch = journal.acquire()
+
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(CrashingFilesystem, "sync", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                journal.append(epoch, 1, b"interrupted")
+        with pytest.raises(JournalUnavailable, match="call reopen"):
+            journal.append(epoch, 1, b"1")
+        journal.reopen()
+        journal.append(epoch, 1, b"1")
+        assert payloads_of(journal) == [b"1"]
 
     def test_reopen_finds_that_the_last_acknowledged_record_is_gone(
         self, filesystem: CrashingFilesystem, make: Callable[[], FileJournal]

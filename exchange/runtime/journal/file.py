@@ -232,7 +232,6 @@ class FileJournal:
         writer = self._held()
         writer.failure = writer.failure or "the reopening did not finish"
         with self._storage("reopen", surely_absent=False):
-            remove_pending(self._filesystem, self._directory)
             segment = writer.end.position.segment
             for later in self._log.segments():
                 if later > segment:

@@ -30,7 +30,6 @@ from exchange.runtime.journal.record import (
     HEADER_BYTES,
     MAGIC,
     PAYLOAD_BYTES_MAX,
-    Fault,
     Header,
     Record,
     RecordInvalid,
@@ -211,8 +210,6 @@ class SegmentReader:
         record's own header is sound, its payload is skipped, so that bytes which look like a
         record inside the payload of a torn one prove nothing.
         """
-        if invalid.fault is Fault.SHORT_PAYLOAD:
-            return None
         offset = at.offset + (invalid.header.record_bytes if invalid.header else 1)
         overlap = HEADER_BYTES - 1
         while len(data := self._filesystem.read(self._descriptor, _WINDOW_BYTES, offset)) > overlap:

@@ -1,0 +1,112 @@
+"""What an operator sees: accounts, keys, and the parts of the exchange."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from exchange.client._enums import ComponentState, Permission, Stage
+from exchange.client._numbers import from_time_ns
+from exchange.v1 import admin_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    account_id: int
+    name: str
+    create_time_ns: int
+
+    @property
+    def create_time(self) -> datetime:
+        return from_time_ns(self.create_time_ns)
+
+    @classmethod
+    def from_proto(cls, message: admin_pb2.Account) -> "Account":
+        return cls(message.account_id, message.name, message.create_time_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    key_id: str
+    account_id: int
+    permissions: tuple[Permission, ...]
+    create_time_ns: int
+    revoked: bool
+
+    @property
+    def create_time(self) -> datetime:
+        return from_time_ns(self.create_time_ns)
+
+    @classmethod
+    def from_proto(cls, message: admin_pb2.ApiKey) -> "ApiKey":
+        return cls(
+            key_id=message.key_id,
+            account_id=message.account_id,
+            permissions=tuple(Permission(value) for value in message.permissions),
+            create_time_ns=message.create_time_ns,
+            revoked=message.revoked,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NewApiKey:
+    """The only time that the secret is seen: the exchange keeps its hash."""
+
+    api_key: ApiKey
+    secret: str = field(repr=False)
+    """What a client is given as its `api_key`. Left out of `repr`, hence of logs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A shard, the ledger, a gateway or the supervisor."""
+
+    name: str
+    state: ComponentState
+    incarnation: int
+    pid: int
+    epoch: int
+    sequence: int
+    state_hash: str
+    stage: Stage
+    """This and the next two: of a shard."""
+    instruments: tuple[str, ...]
+    open_orders: int
+    address: str
+    """Of a gateway."""
+    detail: str
+    restarts: int
+    start_duration_ms: int
+
+    @classmethod
+    def from_proto(cls, message: admin_pb2.Component) -> "Component":
+        return cls(
+            name=message.name,
+            state=ComponentState(message.state),
+            incarnation=message.incarnation,
+            pid=message.pid,
+            epoch=message.epoch,
+            sequence=message.sequence,
+            state_hash=message.state_hash,
+            stage=Stage(message.stage),
+            instruments=tuple(message.instruments),
+            open_orders=message.open_orders,
+            address=message.address,
+            detail=message.detail,
+            restarts=message.restarts,
+            start_duration_ms=message.start_duration_ms,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeStatus:
+    components: tuple[Component, ...]
+    version: str
+    time_ns: int
+
+    @property
+    def time(self) -> datetime:
+        return from_time_ns(self.time_ns)
+
+    @classmethod
+    def from_proto(cls, message: admin_pb2.GetStatusResponse) -> "ExchangeStatus":
+        components = tuple(Component.from_proto(component) for component in message.components)
+        return cls(components, message.version, message.time_ns)

@@ -1,0 +1,132 @@
+"""When a call is tried again. The only layer that does: gRPC's own retries are off.
+
+Full jitter: AWS, "Exponential Backoff And Jitter"; the budget: Finagle's RetryBudget; pushback: gRPC
+proposal A6.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from exchange.client._environment import Environment
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a failed attempt says about another one."""
+
+    worth_retrying: bool
+    retry_after_s: float | None = None
+    """Asked for by the server. None: the policy's own backoff."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and when; `RetryBudget` bounds it over all calls of a client.
+
+    `RetryPolicy(attempts_max=1)` never retries.
+    """
+
+    attempts_max: int = 3
+    """The first one included."""
+    delay_s_base: float = 0.1
+    """Upper bound of the wait before the second attempt; it doubles with each one."""
+    delay_s_max: float = 2.0
+    budget_ratio: float = 0.1
+    """Retries that each call earns."""
+    budget_per_s: float = 1.0
+    """Retries that each second earns."""
+    budget_max: float = 10.0
+    """Retries that can be saved up. A new client has two, so that its first call may use them."""
+
+    def __post_init__(self) -> None:
+        if self.attempts_max < 1:
+            raise ValueError(f"attempts_max: expected at least 1, was {self.attempts_max}")
+
+    def backoff_s(self, failures: int, random: Callable[[], float]) -> float:
+        """Full jitter: uniform between 0 and a bound that doubles with each failure in a row."""
+        # The exponent is capped so that a stream which fails for days makes no huge number.
+        bound = self.delay_s_base * 2.0 ** min(failures - 1, 32)
+        return random() * min(bound, self.delay_s_max)
+
+    def delay_s(self, failure: Failure, attempt: int, remaining_s: float, random: Callable[[], float]) -> float | None:
+        """The wait after attempt number `attempt`; None if there shall be no other.
+
+        A wait that the server asked for is kept to the letter (it has spread the crowd already).
+        One that would outlive the call's deadline is not begun: the caller gets the true reason at
+        once, in place of a timeout later.
+        """
+        if not failure.worth_retrying or attempt >= self.attempts_max:
+            return None
+        delay_s = failure.retry_after_s or self.backoff_s(attempt, random)
+        return delay_s if delay_s < remaining_s else None
+
+
+class RetryBudget:
+    """A token bucket: retries stay a fraction of the calls, however much fails.
+
+    This, not the backoff, is what lets an overloaded exchange recover: backoff only postpones load.
+    """
+
+    __slots__ = ("_balance", "_clock", "_max", "_per_s", "_ratio", "_updated")
+
+    def __init__(self, policy: RetryPolicy, clock: Callable[[], float]) -> None:
+        self._ratio = policy.budget_ratio
+        self._per_s = policy.budget_per_s
+        self._max = policy.budget_max
+        self._clock = clock
+        self._updated = clock()
+        self._balance = min(2.0, policy.budget_max)
+
+    @property
+    def balance(self) -> float:
+        now = self._clock()
+        earned = (now - self._updated) * self._per_s
+        self._updated = now
+        self._balance = min(self._max, self._balance + earned)
+        return self._balance
+
+    def deposit(self) -> None:
+        """For each call, before its first attempt."""
+        self._balance = min(self._max, self.balance + self._ratio)
+
+    def withdraw(self) -> bool:
+        """For each retry; False if it must not be made."""
+        # Ten deposits of a tenth make 0.9999999999999999.
+        if self.balance < 1 - 1e-9:
+            return False
+        self._balance = max(0.0, self._balance - 1)
+        return True
+
+
+class Attempts:
+    """The attempts of one call: their number, their common deadline, what they left open."""
+
+    __slots__ = ("_budget", "_deadline", "_environment", "_policy", "budget_spent", "made", "open")
+
+    def __init__(self, policy: RetryPolicy, budget: RetryBudget, environment: Environment, timeout_s: float) -> None:
+        self._policy = policy
+        self._budget = budget
+        self._environment = environment
+        self._deadline = environment.clock() + timeout_s
+        self.made = 0
+        self.open = False
+        """An attempt may have been executed: no later refusal makes that undone."""
+        self.budget_spent = False
+        budget.deposit()
+
+    @property
+    def remaining_s(self) -> float:
+        return self._deadline - self._environment.clock()
+
+    async def again(self, failure: Failure) -> bool:
+        """Waits for the next attempt; False, at once, if there shall be none."""
+        environment = self._environment
+        delay_s = self._policy.delay_s(failure, self.made, self.remaining_s, environment.random)
+        if delay_s is None:
+            return False
+        # Last, so that only a retry that is made costs a token.
+        if not self._budget.withdraw():
+            self.budget_spent = True
+            return False
+        await environment.sleep(delay_s)
+        return self.remaining_s > 0

@@ -1,0 +1,308 @@
+"""A trading session: many commands a message, several messages in flight, over one stream.
+
+What becomes of a batch that was sent and not yet answered when the connection breaks:
+
+- Places and cancels are sent again on the next connection, with the same ids, as long as the batch has
+  time and the client's retry budget allows. If they had been executed, the exchange answers with the
+  first outcome, flagged `duplicate`: that is the right one.
+- Amends and cancel-alls say what shall be *now*. Sent again after something later they would undo it. So
+  a batch with one of these is sent again only if nothing was sent after it in this session.
+- Otherwise `send` raises OutcomeUnknown; `get_order` tells the truth, and so does a place that is sent
+  again with the same PlaceOrder.
+- With `cancel_on_disconnect` the session ends with its connection, because the exchange has cancelled its
+  orders: what was not answered is unknown, and a new session must be opened on purpose.
+
+The session itself retries nothing that was answered: a result that is rejected for the moment's sake, or
+unknown, is returned as it is.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import grpc
+
+from exchange.client._call import Caller
+from exchange.client._channels import Gateway
+from exchange.client._commands import AmendOrder, CancelAllOrders, CancelOrder, Command, PlaceOrder
+from exchange.client._errors import (
+    ClientClosed,
+    DeadlineExceeded,
+    EvenkeelError,
+    NotExecuted,
+    OutcomeUnknown,
+    TransportError,
+    Unavailable,
+    from_rpc_error,
+)
+from exchange.client._instruments import InstrumentCache
+from exchange.client._results import OrderResult
+from exchange.client._rpcs import TRADE
+from exchange.client._streams import Reconnect
+from exchange.v1 import trading_pb2
+
+_Call = grpc.aio.StreamStreamCall[trading_pb2.TradeRequest, trading_pb2.TradeResponse]
+
+_MS = 1000
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    request: trading_pb2.TradeRequest
+    deadline: float
+    answer: "asyncio.Future[Sequence[trading_pb2.OrderResult]]"
+    sends: int = 0
+    connection: int = field(default=0)
+    """The last one that it was sent on."""
+
+    @property
+    def repeatable_at_any_time(self) -> bool:
+        return all(command.WhichOneof("command") in ("place", "cancel") for command in self.request.commands)
+
+
+class TradeSession:
+    """From `client.trade()`, an async context manager.
+
+    Leaving it waits for the answers that are still due, unless by an exception.
+    """
+
+    def __init__(
+        self,
+        caller: Caller,
+        instruments: InstrumentCache,
+        reconnect: Reconnect,
+        *,
+        cancel_on_disconnect: bool,
+        timeout: float,
+        grace: float,
+        in_flight_max: int,
+    ) -> None:
+        self.reconnects = 0
+        self._caller = caller
+        self._instruments = instruments
+        self._reconnect = reconnect
+        self._cancel_on_disconnect = cancel_on_disconnect
+        self._timeout_s = timeout
+        self._grace_s = grace
+        self._slots = asyncio.Semaphore(in_flight_max)
+        self._pending: dict[int, _Batch] = {}
+        self._outbox: deque[_Batch] = deque()
+        self._more = asyncio.Event()
+        self._request_id = 0
+        self._last_sent_id = 0
+        self._connection = 0
+        self._runner: asyncio.Task[None] | None = None
+        self._ended: EvenkeelError | None = None
+
+    async def __aenter__(self) -> "TradeSession":
+        self._runner = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
+        if exc_type is None and self._pending:
+            await asyncio.wait([batch.answer for batch in self._pending.values()])
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.gather(self._runner, return_exceptions=True)
+
+    async def send(self, commands: Sequence[Command], *, timeout: float | None = None) -> list[OrderResult]:
+        """Sends one batch and returns its results, in its order; may be called many times at once.
+
+        `timeout` is the time, in seconds, within which the exchange must execute it or refuse it.
+        Batches are sent in the order in which their messages are ready: one task's in its order.
+
+        Raises:
+            NotExecuted: the batch was surely not executed.
+            OutcomeUnknown: some of it may have been.
+        """
+        encoded = await self.encode(commands)
+        results = await self.send_encoded(encoded, timeout=timeout)
+        if len(results) != len(commands):
+            raise self._unknown(f"expected {len(commands)} results, was {len(results)}")
+        decoded: list[OrderResult] = []
+        for command, result in zip(commands, results, strict=True):
+            symbol = command.instrument
+            scale = (await self._instruments.get(symbol)).quantity_scale if symbol else 0
+            decoded.append(OrderResult.from_proto(result, symbol, scale))
+        return decoded
+
+    async def encode(self, commands: Sequence[Command]) -> list[trading_pb2.Command]:
+        """For `send_encoded`: commands that are sent often, or must be ready before their time."""
+        encoded: list[trading_pb2.Command] = []
+        for command in commands:
+            match command:
+                case PlaceOrder():
+                    instrument = await self._instruments.get(command.instrument)
+                    encoded.append(trading_pb2.Command(place=command.to_proto(instrument)))
+                case AmendOrder():
+                    instrument = await self._instruments.get(command.instrument)
+                    encoded.append(trading_pb2.Command(amend=command.to_proto(instrument)))
+                case CancelOrder():
+                    encoded.append(trading_pb2.Command(cancel=command.to_proto()))
+                case CancelAllOrders():
+                    encoded.append(trading_pb2.Command(cancel_all=command.to_proto()))
+        return encoded
+
+    async def send_encoded(
+        self, commands: Sequence[trading_pb2.Command], *, timeout: float | None = None
+    ) -> Sequence[trading_pb2.OrderResult]:
+        """`send` without Decimals: the protocol's own messages, integers unscaled. The fast way."""
+        if self._runner is None:
+            raise ClientClosed("expected a session that was entered: `async with client.trade()`")
+        clock = self._caller.environment.clock
+        timeout_s = self._timeout_s if timeout is None else timeout
+        deadline = clock() + timeout_s
+        if self._slots.locked():
+            try:
+                await asyncio.wait_for(self._slots.acquire(), timeout_s)
+            except TimeoutError:
+                raise DeadlineExceeded("too many batches in flight until the deadline") from None
+        else:
+            await self._slots.acquire()
+        try:
+            if self._ended is not None:
+                raise Unavailable(f"the session is over: {self._ended}") from self._ended
+            batch = self._new_batch(commands, deadline)
+            try:
+                # The exchange answers at the deadline at the latest; the grace is for the way back.
+                wait_s = deadline - clock() + self._grace_s
+                return await asyncio.wait_for(batch.answer, wait_s)
+            except TimeoutError:
+                if not batch.sends:
+                    raise DeadlineExceeded("no connection until the deadline") from None
+                raise self._unknown("no answer within the timeout") from None
+            finally:
+                self._pending.pop(batch.request.request_id, None)
+        finally:
+            self._slots.release()
+
+    def _new_batch(self, commands: Sequence[trading_pb2.Command], deadline: float) -> _Batch:
+        self._request_id += 1
+        request = trading_pb2.TradeRequest(
+            request_id=self._request_id,
+            commands=commands,
+            cancel_on_disconnect=self._cancel_on_disconnect,
+        )
+        answer = asyncio.get_running_loop().create_future()
+        batch = self._pending[self._request_id] = _Batch(request, deadline, answer)
+        self._caller.statistics.calls += 1
+        self._caller.budget.deposit()
+        self._outbox.append(batch)
+        self._more.set()
+        return batch
+
+    async def _run(self) -> None:
+        """One connection after the other."""
+        try:
+            while self._ended is None:
+                gateway = self._caller.channels.current
+                self._connection += 1
+                self._reconnect.opened()
+                call: _Call = gateway.both_streams(TRADE)(metadata=self._caller.metadata)
+                rpc_error, answered = await self._serve(call)
+                await self._after(gateway, rpc_error, answered)
+        except EvenkeelError as final:
+            self._end(final)
+        finally:
+            # Also when the client is closed, which cancels the call.
+            self._end(ClientClosed("the session was closed"))
+
+    async def _serve(self, call: _Call) -> tuple[grpc.aio.AioRpcError | None, bool]:
+        """One connection, to its end: the error that ended it, and whether it gave any answer."""
+        answered = False
+        self._fill_outbox()
+        writer = asyncio.create_task(self._write(call))
+        try:
+            async for response in call:
+                answered = True
+                self._reconnect.heard()
+                batch = self._pending.get(response.request_id)
+                if batch is not None and not batch.answer.done():
+                    batch.answer.set_result(response.results)
+        except grpc.aio.AioRpcError as error:
+            return error, answered
+        finally:
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+            call.cancel()
+        return None, answered
+
+    async def _write(self, call: _Call) -> None:
+        clock = self._caller.environment.clock
+        while True:
+            while self._outbox:
+                batch = self._outbox.popleft()
+                if batch.answer.done():
+                    continue
+                remaining_ms = int((batch.deadline - clock()) * _MS)
+                if remaining_ms <= 0:
+                    self._give_up(batch, "no connection until the deadline")
+                    continue
+                batch.request.deadline_ms = remaining_ms
+                batch.sends += 1
+                batch.connection = self._connection
+                self._last_sent_id = max(self._last_sent_id, batch.request.request_id)
+                self._caller.statistics.attempts += 1
+                await call.write(batch.request)
+            self._more.clear()
+            await self._more.wait()
+
+    async def _after(self, gateway: Gateway, rpc_error: grpc.aio.AioRpcError | None, answered: bool) -> None:
+        """Makes of a connection's end what it means for the batches, and waits for the next one."""
+        error = None if rpc_error is None else from_rpc_error(rpc_error)
+        sent_on_it = [batch for batch in self._pending.values() if batch.connection == self._connection]
+        refused = isinstance(error, NotExecuted) and not answered
+        if error is not None and refused:
+            # The stream was refused as a whole, so nothing on it was executed.
+            for batch in sent_on_it:
+                batch.sends -= 1
+                if not error.worth_retrying and not batch.sends and not batch.answer.done():
+                    batch.answer.set_exception(error)
+        if self._cancel_on_disconnect and not refused and (answered or sent_on_it):
+            lost = error or TransportError("the server ended the stream")
+            self._caller.note_failure(gateway, lost)
+            raise lost
+        await self._reconnect.broken(gateway, rpc_error)
+        self.reconnects += 1
+
+    def _fill_outbox(self) -> None:
+        """With what a new connection shall send: all that has no answer, where that is safe."""
+        self._outbox.clear()
+        for batch in list(self._pending.values()):
+            if batch.answer.done():
+                continue
+            if batch.sends:
+                latest = batch.request.request_id == self._last_sent_id
+                if self._cancel_on_disconnect or not (latest or batch.repeatable_at_any_time):
+                    self._give_up(batch, "the connection broke, and sending it again is not safe")
+                    continue
+                if not self._caller.budget.withdraw():
+                    self._caller.statistics.retries_refused += 1
+                    self._give_up(batch, "the connection broke, and the retry budget is spent")
+                    continue
+            self._outbox.append(batch)
+        self._more.set()
+
+    def _give_up(self, batch: _Batch, why: str) -> None:
+        if batch.answer.done():
+            return
+        error = self._unknown(why) if batch.sends else DeadlineExceeded(why)
+        batch.answer.set_exception(error)
+
+    def _end(self, error: EvenkeelError) -> None:
+        if self._ended is None:
+            self._ended = error
+        for batch in list(self._pending.values()):
+            if batch.answer.done():
+                continue
+            if batch.sends:
+                unknown = self._unknown(f"the session ended: {error}")
+                unknown.__cause__ = error
+                batch.answer.set_exception(unknown)
+            else:
+                batch.answer.set_exception(Unavailable(f"the session ended: {error}"))
+
+    def _unknown(self, why: str) -> OutcomeUnknown:
+        self._caller.statistics.outcomes_unknown += 1
+        return OutcomeUnknown(f"Trade: some of the batch may have been executed: {why}")

@@ -1,0 +1,110 @@
+"""The control machine: what the supervisor must remember, as a deterministic function of its commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from exchange.engine.instrument import Instrument, InstrumentInvalid
+from exchange.engine.words import RejectReason
+
+
+class TakeIncarnation(NamedTuple):
+    """Number the next start of an actor. Numbers are never used twice in the life of a cluster."""
+
+    actor: str
+
+
+class PlaceInstrument(NamedTuple):
+    """Give an instrument to a shard. A repeat for the same instrument changes nothing."""
+
+    instrument: Instrument
+    shard: str
+
+
+ControlCommand = TakeIncarnation | PlaceInstrument
+
+
+class ControlResult(NamedTuple):
+    """`incarnation` is the new number, `previous` the actor's one before (0: none)."""
+
+    sequence: int
+    reject_reason: int = 0
+    incarnation: int = 0
+    previous: int = 0
+    shard: str = ""
+
+
+class ControlApplied(NamedTuple):
+    results: list[ControlResult]
+    events: list[Any]
+
+
+class Control:
+    """Which shard has which instrument, and which incarnation of each actor was started last."""
+
+    VERSION = 1
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.time_ns = 0
+        self.incarnation = 0
+        self.incarnations: dict[str, int] = {}
+        self.instruments: dict[str, tuple[Instrument, str]] = {}
+
+    def apply(self, time_ns: int, batch: Sequence[ControlCommand]) -> ControlApplied:
+        """Apply commands in order at one time (ns since the epoch)."""
+        self.time_ns = max(self.time_ns, time_ns)
+        results = []
+        for command in batch:
+            self.sequence += 1
+            if isinstance(command, TakeIncarnation):
+                results.append(self._take_incarnation(command))
+            else:
+                results.append(self._place_instrument(command))
+        return ControlApplied(results, [])
+
+    def next_timer_ns(self) -> int | None:
+        """The control machine has no timers yet."""
+        return None
+
+    def _take_incarnation(self, command: TakeIncarnation) -> ControlResult:
+        previous = self.incarnations.get(command.actor, 0)
+        self.incarnation += 1
+        self.incarnations[command.actor] = self.incarnation
+        return ControlResult(self.sequence, incarnation=self.incarnation, previous=previous)
+
+    def _place_instrument(self, command: PlaceInstrument) -> ControlResult:
+        instrument = command.instrument
+        known = self.instruments.get(instrument.symbol)
+        if known is not None:
+            same = known[0] == instrument
+            reason = RejectReason.NONE if same else RejectReason.INSTRUMENT_EXISTS
+            return ControlResult(self.sequence, reject_reason=int(reason), shard=known[1])
+        try:
+            instrument.check()
+        except InstrumentInvalid:
+            return ControlResult(self.sequence, reject_reason=int(RejectReason.INSTRUMENT_INVALID))
+        self.instruments[instrument.symbol] = instrument, command.shard
+        return ControlResult(self.sequence, shard=command.shard)
+
+    def state(self) -> tuple[Any, ...]:
+        """Return the whole state as nested tuples."""
+        instruments = [(tuple(instrument), shard) for instrument, shard in self.instruments.values()]
+        return self.sequence, self.time_ns, self.incarnation, list(self.incarnations.items()), instruments
+
+    @classmethod
+    def restore(cls, state: Sequence[Any]) -> Control:
+        """Return a machine in a state that `state` gave."""
+        control = cls()
+        control.sequence, control.time_ns, control.incarnation, incarnations, instruments = state
+        control.incarnations = dict(incarnations)
+        for fields, shard in instruments:
+            instrument = Instrument(*fields)
+            control.instruments[instrument.symbol] = instrument, shard
+        return control
+
+    def state_hash(self) -> bytes:
+        """Return the hash of the state."""
+        return blake2b(repr(self.state()).encode(), digest_size=16).digest()

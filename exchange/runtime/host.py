@@ -1,0 +1,314 @@
+"""The host makes a machine durable: mailbox, journal, apply, feed.
+
+One record is in flight at a time; what arrives meanwhile makes the next one. Nothing is answered before its record is
+durable, and nothing is applied before either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from exchange.engine.words import RejectReason
+from exchange.runtime.journal import Journal, JournalCorrupt, JournalFenced, JournalRecordTooLarge, JournalUnavailable
+from exchange.runtime.machine import MachineType
+from exchange.runtime.messages import (
+    LinkBatch,
+    RecordPayload,
+    ReplyStatus,
+    SegmentReply,
+    pack,
+    unpack,
+)
+from exchange.runtime.recovery import LinkState, Recovered, apply_record, recover, take_snapshot
+from exchange.runtime.snapshot import SnapshotStore
+
+RECORD_BYTES_MAX = 256 << 10
+MAILBOX_BYTES_MAX = 64 << 20
+REOPEN_INTERVAL_S = 0.5
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Letter:
+    """A batch that waits in the mailbox."""
+
+    batch: LinkBatch
+    arrived_s: float
+    answer: asyncio.Future[bytes]
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.size = sum(len(segment.data) for segment in self.batch.segments)
+
+
+class Host:
+    """Runs one machine. `start` recovers it and takes the journal; then `submit` is how commands come in.
+
+    `clock_ns` is the wall clock (ns since the epoch), `monotonic_s` measures waiting. All methods belong to one event
+    loop; the journal is written from a thread of its own.
+    """
+
+    def __init__(
+        self,
+        kind: MachineType,
+        journal: Journal,
+        snapshots: SnapshotStore,
+        *,
+        clock_ns: Callable[[], int] = time.time_ns,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.kind = kind
+        self.journal = journal
+        self.snapshots = snapshots
+        self.epoch = 0
+        self.failure: str | None = None
+        """Why nothing can be journaled now."""
+        self.fenced = asyncio.Event()
+        """Set for good once another writer has taken over."""
+        self.broken: BaseException | None = None
+        """What ended the loop although it should have gone on: a bug. The process must be replaced."""
+        self.at = Recovered(kind.new())
+        self.commands_since_snapshot = 0
+        self._clock_ns = clock_ns
+        self._monotonic_s = monotonic_s
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._mailbox: list[_Letter] = []
+        self._mailbox_bytes = 0
+        self._arrived = asyncio.Event()
+        self._waiting: dict[str, _Letter] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    @property
+    def machine(self) -> Any:
+        return self.at.machine
+
+    async def start(self) -> None:
+        """Take the journal, which fences every writer before, recover the machine, and begin to serve.
+
+        Raises what `recover` and `Journal.acquire` raise.
+        """
+        self.epoch = await self._in_writer(self.journal.acquire)
+        self.at = await self._in_writer(lambda: recover(self.kind, self.journal, self.snapshots))
+        self.commands_since_snapshot = self.at.replayed_commands
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._on_end)
+        first = self.kind.first_segment()
+        if first is not None:
+            await self.submit(LinkBatch("", 0, 0, [first]))
+
+    async def submit(self, batch: LinkBatch) -> bytes:
+        """Journal and apply a batch; return the packed replies to its segments.
+
+        A batch that a link sends again gets the answer of the first time, at once or when it is there.
+        """
+        if batch.link:
+            done = self.at.links.get(batch.link)
+            if done is not None and _is_old(batch, done):
+                if (batch.incarnation, batch.n) == (done.incarnation, done.n):
+                    return done.replies
+                return _refuse(batch, RejectReason.MALFORMED, f"{batch.link} has gone on to {done.incarnation}.{done.n}")
+            same = self._waiting.get(batch.link)
+            if same is not None and (same.batch.incarnation, same.batch.n) == (batch.incarnation, batch.n):
+                return await asyncio.shield(same.answer)
+        if self.fenced.is_set() or self._stopping:
+            return _refuse(batch, RejectReason.SHARD_UNAVAILABLE, "stopped")
+        if self.failure is not None:
+            return _refuse(batch, RejectReason.JOURNAL_UNAVAILABLE, self.failure)
+        letter = _Letter(batch, self._monotonic_s(), asyncio.get_running_loop().create_future())
+        if self._mailbox_bytes + letter.size > MAILBOX_BYTES_MAX:
+            return _refuse(batch, RejectReason.QUEUE_FULL, "the mailbox is full")
+        if batch.link:
+            self._waiting[batch.link] = letter
+        self._mailbox.append(letter)
+        self._mailbox_bytes += letter.size
+        self._arrived.set()
+        return await asyncio.shield(letter.answer)
+
+    async def snapshot(self) -> None:
+        """Write a snapshot now, and trim the journal behind the one before it. Serving waits meanwhile."""
+        await self._in_writer(lambda: take_snapshot(self.kind, self.at, self.snapshots))
+        await self.trim()
+
+    async def trim(self) -> None:
+        """Let go of the journal behind the older of the snapshots."""
+        self.commands_since_snapshot = 0
+        kept = self.snapshots.sequences
+        if len(kept) > 1:
+            await self._in_writer(lambda: self.journal.trim(kept[-1]))
+
+    async def stop(self) -> None:
+        """Finish the record in flight, refuse the rest, write a snapshot, and let go of the journal."""
+        self._stopping = True
+        self._arrived.set()
+        if self._task is not None:
+            await self._task
+        if self.epoch and self.failure is None and not self.fenced.is_set():
+            await self._in_writer(lambda: take_snapshot(self.kind, self.at, self.snapshots))
+        await self._in_writer(self.journal.close)
+        self._writer.shutdown()
+
+    # ---------------------------------------------------------------- the loop
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            await self._wait_for_work()
+            letters = self._take_letters()
+            if letters and not self._stopping:
+                await self._write(letters)
+            else:
+                self._answer(letters, [_refuse(x.batch, RejectReason.SHARD_UNAVAILABLE, "stopped") for x in letters])
+            if self.failure is not None:
+                await self._reopen()
+            if self.fenced.is_set():
+                break
+        rest, self._mailbox = self._mailbox, []
+        self._answer(rest, [_refuse(x.batch, RejectReason.SHARD_UNAVAILABLE, "stopped") for x in rest])
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.broken = task.exception()
+            self._stopping = True
+            _log.error("host.broken", machine=self.journal.machine_name, error=repr(self.broken))
+            for letter in [*self._mailbox, *self._waiting.values()]:
+                if not letter.answer.done():
+                    letter.answer.set_exception(RuntimeError(f"the host is broken: {self.broken!r}"))
+
+    async def _wait_for_work(self) -> None:
+        if self._mailbox or self._stopping:
+            return
+        self._arrived.clear()
+        due_ns = self.machine.next_timer_ns()
+        timeout_s = None if due_ns is None else max((due_ns - self._clock_ns()) / 1e9, 0)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._arrived.wait()
+        except TimeoutError:
+            pass
+
+    def _take_letters(self) -> list[_Letter]:
+        """Return what makes the next record: the timers that are due, then the mailbox in order, up to the limit."""
+        letters: list[_Letter] = []
+        size = 0
+        due_ns = self.machine.next_timer_ns()
+        tick = self.kind.tick()
+        if tick is not None and due_ns is not None and due_ns <= self._clock_ns():
+            answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            letters.append(_Letter(LinkBatch("", 0, 0, [tick]), self._monotonic_s(), answer))
+        taken = 0
+        for letter in self._mailbox:
+            if taken and size + letter.size > RECORD_BYTES_MAX:
+                break
+            size += letter.size
+            taken += 1
+        letters += self._mailbox[:taken]
+        del self._mailbox[:taken]
+        self._mailbox_bytes -= size
+        return letters
+
+    async def _write(self, letters: list[_Letter]) -> None:
+        """Journal one record, then apply it and answer."""
+        now_s = self._monotonic_s()
+        expired = [_expired(letter, now_s) for letter in letters]
+        batches = [
+            letter.batch
+            if not any(late)
+            else letter.batch._replace(segments=[s for s, is_late in zip(letter.batch.segments, late) if not is_late])
+            for letter, late in zip(letters, expired, strict=True)
+        ]
+        payload = RecordPayload(max(self._clock_ns(), self.machine.time_ns), batches)
+        record = self.at.record + 1
+        append = self._in_writer(lambda: self.journal.append(self.epoch, record, pack(payload)))
+        # The thread is in the kernel for most of it: read the commands meanwhile.
+        writing = asyncio.ensure_future(append)
+        await asyncio.sleep(0)
+        decoded = [[self.kind.decode(segment) for segment in batch.segments] for batch in batches]
+        try:
+            await writing
+        except JournalUnavailable as error:
+            self.failure = str(error)
+            _log.error("journal.unavailable", machine=self.journal.machine_name, error=str(error))
+            status = ReplyStatus.REFUSED if error.surely_absent else ReplyStatus.UNKNOWN
+            reason = RejectReason.JOURNAL_UNAVAILABLE
+            self._answer(letters, [_answer_all(letter.batch, status, reason, str(error)) for letter in letters])
+            return
+        except JournalRecordTooLarge as error:
+            self._answer(letters, [_refuse(x.batch, RejectReason.MALFORMED, str(error)) for x in letters])
+            return
+        except (JournalFenced, JournalCorrupt) as error:
+            _log.error("journal.fenced", machine=self.journal.machine_name, error=str(error))
+            self.fenced.set()
+            self._answer(letters, [_answer_all(x.batch, ReplyStatus.UNKNOWN, 0, str(error)) for x in letters])
+            return
+        before = self.machine.sequence
+        answers = apply_record(self.kind, self.at, record, self.epoch, payload, decoded)
+        self.commands_since_snapshot += self.machine.sequence - before
+        self._answer(
+            letters,
+            [
+                answer if not any(late) else self._merge(letter, late, answer)
+                for letter, late, answer in zip(letters, expired, answers, strict=True)
+            ],
+        )
+
+    def _merge(self, letter: _Letter, late: list[bool], answer: bytes) -> bytes:
+        """Put the refusals of expired segments between the replies to the others, and remember the whole."""
+        replies = iter(unpack(answer))
+        refusal = SegmentReply(int(ReplyStatus.REFUSED), int(RejectReason.DEADLINE_EXCEEDED), b"")
+        merged = pack([refusal if is_late else next(replies) for is_late in late])
+        batch = letter.batch
+        if batch.link:
+            self.at.links[batch.link] = LinkState(batch.incarnation, batch.n, merged)
+        return merged
+
+    def _answer(self, letters: list[_Letter], answers: list[bytes]) -> None:
+        for letter, answer in zip(letters, answers, strict=True):
+            if self._waiting.get(letter.batch.link) is letter:
+                del self._waiting[letter.batch.link]
+            letter.answer.set_result(answer)
+
+    async def _reopen(self) -> None:
+        """Try to bring the journal back; commands are refused until that works."""
+        while not self._stopping:
+            try:
+                await self._in_writer(self.journal.reopen)
+            except JournalUnavailable as error:
+                self.failure = str(error)
+                rest, self._mailbox, self._mailbox_bytes = self._mailbox, [], 0
+                refusals = [_refuse(x.batch, RejectReason.JOURNAL_UNAVAILABLE, self.failure) for x in rest]
+                self._answer(rest, refusals)
+                await asyncio.sleep(REOPEN_INTERVAL_S)
+            else:
+                self.failure = None
+                _log.info("journal.reopened", machine=self.journal.machine_name)
+                return
+
+    async def _in_writer(self, work: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+
+
+def _is_old(batch: LinkBatch, done: LinkState) -> bool:
+    return (batch.incarnation, batch.n) <= (done.incarnation, done.n)
+
+
+def _expired(letter: _Letter, now_s: float) -> list[bool]:
+    waited_ms = (now_s - letter.arrived_s) * 1_000
+    return [segment.remaining_ms < waited_ms for segment in letter.batch.segments]
+
+
+def _refuse(batch: LinkBatch, reason: RejectReason, detail: str) -> bytes:
+    return _answer_all(batch, ReplyStatus.REFUSED, reason, detail)
+
+
+def _answer_all(batch: LinkBatch, status: ReplyStatus, reason: int, detail: str) -> bytes:
+    return pack([SegmentReply(int(status), int(reason), b"", detail) for _ in batch.segments])
+
+

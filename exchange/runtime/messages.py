@@ -1,0 +1,87 @@
+"""What links send to a host and get back, and what a record of the journal holds.
+
+All of it travels packed (MessagePack); rows become these named tuples on arrival.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import msgpack
+
+
+class SegmentKind(IntEnum):
+    TRADE = 0
+    """`data` is a client's TradeRequest as it came."""
+    ROWS = 1
+    """`data` is packed rows of commands: (number of the command's class, its fields)."""
+
+
+class Segment(NamedTuple):
+    """Commands that came together and are answered together.
+
+    `session` is the stream that its orders live and die with (0: none), `remaining_ms` how long it may still wait for
+    the journal.
+    """
+
+    kind: int
+    account: int
+    session: int
+    remaining_ms: int
+    data: bytes
+
+
+class LinkBatch(NamedTuple):
+    """What a link sends: number `n` of this incarnation of the link. Sent again after a failure, it is the same."""
+
+    link: str
+    incarnation: int
+    n: int
+    segments: list[Segment]
+
+
+class ReplyStatus(IntEnum):
+    DONE = 0
+    """Durable and applied; `data` are the results."""
+    REFUSED = 1
+    """Surely not executed; `reason` is a RejectReason."""
+    UNKNOWN = 2
+    """May or may not have been executed; ask again with the same stamp."""
+
+
+class SegmentReply(NamedTuple):
+    status: int
+    reason: int
+    data: bytes
+    detail: str = ""
+
+
+class RecordPayload(NamedTuple):
+    """A record of the journal: the time that its commands are applied at, and the batches in order."""
+
+    time_ns: int
+    batches: list[LinkBatch]
+
+
+def pack(value: Any) -> bytes:
+    data: bytes = msgpack.packb(value)
+    return data
+
+
+def unpack(data: bytes) -> Any:
+    return msgpack.unpackb(data, use_list=False)
+
+
+def unpack_batch(row: Any) -> LinkBatch:
+    link, incarnation, n, segments = row
+    return LinkBatch(link, incarnation, n, [Segment(*segment) for segment in segments])
+
+
+def unpack_record(data: bytes) -> RecordPayload:
+    time_ns, batches = unpack(data)
+    return RecordPayload(time_ns, [unpack_batch(row) for row in batches])
+
+
+def unpack_replies(data: bytes) -> list[SegmentReply]:
+    return [SegmentReply(*row) for row in unpack(data)]
