@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from exchange.engine.instrument import Instrument, InstrumentInvalid
-from exchange.engine.words import RejectReason
+from exchange.engine.words import RejectReason, Stage
 
 
 class TakeIncarnation(NamedTuple):
@@ -23,7 +23,16 @@ class PlaceInstrument(NamedTuple):
     shard: str
 
 
-ControlCommand = TakeIncarnation | PlaceInstrument
+class HoldStage(NamedTuple):
+    """Keep a shard at a stage, whatever happens to it, until it is told `OPEN`."""
+
+    shard: str
+    stage: int
+    orders_per_s: int
+    reason: str
+
+
+ControlCommand = TakeIncarnation | PlaceInstrument | HoldStage
 
 
 class ControlResult(NamedTuple):
@@ -52,6 +61,7 @@ class Control:
         self.incarnation = 0
         self.incarnations: dict[str, int] = {}
         self.instruments: dict[str, tuple[Instrument, str]] = {}
+        self.held: dict[str, HoldStage] = {}
 
     def apply(self, time_ns: int, batch: Sequence[ControlCommand]) -> ControlApplied:
         """Apply commands in order at one time (ns since the epoch)."""
@@ -61,8 +71,13 @@ class Control:
             self.sequence += 1
             if isinstance(command, TakeIncarnation):
                 results.append(self._take_incarnation(command))
-            else:
+            elif isinstance(command, PlaceInstrument):
                 results.append(self._place_instrument(command))
+            else:
+                self.held.pop(command.shard, None)
+                if command.stage != Stage.OPEN:
+                    self.held[command.shard] = command
+                results.append(ControlResult(self.sequence, shard=command.shard))
         return ControlApplied(results, [])
 
     def next_timer_ns(self) -> int | None:
@@ -92,17 +107,19 @@ class Control:
     def state(self) -> tuple[Any, ...]:
         """Return the whole state as nested tuples."""
         instruments = [(tuple(instrument), shard) for instrument, shard in self.instruments.values()]
-        return self.sequence, self.time_ns, self.incarnation, list(self.incarnations.items()), instruments
+        held = [tuple(hold) for hold in self.held.values()]
+        return self.sequence, self.time_ns, self.incarnation, list(self.incarnations.items()), instruments, held
 
     @classmethod
     def restore(cls, state: Sequence[Any]) -> Control:
         """Return a machine in a state that `state` gave."""
         control = cls()
-        control.sequence, control.time_ns, control.incarnation, incarnations, instruments = state
+        control.sequence, control.time_ns, control.incarnation, incarnations, instruments, held = state
         control.incarnations = dict(incarnations)
         for fields, shard in instruments:
             instrument = Instrument(*fields)
             control.instruments[instrument.symbol] = instrument, shard
+        control.held = {row[0]: HoldStage(*row) for row in held}
         return control
 
     def state_hash(self) -> bytes:

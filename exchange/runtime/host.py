@@ -150,11 +150,13 @@ class Host:
         self._stopping = True
         self._arrived.set()
         if self._task is not None:
-            await self._task
-        if self.epoch and self.failure is None and not self.fenced.is_set():
-            await self._in_writer(lambda: take_snapshot(self.kind, self.at, self.snapshots))
-        await self._in_writer(self.journal.close)
-        self._writer.shutdown()
+            await asyncio.gather(self._task, return_exceptions=True)
+        try:
+            if self.epoch and self.failure is None and not self.fenced.is_set() and self.broken is None:
+                await self._in_writer(lambda: take_snapshot(self.kind, self.at, self.snapshots))
+        finally:
+            await self._in_writer(self.journal.close)
+            self._writer.shutdown()
 
     # ---------------------------------------------------------------- the loop
 

@@ -86,8 +86,10 @@ def apply_record(
     return answers
 
 
-def recover(kind: MachineType, journal: Journal, snapshots: SnapshotStore) -> Recovered:
-    """Return the machine as the newest good snapshot and the journal after it make it.
+def recover(
+    kind: MachineType, journal: Journal, snapshots: SnapshotStore, *, to_record: int | None = None
+) -> Recovered:
+    """Return the machine as the newest good snapshot and the journal after it, up to `to_record`, make it.
 
     Raises:
         JournalCorrupt, JournalTrimmed, SnapshotCorrupt: what is stored is damaged or has a hole.
@@ -96,7 +98,7 @@ def recover(kind: MachineType, journal: Journal, snapshots: SnapshotStore) -> Re
     snapshot = snapshots.latest()
     recovered = Recovered(kind.new()) if snapshot is None else _load(kind, snapshot)
     commands_before = recovered.machine.sequence
-    for record in journal.read(recovered.record + 1):
+    for record in journal.read(recovered.record + 1, to_record):
         apply_record(kind, recovered, record.sequence, record.epoch, unpack_record(record.payload))
     recovered.replayed_commands = recovered.machine.sequence - commands_before
     return recovered

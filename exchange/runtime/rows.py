@@ -16,9 +16,9 @@ from exchange.engine.commands import (
     SetStage,
     Tick,
 )
-from exchange.engine.control import Control, ControlResult, PlaceInstrument, TakeIncarnation
+from exchange.engine.control import Control, HoldStage, PlaceInstrument, TakeIncarnation
 from exchange.engine.instrument import Instrument
-from exchange.engine.ledger import Account, ApiKey, CreateAccount, CreateApiKey, Ledger, LedgerResult, RevokeApiKey
+from exchange.engine.ledger import CreateAccount, CreateApiKey, Ledger, RevokeApiKey
 from exchange.runtime.messages import Segment, SegmentKind, pack, unpack
 
 # The place in the tuple is the number on disk: add at the end, remove nothing.
@@ -34,7 +34,7 @@ SHARD_COMMANDS = (
     AddInstrument,
 )
 LEDGER_COMMANDS = (CreateAccount, CreateApiKey, RevokeApiKey)
-CONTROL_COMMANDS = (TakeIncarnation, PlaceInstrument)
+CONTROL_COMMANDS = (TakeIncarnation, PlaceInstrument, HoldStage)
 
 _NUMBERS = {
     command: number
@@ -130,16 +130,3 @@ def unpack_results(data: bytes, result: ResultClass) -> list[Any]:
     """Return the results of a rows segment as instances of `result`."""
     return [result(*row) for row in unpack(data)]
 
-
-__all__ = [
-    "Account",
-    "ApiKey",
-    "ControlResult",
-    "ControlType",
-    "LedgerResult",
-    "LedgerType",
-    "pack_commands",
-    "rows_segment",
-    "unpack_commands",
-    "unpack_results",
-]

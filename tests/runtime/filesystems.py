@@ -84,9 +84,7 @@ class CrashingFilesystem:
     # What tests do to it.
 
     @contextmanager
-    def trouble(
-        self, trouble: Trouble, after_operations: int, for_operations: int = 1
-    ) -> Iterator[None]:
+    def trouble(self, trouble: Trouble, after_operations: int, for_operations: int = 1) -> Iterator[None]:
         """Inside the block, so many operations after so many others meet `trouble`."""
         first = self.operations + after_operations + 1
         self._trouble = (range(first, first + for_operations), trouble)

@@ -33,9 +33,7 @@ MACHINE = "shard-0"
 
 @pytest.fixture(params=["file", "memory"])
 def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
-    made: Journal = (
-        FileJournal.open(tmp_path, MACHINE) if request.param == "file" else MemoryJournal(MACHINE)
-    )
+    made: Journal = FileJournal.open(tmp_path, MACHINE) if request.param == "file" else MemoryJournal(MACHINE)
     yield made
     made.close()
 
@@ -78,9 +76,7 @@ class TestEveryJournal:
         assert payloads_of(journal, 4, 9) == [b"4"]
         assert payloads_of(journal, 5) == []
 
-    def test_reading_beyond_the_next_record_says_that_records_are_missing(
-        self, journal: Journal
-    ) -> None:
+    def test_reading_beyond_the_next_record_says_that_records_are_missing(self, journal: Journal) -> None:
         append_all(journal, journal.acquire(), b"1", b"2")
         with pytest.raises(JournalCorrupt, match="ends before a record that was durable") as caught:
             payloads_of(journal, 5)
@@ -197,9 +193,7 @@ class TestTakingOver:
             "journal.append(journal.acquire(), 1, b'from the other process')\n"
             "print('held', flush=True); sys.stdin.read()\n"
         )
-        with subprocess.Popen(
-            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as other:
+        with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
             assert other.stdout
             assert other.stdout.readline() == b"held\n"
             journal = FileJournal.open(tmp_path, MACHINE)
@@ -222,17 +216,13 @@ class TestTakingOver:
             payloads_of(stranger)
 
     @pytest.mark.parametrize("name", ["", "a/b", "..", "ä", "x" * 65])
-    def test_a_machine_name_that_could_not_be_a_file_is_refused(
-        self, tmp_path: Path, name: str
-    ) -> None:
+    def test_a_machine_name_that_could_not_be_a_file_is_refused(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(ValueError, match="machine name"):
             FileJournal.open(tmp_path, name)
 
 
 class TestSegments:
-    def test_a_full_segment_is_followed_by_one_named_by_its_first_record(
-        self, tmp_path: Path
-    ) -> None:
+    def test_a_full_segment_is_followed_by_one_named_by_its_first_record(self, tmp_path: Path) -> None:
         journal = FileJournal.open(tmp_path / "deep" / "down", MACHINE, segment_bytes=1000)
         append_all(journal, journal.acquire(), *[bytes([number]) * 300 for number in range(7)])
         names = sorted(path.name for path in (tmp_path / "deep" / "down").glob("*.journal"))
@@ -273,9 +263,7 @@ class TestSegments:
             payloads_of(journal)
         assert (caught.value.sequence_expected, caught.value.sequence_found) == (3, 5)
 
-    def test_a_missing_last_segment_is_found_if_an_epoch_began_after_it(
-        self, tmp_path: Path
-    ) -> None:
+    def test_a_missing_last_segment_is_found_if_an_epoch_began_after_it(self, tmp_path: Path) -> None:
         journal = FileJournal.open(tmp_path, MACHINE, segment_bytes=1000)
         append_all(journal, journal.acquire(), *[bytes(300)] * 3)
         journal.close()
@@ -484,9 +472,7 @@ class TestFailingStorage:
 
     def test_short_writes_are_completed(self, tmp_path: Path) -> None:
         class Dribbling(OsFilesystem):
-            def write(
-                self, descriptor: int, buffers: Sequence[bytes | memoryview], offset: int
-            ) -> int:
+            def write(self, descriptor: int, buffers: Sequence[bytes | memoryview], offset: int) -> int:
                 data = b"".join(buffers)
                 return os.pwrite(descriptor, data[:7], offset)
 

@@ -61,9 +61,7 @@ class Venue:
         assert self.journal.last_sequence == len(self.acknowledged)
         records = list(self.journal.read(first))
         assert [record.payload for record in records] == self.acknowledged[first - 1 :]
-        assert [record.sequence for record in records] == list(
-            range(first, len(self.acknowledged) + 1)
-        )
+        assert [record.sequence for record in records] == list(range(first, len(self.acknowledged) + 1))
 
     def append(self, size: int) -> None:
         self.appends += 1

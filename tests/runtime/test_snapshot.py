@@ -128,9 +128,7 @@ def test_trouble_at_any_operation_leaves_the_last_or_the_new_snapshot(trouble: T
             again = SnapshotStore(directory, filesystem)
             latest = again.latest()
             assert latest in (
-                {snapshot_at(4, bytes(300))}
-                if completed
-                else {snapshot_at(3), snapshot_at(4, bytes(300))}
+                {snapshot_at(4, bytes(300))} if completed else {snapshot_at(3), snapshot_at(4, bytes(300))}
             )
             assert again.damages == ()
             again.write(snapshot_at(5))

@@ -11,9 +11,7 @@ from exchange.runtime.journal.record import crc32c
 
 EPOCH_FILE = "epoch"
 _WORD = "evenkeel-epoch-1"
-_REMEDY = (
-    "restore the file from a backup; an epoch that is used twice would let two writers pass for one"
-)
+_REMEDY = "restore the file from a backup; an epoch that is used twice would let two writers pass for one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +36,7 @@ def read_epoch(filesystem: Filesystem, directory: Path, machine_name: str) -> Ep
         filesystem.close(descriptor)
     content, _, checksum = data.rpartition(b" ")
     if checksum != f"{crc32c(content):08x}\n".encode():
-        raise JournalCorrupt(
-            "the epoch file does not match its checksum", file=str(path), offset=0, remedy=_REMEDY
-        )
+        raise JournalCorrupt("the epoch file does not match its checksum", file=str(path), offset=0, remedy=_REMEDY)
     word, machine_found, epoch, last_sequence = content.decode().split(" ")
     if word != _WORD or machine_found != machine_name:
         raise JournalCorrupt(
@@ -52,9 +48,7 @@ def read_epoch(filesystem: Filesystem, directory: Path, machine_name: str) -> Ep
     return EpochMark(int(epoch), int(last_sequence))
 
 
-def write_epoch(
-    filesystem: Filesystem, directory: Path, machine_name: str, mark: EpochMark
-) -> None:
+def write_epoch(filesystem: Filesystem, directory: Path, machine_name: str, mark: EpochMark) -> None:
     """Replace the file; durable on return. Raises `OSError`, with the old one still in place."""
     content = f"{_WORD} {machine_name} {mark.epoch} {mark.last_sequence}".encode()
     line = content + f" {crc32c(content):08x}\n".encode()

@@ -92,9 +92,7 @@ class FileJournal:
     one exists, or the writer has told it that it was acknowledged (`to_sequence`).
     """
 
-    def __init__(
-        self, directory: Path, machine_name: str, segment_bytes: int, filesystem: Filesystem
-    ) -> None:
+    def __init__(self, directory: Path, machine_name: str, segment_bytes: int, filesystem: Filesystem) -> None:
         self._directory = directory
         self._machine_name = machine_name
         self._machine = machine_identity(machine_name)
@@ -121,9 +119,7 @@ class FileJournal:
         next one. Raises `ValueError` for a bad name or size, and `JournalUnavailable`.
         """
         if not _MACHINE_NAME.fullmatch(machine_name):
-            raise ValueError(
-                f"machine name: expected 1 to 64 of letters, digits and . _ -, was {machine_name!r}"
-            )
+            raise ValueError(f"machine name: expected 1 to 64 of letters, digits and . _ -, was {machine_name!r}")
         if segment_bytes < HEADER_BYTES:
             raise ValueError(f"segment_bytes: expected {HEADER_BYTES} or more, was {segment_bytes}")
         journal = cls(Path(directory), machine_name, segment_bytes, filesystem or OsFilesystem())
@@ -190,9 +186,7 @@ class FileJournal:
         if epoch != writer.epoch:
             raise JournalFenced(f"expected epoch {writer.epoch}, was {epoch}: stop for good")
         if writer.failure:
-            raise JournalUnavailable(
-                f"an earlier write failed ({writer.failure}): call reopen", surely_absent=True
-            )
+            raise JournalUnavailable(f"an earlier write failed ({writer.failure}): call reopen", surely_absent=True)
         position = writer.end.position
         if sequence != position.sequence + 1:
             raise JournalFenced(f"expected sequence {position.sequence + 1}, was {sequence}")
@@ -203,12 +197,8 @@ class FileJournal:
         try:
             if self._is_full(position, len(payload)):
                 position = self._roll(writer)
-            header, checksum = encode_header(
-                self._machine, epoch, sequence, position.checksum, payload
-            )
-            offset = write_all(
-                self._filesystem, writer.descriptor, [header, payload], position.offset
-            )
+            header, checksum = encode_header(self._machine, epoch, sequence, position.checksum, payload)
+            offset = write_all(self._filesystem, writer.descriptor, [header, payload], position.offset)
             self._filesystem.sync(writer.descriptor)
         except OSError as error:
             writer.failure = str(error)
@@ -291,9 +281,7 @@ class FileJournal:
 
     def _held(self) -> _Writer:
         if self._writer is None:
-            raise JournalFenced(
-                f"the journal of {self._machine_name} is not held: acquire it first"
-            )
+            raise JournalFenced(f"the journal of {self._machine_name} is not held: acquire it first")
         return self._writer
 
     @contextmanager
@@ -316,9 +304,7 @@ class FileJournal:
             if not self._filesystem.try_lock(descriptor):
                 content = self._filesystem.read(descriptor, 32, 0).strip()
                 pid = int(content) if content.isdigit() else None
-                raise JournalLocked(
-                    f"{path} is locked by process {pid or 'unknown'}: end it first", pid
-                )
+                raise JournalLocked(f"{path} is locked by process {pid or 'unknown'}: end it first", pid)
             self._filesystem.truncate(descriptor, 0)
             write_all(self._filesystem, descriptor, [f"{os.getpid()}\n".encode()], 0)
         except BaseException:
@@ -342,9 +328,7 @@ class FileJournal:
         if not segments:
             start = create_segment(self._filesystem, self._directory, self._machine, NOWHERE)
             segments, end = [start.segment], LogEnd(start, 0)
-        descriptor = self._filesystem.open_for_writing(
-            segment_path(self._directory, end.position.segment)
-        )
+        descriptor = self._filesystem.open_for_writing(segment_path(self._directory, end.position.segment))
         try:
             self._tail_cut = self._settle_end(descriptor, end)
             epoch = max(mark.epoch, end.position.epoch) + 1
@@ -357,14 +341,10 @@ class FileJournal:
 
     def _is_full(self, position: Position, payload_bytes: int) -> bool:
         is_empty = position.offset == SEGMENT_HEADER_BYTES
-        return not is_empty and (
-            position.offset + HEADER_BYTES + payload_bytes > self._segment_bytes
-        )
+        return not is_empty and (position.offset + HEADER_BYTES + payload_bytes > self._segment_bytes)
 
     def _roll(self, writer: _Writer) -> Position:
-        position = create_segment(
-            self._filesystem, self._directory, self._machine, writer.end.position
-        )
+        position = create_segment(self._filesystem, self._directory, self._machine, writer.end.position)
         path = segment_path(self._directory, position.segment)
         fresh = self._filesystem.open_for_writing(path)
         writer.descriptor, full = fresh, writer.descriptor
@@ -407,9 +387,7 @@ class FileJournal:
         data = self._filesystem.read(descriptor, position.offset - offset, offset)
         path = segment_path(self._directory, position.segment)
         if offset == 0:
-            reader = SegmentReader(
-                self._filesystem, descriptor, path, self._machine, position.segment
-            )
+            reader = SegmentReader(self._filesystem, descriptor, path, self._machine, position.segment)
             is_intact = reader.start() == position
         else:
             try:

@@ -153,9 +153,7 @@ class OsFilesystem:
         return True
 
 
-def write_all(
-    filesystem: Filesystem, descriptor: int, buffers: Sequence[bytes | memoryview], offset: int
-) -> int:
+def write_all(filesystem: Filesystem, descriptor: int, buffers: Sequence[bytes | memoryview], offset: int) -> int:
     """Write all buffers from `offset` on, in as many calls as it takes; return where they end."""
     expected = sum(len(buffer) for buffer in buffers)
     written = filesystem.write(descriptor, buffers, offset) if expected < _WRITE_BYTES_MAX else 0

@@ -112,9 +112,7 @@ class SegmentedLog:
 
     def _open(self, first_sequence: int, from_sequence: int) -> SegmentReader:
         try:
-            return SegmentReader.open(
-                self._filesystem, self._directory, self._machine, first_sequence
-            )
+            return SegmentReader.open(self._filesystem, self._directory, self._machine, first_sequence)
         except FileNotFoundError:
             # The writer trimmed it after it was listed, or it is gone for no good reason.
             segments = self.segments()

@@ -104,9 +104,7 @@ def machine_identity(machine_name: str) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
-def encode_header(
-    machine: int, epoch: int, sequence: int, previous_checksum: int, payload: bytes
-) -> tuple[bytes, int]:
+def encode_header(machine: int, epoch: int, sequence: int, previous_checksum: int, payload: bytes) -> tuple[bytes, int]:
     """Return the header for `payload` and the record's checksum.
 
     The payload is not copied: write the header and it, one after the other.
@@ -114,17 +112,13 @@ def encode_header(
     """
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise ValueError(f"payload: expected at most {PAYLOAD_BYTES_MAX} bytes, was {len(payload)}")
-    fields = _FIELDS.pack(
-        MAGIC, FORMAT_VERSION, 0, machine, epoch, sequence, previous_checksum, len(payload)
-    )
+    fields = _FIELDS.pack(MAGIC, FORMAT_VERSION, 0, machine, epoch, sequence, previous_checksum, len(payload))
     header_checksum = _CHECKSUM.pack(crc32c(fields))
     checksum = crc32c(payload, crc32c(fields + header_checksum))
     return fields + header_checksum + _CHECKSUM.pack(checksum), checksum
 
 
-def encode(
-    machine: int, epoch: int, sequence: int, previous_checksum: int, payload: bytes
-) -> bytes:
+def encode(machine: int, epoch: int, sequence: int, previous_checksum: int, payload: bytes) -> bytes:
     """Return the whole record. `encode_header` saves the copy of the payload."""
     return encode_header(machine, epoch, sequence, previous_checksum, payload)[0] + payload
 
@@ -133,9 +127,7 @@ def decode_header(data: bytes, offset: int = 0) -> Header:
     """Read the header at `offset`. Raises `RecordInvalid` if it is cut short or damaged."""
     if len(data) - offset < HEADER_BYTES:
         raise RecordInvalid(Fault.SHORT_HEADER)
-    magic, version, _, machine, epoch, sequence, previous, length = _FIELDS.unpack_from(
-        data, offset
-    )
+    magic, version, _, machine, epoch, sequence, previous, length = _FIELDS.unpack_from(data, offset)
     if magic != MAGIC:
         raise RecordInvalid(Fault.BAD_MAGIC)
     end = offset + _FIELDS.size

@@ -68,19 +68,13 @@ def list_segments(filesystem: Filesystem, directory: Path) -> list[int]:
     return [int(match[1]) for match in matches if match]
 
 
-def create_segment(
-    filesystem: Filesystem, directory: Path, machine: int, after: Position
-) -> Position:
+def create_segment(filesystem: Filesystem, directory: Path, machine: int, after: Position) -> Position:
     """Make the empty segment that goes on after `after`; durable on return. Raises `OSError`."""
     first_sequence = after.sequence + 1
-    fields = _FIELDS.pack(
-        SEGMENT_MAGIC, FORMAT_VERSION, 0, machine, first_sequence, after.epoch, after.checksum, 0
-    )
+    fields = _FIELDS.pack(SEGMENT_MAGIC, FORMAT_VERSION, 0, machine, first_sequence, after.epoch, after.checksum, 0)
     header = fields + _CHECKSUM.pack(crc32c(fields))
     write_aside(filesystem, segment_path(directory, first_sequence), [header])
-    return Position(
-        first_sequence, SEGMENT_HEADER_BYTES, after.sequence, after.epoch, after.checksum
-    )
+    return Position(first_sequence, SEGMENT_HEADER_BYTES, after.sequence, after.epoch, after.checksum)
 
 
 class SegmentReader:
@@ -103,9 +97,7 @@ class SegmentReader:
         self._window_offset = 0
 
     @classmethod
-    def open(
-        cls, filesystem: Filesystem, directory: Path, machine: int, first_sequence: int
-    ) -> SegmentReader:
+    def open(cls, filesystem: Filesystem, directory: Path, machine: int, first_sequence: int) -> SegmentReader:
         """Open the segment's file; `close` it after. Raises `OSError`."""
         path = segment_path(directory, first_sequence)
         descriptor = filesystem.open_for_reading(path)
@@ -140,9 +132,7 @@ class SegmentReader:
                 self._first_sequence,
             )
         if (start.epoch, start.checksum) != (before.epoch, before.checksum):
-            raise self.corrupt(
-                "the segment does not go on from the record before it", 0, self._first_sequence
-            )
+            raise self.corrupt("the segment does not go on from the record before it", 0, self._first_sequence)
         return start
 
     def read_next(self, at: Position) -> tuple[Record, Position] | None:
@@ -167,9 +157,7 @@ class SegmentReader:
         )
         return record, after
 
-    def read_or_judge(
-        self, at: Position, *, is_last: bool
-    ) -> tuple[Record, Position] | RecordInvalid | None:
+    def read_or_judge(self, at: Position, *, is_last: bool) -> tuple[Record, Position] | RecordInvalid | None:
         """`read_next`, but what is not a record is returned if it is a torn tail.
 
         Raises `JournalCorrupt` if it is damage inside the log.
@@ -186,13 +174,9 @@ class SegmentReader:
             return self.read_next(at)
         except RecordInvalid as invalid:
             follows = "a later segment" if later is None else f"another record at byte {later}"
-            raise self.corrupt(
-                f"{invalid.fault.value}, and {follows} follows", at.offset, at.sequence + 1
-            ) from invalid
+            raise self.corrupt(f"{invalid.fault.value}, and {follows} follows", at.offset, at.sequence + 1) from invalid
 
-    def corrupt(
-        self, reason: str, offset: int, expected: int | None, found: int | None = None
-    ) -> JournalCorrupt:
+    def corrupt(self, reason: str, offset: int, expected: int | None, found: int | None = None) -> JournalCorrupt:
         """Return the error for damage at `offset` of this segment."""
         return JournalCorrupt(
             reason,

@@ -1,0 +1,304 @@
+"""The Ray shells around hosts, gateways and the supervisor. What they do is elsewhere; here is how they are called."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.exceptions
+import structlog
+
+from exchange import __version__
+from exchange.config import ExchangeConfig
+from exchange.engine.control import ControlResult
+from exchange.engine.instrument import Instrument
+from exchange.engine.ledger import CreateAccount, CreateApiKey, LedgerResult, Permission
+from exchange.gateway.admin import new_api_key
+from exchange.gateway.auth import hash_of_key
+from exchange.gateway.peers import PeerUnavailable
+from exchange.gateway.server import Gateway
+from exchange.runtime.feed import FeedGap
+from exchange.runtime.host import Host
+from exchange.runtime.messages import LinkBatch, pack, unpack, unpack_batch, unpack_replies
+from exchange.runtime.rows import rows_segment, unpack_results
+from exchange.runtime.snapshotter import KINDS, open_storage
+from exchange.supervisor.reconciler import SUPERVISOR, Reconciler
+
+NAMESPACE = "evenkeel"
+OPERATOR_KEY_FILE = "operator.key"
+ADDRESS_FILE = "address"
+_OPTIONS: dict[str, Any] = {"num_cpus": 0, "namespace": NAMESPACE, "lifetime": "detached", "max_task_retries": 0}
+_LOST = (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, ray.exceptions.RayTaskError)
+
+_log = structlog.get_logger()
+
+
+def _settle_memory() -> None:
+    """Take what is there now out of the garbage collector's sight, and have it look seldom.
+
+    Books hold no cycles that outlive an order, and a full collection over a million orders takes a second.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 1_000)
+
+
+class HostActor:
+    """One machine's host: a shard or the ledger. The constructor returns when the machine is recovered."""
+
+    async def __init__(self, name: str, config: ExchangeConfig) -> None:  # type: ignore[misc]
+        self._name = name
+        self._config = config
+        kind = KINDS[name.partition("-")[0]]
+        self._host = Host(kind, *open_storage(config.data_dir, name))
+        self._snapshotter: asyncio.subprocess.Process | None = None
+        await self._host.start()
+        _settle_memory()
+
+    async def submit(self, batch: bytes) -> bytes:
+        answer = await self._host.submit(unpack_batch(unpack(batch)))
+        if self._host.commands_since_snapshot > self._config.snapshot_every_commands and self._snapshotter is None:
+            self._tasks = asyncio.create_task(self._snapshot())
+        return answer
+
+    async def feed(self, after_sequence: int, timeout_s: float) -> list[bytes] | None:
+        try:
+            return await self._host.at.feed.wait(after_sequence, timeout_s)
+        except FeedGap:
+            return None
+
+    async def dump(self) -> bytes:
+        return self._host.kind.dump(self._host.machine, self._host.epoch)
+
+    async def query(self, request: bytes) -> bytes:
+        return self._host.kind.query(self._host.machine, request)
+
+    async def state_hash(self) -> tuple[int, str]:
+        """Return the sequence and the hash of the state at it; reads the whole state."""
+        return self._host.machine.sequence, self._host.kind.state_hash(self._host.machine).hex()
+
+    async def ping(self) -> dict[str, Any]:
+        host = self._host
+        vitals = {
+            "pid": os.getpid(),
+            "epoch": host.epoch,
+            "sequence": host.machine.sequence,
+            "failure": host.failure,
+            "replayed_commands": host.at.replayed_commands,
+            "broken": repr(host.broken) if host.broken else "fenced" if host.fenced.is_set() else None,
+        }
+        if host.kind.name == "shard":
+            books = host.machine.books.values()
+            vitals["stage"] = host.machine.stage
+            vitals["open_orders"] = sum(len(orders) for book in books for orders in book.open_orders.values())
+        return vitals
+
+    async def stop(self) -> None:
+        await self._host.stop()
+
+    async def _snapshot(self) -> None:
+        """Have a snapshot taken by a process of its own, then trim the journal."""
+        host = self._host
+        arguments = (str(self._config.data_dir), self._name, host.kind.name, str(host.at.record))
+        commands = host.commands_since_snapshot
+        self._snapshotter = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "exchange.runtime.snapshotter", *arguments, stderr=asyncio.subprocess.PIPE
+        )
+        _, stderr = await self._snapshotter.communicate()
+        if self._snapshotter.returncode == 0:
+            since = host.commands_since_snapshot - commands
+            await host.trim()
+            host.commands_since_snapshot = since
+        else:
+            host.commands_since_snapshot = 0
+            _log.error("snapshot.failed", machine=self._name, error=stderr.decode()[-2_000:])
+        self._snapshotter = None
+
+
+class RayPeer:
+    """A host behind Ray. Calls that fail have an unknown effect."""
+
+    def __init__(self, name: str, incarnation: int) -> None:
+        self.incarnation = incarnation
+        self._actor_name = f"{name}.{incarnation}"
+        self._handle: Any = None
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            if self._handle is None:
+                self._handle = ray.get_actor(self._actor_name, namespace=NAMESPACE)
+            return await getattr(self._handle, method).remote(*arguments)
+        except (*_LOST, ValueError) as error:
+            raise PeerUnavailable(f"{self._actor_name}.{method}: {type(error).__name__}") from error
+
+    async def submit(self, batch: bytes) -> bytes:
+        answer: bytes = await self._call("submit", batch)
+        return answer
+
+    async def feed(self, after_sequence: int, timeout_s: float) -> list[bytes] | None:
+        batches: list[bytes] | None = await self._call("feed", after_sequence, timeout_s)
+        return batches
+
+    async def dump(self) -> bytes:
+        dump: bytes = await self._call("dump")
+        return dump
+
+    async def query(self, request: bytes) -> bytes:
+        answer: bytes = await self._call("query", request)
+        return answer
+
+
+class RaySupervisor:
+    """The supervisor behind Ray, as a gateway calls it."""
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return await getattr(ray.get_actor(SUPERVISOR, namespace=NAMESPACE), method).remote(*arguments)
+        except (*_LOST, ValueError) as error:
+            raise PeerUnavailable(f"{method}: {error}"[:300]) from error
+
+    async def create_instrument(self, instrument: Instrument, shard: str) -> ControlResult:
+        return ControlResult(*await self._call("create_instrument", tuple(instrument), shard))
+
+    async def set_stage(self, shard: str, stage: int, orders_per_s: int, reason: str) -> list[str]:
+        names: list[str] = await self._call("set_stage", shard, stage, orders_per_s, reason)
+        return names
+
+    async def status(self) -> bytes:
+        status: bytes = await self._call("status")
+        return status
+
+
+class GatewayActor:
+    """A gateway; its constructor returns when the port is open."""
+
+    async def __init__(self, name: str, incarnation: int, config: ExchangeConfig) -> None:  # type: ignore[misc]
+        self._gateway = Gateway(name, incarnation, config.shard_names, RaySupervisor())
+        number = int(name.rpartition("-")[2])
+        port = config.port + number if config.port else 0
+        self._peers: dict[str, RayPeer] = {}
+        await self._gateway.start(f"{config.host}:{port}")
+        _settle_memory()
+
+    async def configure(self, topology: bytes) -> None:
+        for machine, incarnation in unpack(topology).items():
+            if not incarnation:
+                self._peers.pop(machine, None)
+            elif machine not in self._peers or self._peers[machine].incarnation != incarnation:
+                self._peers[machine] = RayPeer(machine, incarnation)
+        self._gateway.set_peers(self._peers)
+
+    async def ping(self) -> dict[str, Any]:
+        return {"pid": os.getpid(), "address": self._gateway.address}
+
+    async def stop(self) -> None:
+        await self._gateway.stop()
+
+
+class RayProcess:
+    """A component behind Ray, as the supervisor sees it."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        self._pid = 0
+
+    async def ping(self) -> dict[str, Any]:
+        vitals: dict[str, Any] = await self._handle.ping.remote()
+        self._pid = vitals["pid"]
+        return vitals
+
+    async def submit(self, batch: bytes) -> bytes:
+        answer: bytes = await self._handle.submit.remote(batch)
+        return answer
+
+    async def configure(self, topology: bytes) -> None:
+        await self._handle.configure.remote(topology)
+
+    async def stop(self) -> None:
+        await self._handle.stop.remote()
+
+    async def kill(self) -> None:
+        if self._pid:
+            try:
+                os.kill(self._pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        ray.kill(self._handle)
+
+
+class RayLauncher:
+    """Starts components as detached actors whose names carry their incarnation."""
+
+    def __init__(self, config: ExchangeConfig) -> None:
+        self._config = config
+
+    async def start(self, name: str, incarnation: int) -> RayProcess:
+        options = {**_OPTIONS, "name": f"{name}.{incarnation}", "max_restarts": 0, "max_concurrency": 1_000}
+        if name.startswith("gateway"):
+            handle = ray.remote(GatewayActor).options(**options).remote(name, incarnation, self._config)
+        else:
+            handle = ray.remote(HostActor).options(**options).remote(name, self._config)
+        process = RayProcess(handle)
+        await process.ping()
+        return process
+
+
+class SupervisorActor:
+    """The supervisor; the only actor that Ray itself restarts."""
+
+    async def __init__(self, config: ExchangeConfig) -> None:  # type: ignore[misc]
+        control = Host(KINDS["control"], *open_storage(config.data_dir, SUPERVISOR))
+        await control.start()
+        self._config = config
+        self._reconciler = Reconciler(config, control, RayLauncher(config))
+        await self._reconciler.start()
+        self._run = asyncio.create_task(self._reconciler.run())
+        self._key = asyncio.create_task(self._issue_operator_key())
+
+    async def is_ready(self) -> bool:
+        if self._key.done():
+            self._key.result()
+        return self._reconciler.is_ready and self._key.done()
+
+    async def create_instrument(self, fields: tuple[Any, ...], shard: str) -> tuple[Any, ...]:
+        return tuple(await self._reconciler.create_instrument(Instrument(*fields), shard))
+
+    async def set_stage(self, shard: str, stage: int, orders_per_s: int, reason: str) -> list[str]:
+        return await self._reconciler.set_stage(shard, stage, orders_per_s, reason)
+
+    async def status(self) -> bytes:
+        return self._reconciler.status(__version__)
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+    async def stop(self) -> None:
+        await self._reconciler.stop()
+
+    async def _issue_operator_key(self) -> None:
+        """On the first start: make the operator's account and key, and leave the key in the data directory."""
+        path = Path(self._config.data_dir) / OPERATOR_KEY_FILE
+        ledger = self._reconciler.components["ledger"]
+        while ledger.process is None or not ledger.vitals:
+            await asyncio.sleep(0.05)
+        if path.exists():
+            return
+        key_id, key = new_api_key()
+        account = await self._ledger(ledger.process, CreateAccount("operator"))
+        permissions = (int(Permission.READ), int(Permission.TRADE), int(Permission.OPERATOR))
+        await self._ledger(ledger.process, CreateApiKey(account, key_id, hash_of_key(key), permissions))
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(key + "\n")
+
+    async def _ledger(self, process: Any, command: Any) -> int:
+        batch = LinkBatch("", 0, 0, [rows_segment([command])])
+        reply = unpack_replies(await process.submit(pack(batch)))[0]
+        result: LedgerResult = unpack_results(reply.data, LedgerResult)[0]
+        return result.account

@@ -1,0 +1,55 @@
+"""How an exchange is run: typed, frozen, units in the names. Every default is explained where it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class ConfigInvalid(ValueError):
+    """A value is outside its range; the message says which, what was expected and what was found."""
+
+    code = "CONFIG_INVALID"
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeConfig:
+    """An exchange on one machine.
+
+    `data_dir` holds everything that survives a restart: a journal and snapshots per machine, the operator's key.
+    """
+
+    data_dir: Path = Path("evenkeel-data")
+    host: str = "127.0.0.1"
+    # The first gateway listens here, the next ones on the ports after it; 0 takes any free ones.
+    port: int = 7700
+    # One book is one core's work, so more shards than cores only help to keep markets apart.
+    shards: int = 2
+    gateways: int = 1
+    # Replaying this many commands takes about 4 s here; a snapshot costs a second process that long.
+    snapshot_every_commands: int = 500_000
+    # How long a process may leave a ping unanswered. Generous while a slow disk or a busy machine is the likelier
+    # cause; a process that died is noticed at once.
+    suspect_after_ms: int = 500
+    dead_after_ms: int = 10_000
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("port", 0, 65_535),
+            ("shards", 1, 64),
+            ("gateways", 1, 64),
+            ("snapshot_every_commands", 1_000, 1_000_000_000),
+            ("suspect_after_ms", 50, 60_000),
+            ("dead_after_ms", 100, 600_000),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigInvalid(f"{name}: expected {low} to {high}, was {value}")
+
+    @property
+    def shard_names(self) -> list[str]:
+        return [f"shard-{number}" for number in range(self.shards)]
+
+    @property
+    def gateway_names(self) -> list[str]:
+        return [f"gateway-{number}" for number in range(self.gateways)]

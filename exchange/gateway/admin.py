@@ -1,0 +1,203 @@
+"""AdminService: accounts and keys go to the ledger, the rest to the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import grpc
+
+from exchange.engine.control import ControlResult
+from exchange.engine.instrument import Instrument, InstrumentInvalid
+from exchange.engine.ledger import (
+    ApiKey,
+    CreateAccount,
+    CreateApiKey,
+    LedgerRefusal,
+    LedgerResult,
+    Permission,
+    RevokeApiKey,
+)
+from exchange.engine.words import RejectReason
+from exchange.gateway.auth import LedgerReplica, authenticate, hash_of_key
+from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort
+from exchange.gateway.links import Link
+from exchange.gateway.peers import PeerUnavailable
+from exchange.runtime.messages import ReplyStatus
+from exchange.runtime.rows import rows_segment, unpack_results
+from exchange.v1 import admin_pb2, admin_pb2_grpc, types_pb2
+
+PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1_000
+_FIELDS = Instrument._fields
+
+
+class Supervisor(Protocol):
+    """What the gateway asks of the supervisor; raises `PeerUnavailable` while it is away."""
+
+    async def create_instrument(self, instrument: Instrument, shard: str) -> ControlResult: ...
+
+    async def set_stage(self, shard: str, stage: int, orders_per_s: int, reason: str) -> list[str]: ...
+
+    async def status(self) -> bytes:
+        """Return a GetStatusResponse, serialised."""
+        ...
+
+
+def new_api_key() -> tuple[str, str]:
+    """Return the id of a new key, and the key itself: 256 random bits behind the id."""
+    key_id = f"k{secrets.token_hex(6)}"
+    return key_id, f"ek_{key_id}_{secrets.token_urlsafe(32)}"
+
+
+class AdminService(admin_pb2_grpc.AdminServiceServicer):
+    """`is_known` tells whether this gateway has seen an instrument: an answer waits for that."""
+
+    def __init__(
+        self, supervisor: Supervisor, ledger_link: Link, ledger: LedgerReplica, is_known: Callable[[str], bool]
+    ) -> None:
+        self._supervisor = supervisor
+        self._link = ledger_link
+        self._ledger = ledger
+        self._is_known = is_known
+
+    async def CreateInstrument(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        message = request.instrument
+        defaults = Instrument("", "", "", 0, 0, 0)
+        fields = {name: getattr(message, name) for name in _FIELDS}
+        for name in ("tick_size", "lot_size", "min_quantity", "max_quantity", "max_open_orders"):
+            fields[name] = fields[name] or getattr(defaults, name)
+        if not message.HasField("quote_scale"):
+            fields["quote_scale"] = fields["price_scale"] + fields["quantity_scale"]
+        instrument = Instrument(**fields)
+        try:
+            instrument.check()
+            result = await self._supervisor.create_instrument(instrument, message.shard)
+        except InstrumentInvalid as error:
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "INSTRUMENT_INVALID", str(error))
+        except PeerUnavailable as error:
+            await self._away(context, "supervisor", str(error))
+        if result.reject_reason:
+            reason = RejectReason(result.reject_reason)
+            code = grpc.StatusCode.ALREADY_EXISTS
+            if reason != RejectReason.INSTRUMENT_EXISTS:
+                code = grpc.StatusCode.INVALID_ARGUMENT
+            await abort(context, code, reason.name, f"{instrument.symbol}: {reason.name}")
+        await _until(lambda: self._is_known(instrument.symbol))
+        return admin_pb2.CreateInstrumentResponse(instrument=encode_instrument(instrument, result.shard))
+
+    async def CreateAccount(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        result = await self._command(CreateAccount(request.name), context)
+        await _until(lambda: result.account in self._ledger.accounts)
+        return admin_pb2.CreateAccountResponse(account=_account(self._ledger.accounts[result.account]))
+
+    async def ListAccounts(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        size, after = await _page(request, context)
+        rows = [a for a in self._ledger.accounts.values() if a.account > after]
+        token = str(rows[size - 1].account) if len(rows) > size else ""
+        return admin_pb2.ListAccountsResponse(accounts=map(_account, rows[:size]), next_page_token=token)
+
+    async def CreateApiKey(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        key_id, key = new_api_key()
+        command = CreateApiKey(request.account_id, key_id, hash_of_key(key), tuple(request.permissions))
+        await self._command(command, context)
+        await _until(lambda: key_id in self._ledger.api_keys)
+        return admin_pb2.CreateApiKeyResponse(api_key=_api_key(self._ledger.api_keys[key_id]), key=key)
+
+    async def ListApiKeys(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        size, after = await _page(request, context)
+        wanted = request.account_id
+        rows = [k for k in self._ledger.api_keys.values() if not wanted or k.account == wanted][after:]
+        token = str(after + size) if len(rows) > size else ""
+        return admin_pb2.ListApiKeysResponse(api_keys=map(_api_key, rows[:size]), next_page_token=token)
+
+    async def RevokeApiKey(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        await self._command(RevokeApiKey(request.key_id), context)
+        await _until(lambda: self._ledger.api_keys[request.key_id].revoked)
+        return admin_pb2.RevokeApiKeyResponse()
+
+    async def SetStage(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        if request.stage in (types_pb2.STAGE_UNSPECIFIED, types_pb2.STAGE_REPLAYING):
+            message = "stage: expected CANCEL_ONLY, POST_ONLY, LIMITED, OPEN or HALTED"
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "STAGE_INVALID", message)
+        try:
+            shards = await self._supervisor.set_stage(
+                request.shard, request.stage, request.orders_per_s, request.reason[:200]
+            )
+        except PeerUnavailable as error:
+            await self._away(context, "supervisor", str(error))
+        if not shards:
+            message = f"no shard {request.shard!r}"
+            await abort(context, grpc.StatusCode.NOT_FOUND, "SHARD_UNKNOWN", message)
+        return admin_pb2.SetStageResponse(shards=shards)
+
+    async def GetStatus(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        try:
+            return admin_pb2.GetStatusResponse.FromString(await self._supervisor.status())
+        except PeerUnavailable as error:
+            await self._away(context, "supervisor", str(error))
+
+    async def _command(self, command: Any, context: Any) -> LedgerResult:
+        if not self._link.is_up:
+            await self._away(context, "ledger", "the ledger is away")
+        reply = await self._link.enqueue(rows_segment([command], remaining_ms=2_000))
+        if reply.status != ReplyStatus.DONE:
+            await self._away(context, "ledger", reply.detail)
+        result: LedgerResult = unpack_results(reply.data, LedgerResult)[0]
+        if result.refusal:
+            refusal = LedgerRefusal(result.refusal)
+            unknown = refusal in (LedgerRefusal.ACCOUNT_UNKNOWN, LedgerRefusal.KEY_UNKNOWN)
+            code = grpc.StatusCode.NOT_FOUND if unknown else grpc.StatusCode.INVALID_ARGUMENT
+            await abort(context, code, refusal.name, f"{type(command).__name__}: {refusal.name}")
+        return result
+
+    async def _away(self, context: Any, who: str, detail: str) -> None:
+        message = f"{who}: {detail}"
+        await abort(context, grpc.StatusCode.UNAVAILABLE, f"{who.upper()}_UNAVAILABLE", message, UNAVAILABLE_RETRY_MS)
+
+
+def encode_instrument(instrument: Instrument, shard: str, stage: int = 0) -> types_pb2.Instrument:
+    """Return an instrument as the wire has it."""
+    message = types_pb2.Instrument(**instrument._asdict())
+    message.shard = shard
+    message.stage = stage  # type: ignore[assignment]
+    return message
+
+
+async def _until(seen: Callable[[], bool], *, timeout_s: float = 2.0) -> None:
+    """Wait until this gateway has seen what was just done, so that the caller's next call finds it."""
+    async with asyncio.timeout(timeout_s):
+        while not seen():
+            await asyncio.sleep(0.005)
+
+
+async def _page(request: Any, context: Any) -> tuple[int, int]:
+    size = request.page_size or PAGE_SIZE_DEFAULT
+    token = request.page_token or "0"
+    if size > PAGE_SIZE_MAX or not token.isdecimal():
+        message = f"expected a page of at most {PAGE_SIZE_MAX} and a token from the page before"
+        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "PAGE_INVALID", message)
+    return size, int(token)
+
+
+def _account(account: Any) -> admin_pb2.Account:
+    return admin_pb2.Account(account_id=account.account, name=account.name, create_time_ns=account.create_time_ns)
+
+
+def _api_key(key: ApiKey) -> admin_pb2.ApiKey:
+    return admin_pb2.ApiKey(
+        key_id=key.key_id,
+        account_id=key.account,
+        permissions=key.permissions,  # type: ignore[arg-type]
+        create_time_ns=key.create_time_ns,
+        revoked=key.revoked,
+    )

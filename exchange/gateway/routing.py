@@ -1,0 +1,170 @@
+"""A client's TradeRequest on its way to the shards and back: whole where one shard has it all, else in parts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import grpc
+
+from exchange.engine.commands import CancelSessions
+from exchange.engine.ledger import Permission
+from exchange.engine.words import RejectReason
+from exchange.gateway.auth import Caller
+from exchange.gateway.errors import UNAVAILABLE_RETRY_MS
+from exchange.gateway.links import CANCELS, CONTROL, ORDERS, Link
+from exchange.runtime.codec import reject_all, unknown_all
+from exchange.runtime.messages import ReplyStatus, Segment, SegmentKind, SegmentReply
+from exchange.runtime.rows import rows_segment
+from exchange.v1 import trading_pb2, types_pb2
+
+COMMANDS_MAX = 1_000
+DEADLINE_MS_DEFAULT = 1_000
+DEADLINE_MS_MAX = 5_000
+QUEUE_FOR_MS_MAX = 8_000
+_TRADE = int(SegmentKind.TRADE)
+
+
+class RequestInvalid(Exception):
+    """The whole request is refused; nothing of it was executed."""
+
+    def __init__(self, code: grpc.StatusCode, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+
+
+class Router:
+    """Knows the link of every instrument's shard. `shard_of` is kept by the gateway from the shards' feeds."""
+
+    def __init__(self, links: Mapping[str, Link], shard_of: Mapping[str, str]) -> None:
+        self._links = links
+        self._shard_of = shard_of
+
+    @property
+    def links(self) -> Iterable[Link]:
+        return self._links.values()
+
+    def link_of(self, instrument: str) -> Link | None:
+        """Return the link to the shard that has the instrument, None if none has it."""
+        return self._links.get(self._shard_of.get(instrument, ""))
+
+    def trade(self, data: bytes, caller: Caller, session: int = 0) -> asyncio.Future[bytes]:
+        """Queue the commands of a packed TradeRequest now; the future becomes the packed TradeResponse.
+
+        Raises:
+            RequestInvalid: the message cannot be read, has too many commands, or names a foreign account.
+        """
+        try:
+            request = trading_pb2.TradeRequest.FromString(data)
+        except Exception as error:
+            raise RequestInvalid(grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED", "not a TradeRequest") from error
+        commands = request.commands
+        if len(commands) > COMMANDS_MAX:
+            message = f"expected at most {COMMANDS_MAX} commands in a message, was {len(commands)}"
+            raise RequestInvalid(grpc.StatusCode.INVALID_ARGUMENT, "TOO_MANY_COMMANDS", message)
+        if request.deadline_ms > DEADLINE_MS_MAX:
+            message = f"deadline_ms: expected at most {DEADLINE_MS_MAX}, was {request.deadline_ms}"
+            raise RequestInvalid(grpc.StatusCode.INVALID_ARGUMENT, "DEADLINE_TOO_LONG", message)
+        deadline_ms = request.deadline_ms or DEADLINE_MS_DEFAULT
+        shards: set[str] = set()
+        priority = CANCELS
+        operator = caller.may(Permission.OPERATOR)
+        shard_of = self._shard_of.get
+        queue_for_ms = 0
+        for command in commands:
+            kind = command.WhichOneof("command")
+            if kind is None:
+                shards.add("")
+                continue
+            if command.on_behalf_of and not operator:
+                message = f"key {caller.key_id} may not act on behalf of another account"
+                raise RequestInvalid(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING", message)
+            body = getattr(command, kind)
+            shards.add(shard_of(body.instrument, ""))
+            if kind == "place":
+                priority = ORDERS
+                queue_for_ms |= body.queue_for_ms
+            elif kind == "amend":
+                priority = ORDERS
+        if len(shards) == 1 and "" not in shards and not queue_for_ms:
+            link = self._links[next(iter(shards))]
+            return _whole(link, Segment(_TRADE, caller.account, session, deadline_ms, data), priority)
+        return asyncio.ensure_future(self._in_parts(request, caller, session, deadline_ms, priority))
+
+    async def _in_parts(
+        self, request: Any, caller: Caller, session: int, deadline_ms: int, priority: int
+    ) -> bytes:
+        """Send each shard its commands, and put the results together in the order of the request."""
+        response = trading_pb2.TradeResponse(request_id=request.request_id)
+        parts: dict[tuple[str, int], tuple[list[int], Any]] = {}
+        for index, command in enumerate(request.commands):
+            result = response.results.add()
+            kind = command.WhichOneof("command")
+            body = getattr(command, kind) if kind else None
+            shard = self._shard_of.get(body.instrument, "") if body is not None else ""
+            if body is None:
+                _reject(result, "", RejectReason.MALFORMED)
+                continue
+            targets = [shard]
+            if kind == "cancel_all" and not body.instrument:
+                targets = list(self._links)
+            elif not shard:
+                _reject(result, getattr(body, "client_order_id", ""), RejectReason.INSTRUMENT_UNKNOWN)
+                continue
+            wait_ms = min(body.queue_for_ms, QUEUE_FOR_MS_MAX) if kind == "place" else 0
+            for target in targets:
+                away = not self._links[target].is_up
+                key = target, max(wait_ms, deadline_ms) if away and wait_ms else deadline_ms
+                indices, part = parts.setdefault(key, ([], trading_pb2.TradeRequest()))
+                indices.append(index)
+                part.commands.append(command)
+        sent = []
+        for (target, remaining_ms), (indices, part) in parts.items():
+            segment = Segment(_TRADE, caller.account, session, remaining_ms, part.SerializeToString())
+            link = self._links[target]
+            sent.append((indices, _whole(link, segment, priority, hold=remaining_ms != deadline_ms)))
+        for indices, answer in sent:
+            results = trading_pb2.TradeResponse.FromString(await answer).results
+            for index, result in zip(indices, results, strict=True):
+                merged = response.results[index]
+                cancelled = merged.cancelled_orders + result.cancelled_orders
+                if not merged.reject_reason:
+                    merged.CopyFrom(result)
+                merged.cancelled_orders = cancelled
+        return response.SerializeToString()
+
+    def cancel_session(self, session: int) -> None:
+        """Cancel what a stream placed, wherever; not waited for, and not given up."""
+        for link in self.links:
+            link.enqueue(rows_segment([CancelSessions(session, session)], remaining_ms=600_000), CONTROL)
+
+
+def _whole(link: Link, segment: Segment, priority: int, *, hold: bool = False) -> asyncio.Future[bytes]:
+    """Send a segment on a link and turn its reply into the client's TradeResponse."""
+    answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    if not link.is_up and not hold:
+        answer.set_result(reject_all(segment.data, RejectReason.SHARD_UNAVAILABLE, retry_after_ms=UNAVAILABLE_RETRY_MS))
+        return answer
+
+    def on_reply(reply: asyncio.Future[SegmentReply]) -> None:
+        if reply.cancelled() or answer.done():
+            return
+        status, reason, data, _ = reply.result()
+        if status == ReplyStatus.REFUSED:
+            retry_after_ms = UNAVAILABLE_RETRY_MS if reason >= RejectReason.QUEUE_FULL else 0
+            data = reject_all(segment.data, RejectReason(reason), retry_after_ms=retry_after_ms)
+        elif status == ReplyStatus.UNKNOWN:
+            data = unknown_all(segment.data)
+        answer.set_result(data)
+
+    link.enqueue(segment, priority).add_done_callback(on_reply)
+    return answer
+
+
+def _reject(result: Any, client_order_id: str, reason: RejectReason) -> None:
+    result.outcome = types_pb2.OUTCOME_REJECTED
+    result.client_order_id = client_order_id
+    result.status = types_pb2.ORDER_STATUS_REJECTED
+    result.reject_reason = int(reason)

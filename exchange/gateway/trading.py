@@ -1,0 +1,241 @@
+"""TradingService: commands go to the shards through the links, questions go past them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import AsyncIterator
+from itertools import count
+from typing import Any
+
+import grpc
+
+from exchange.engine.commands import CancelAllAfter
+from exchange.engine.ledger import Permission
+from exchange.engine.words import RejectReason
+from exchange.gateway.auth import Caller, LedgerReplica, authenticate
+from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort, code_of
+from exchange.gateway.executions import ExecutionHub
+from exchange.gateway.links import CANCELS, Link
+from exchange.gateway.peers import PeerUnavailable
+from exchange.gateway.routing import COMMANDS_MAX, RequestInvalid, Router
+from exchange.runtime.messages import ReplyStatus, pack, unpack
+from exchange.runtime.rows import rows_segment
+from exchange.v1 import trading_pb2, trading_pb2_grpc, types_pb2
+
+STREAMS_PER_KEY_MAX = 16
+BATCHES_IN_FLIGHT_MAX = 64
+PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1_000
+TIMEOUT_MS_MIN, TIMEOUT_MS_MAX = 1_000, 600_000
+
+
+class TradingService(trading_pb2_grpc.TradingServiceServicer):
+    """`session_base` is added to the number of each stream, so that sessions are unique over gateways and restarts."""
+
+    def __init__(
+        self, router: Router, ledger: LedgerReplica, executions: ExecutionHub, session_base: int, clock_ns: Any
+    ) -> None:
+        self._router = router
+        self._ledger = ledger
+        self._executions = executions
+        self._sessions = count(session_base + 1)
+        self._clock_ns = clock_ns
+        self._streams: dict[str, int] = {}
+
+    # ---------------------------------------------------------------- one command
+
+    async def PlaceOrder(self, request: Any, context: Any) -> Any:
+        command = trading_pb2.Command(place=request)
+        return trading_pb2.PlaceOrderResponse(result=await self._one(command, context))
+
+    async def AmendOrder(self, request: Any, context: Any) -> Any:
+        command = trading_pb2.Command(amend=request)
+        return trading_pb2.AmendOrderResponse(result=await self._one(command, context))
+
+    async def CancelOrder(self, request: Any, context: Any) -> Any:
+        command = trading_pb2.Command(cancel=request)
+        return trading_pb2.CancelOrderResponse(result=await self._one(command, context))
+
+    async def PlaceOrders(self, request: Any, context: Any) -> Any:
+        commands = [trading_pb2.Command(place=order) for order in request.orders]
+        return trading_pb2.PlaceOrdersResponse(results=await self._many(commands, context))
+
+    async def CancelAllOrders(self, request: Any, context: Any) -> Any:
+        result = await self._one(trading_pb2.Command(cancel_all=request), context)
+        away = [link.machine for link in self._router.links if not link.is_up]
+        unavailable = away if not request.instrument else []
+        return trading_pb2.CancelAllOrdersResponse(
+            cancelled_orders=result.cancelled_orders, unavailable_shards=unavailable
+        )
+
+    async def CancelAllAfter(self, request: Any, context: Any) -> Any:
+        caller = await authenticate(context, self._ledger, Permission.TRADE)
+        timeout_ms = request.timeout_ms
+        if timeout_ms and not TIMEOUT_MS_MIN <= timeout_ms <= TIMEOUT_MS_MAX:
+            message = f"timeout_ms: expected 0 or {TIMEOUT_MS_MIN} to {TIMEOUT_MS_MAX}, was {timeout_ms}"
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "TIMEOUT_INVALID", message)
+        trigger_time_ns = self._clock_ns() + timeout_ms * 1_000_000 if timeout_ms else 0
+        segment = rows_segment([CancelAllAfter(caller.account, trigger_time_ns)], remaining_ms=1_000)
+        links = list(self._router.links)
+        replies = await asyncio.gather(*(link.enqueue(segment, CANCELS) for link in links))
+        failed = [
+            link.machine for link, reply in zip(links, replies, strict=True) if reply.status != ReplyStatus.DONE
+        ]
+        return trading_pb2.CancelAllAfterResponse(trigger_time_ns=trigger_time_ns, unavailable_shards=failed)
+
+    async def _one(self, command: Any, context: Any) -> Any:
+        """Return the result of a single command, or end the call if it was surely not executed for now."""
+        (result,) = await self._many([command], context)
+        reason = result.reject_reason
+        if reason == RejectReason.MALFORMED or reason >= RejectReason.STAGE_REPLAYING:
+            rejected = RejectReason(reason)
+            retry_after_ms = result.retry_after_ms or (None if reason == RejectReason.MALFORMED else UNAVAILABLE_RETRY_MS)
+            await abort(context, code_of(rejected), rejected.name, f"not executed: {rejected.name}", retry_after_ms)
+        return result
+
+    async def _many(self, commands: list[Any], context: Any) -> Any:
+        caller = await authenticate(context, self._ledger, Permission.TRADE)
+        remaining_s = context.time_remaining()
+        deadline_ms = 0 if remaining_s is None else max(min(int(remaining_s * 1_000), 5_000), 1)
+        request = trading_pb2.TradeRequest(commands=commands, deadline_ms=deadline_ms)
+        try:
+            answer = await self._router.trade(request.SerializeToString(), caller)
+        except RequestInvalid as error:
+            await abort(context, error.code, error.reason, str(error))
+        return trading_pb2.TradeResponse.FromString(answer).results
+
+    # ---------------------------------------------------------------- streams
+
+    async def trade_stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        """Serve `Trade` on raw bytes: what one shard can take whole is neither built nor read again on the way."""
+        caller = await authenticate(context, self._ledger, Permission.TRADE)
+        await self._enter(context, caller)
+        session = next(self._sessions)
+        answers: asyncio.Queue[asyncio.Future[bytes] | None] = asyncio.Queue(BATCHES_IN_FLIGHT_MAX)
+        cancel_on_disconnect = False
+        refusal: RequestInvalid | None = None
+
+        async def read() -> None:
+            nonlocal cancel_on_disconnect, refusal
+            first = True
+            try:
+                async for data in requests:
+                    if first:
+                        cancel_on_disconnect = trading_pb2.TradeRequest.FromString(data).cancel_on_disconnect
+                        first = False
+                    await answers.put(self._router.trade(data, caller, session if cancel_on_disconnect else 0))
+            except RequestInvalid as error:
+                refusal = error
+            finally:
+                await answers.put(None)
+
+        reader = asyncio.create_task(read())
+        try:
+            while (answer := await answers.get()) is not None:
+                yield await answer
+            if refusal is not None:
+                await abort(context, refusal.code, refusal.reason, str(refusal))
+        finally:
+            reader.cancel()
+            self._leave(caller)
+            if cancel_on_disconnect:
+                self._router.cancel_session(session)
+
+    async def StreamExecutions(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        caller = await authenticate(context, self._ledger, Permission.READ)
+        await self._enter(context, caller)
+        try:
+            async for response in self._executions.stream(caller.account, dict(request.after_sequences), context):
+                yield response
+        finally:
+            self._leave(caller)
+
+    async def _enter(self, context: Any, caller: Caller) -> None:
+        streams = self._streams.get(caller.key_id, 0)
+        if streams >= STREAMS_PER_KEY_MAX:
+            message = f"expected at most {STREAMS_PER_KEY_MAX} streams per key"
+            await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS", message)
+        self._streams[caller.key_id] = streams + 1
+
+    def _leave(self, caller: Caller) -> None:
+        self._streams[caller.key_id] -= 1
+
+    # ---------------------------------------------------------------- questions
+
+    async def GetOrder(self, request: Any, context: Any) -> Any:
+        caller = await authenticate(context, self._ledger, Permission.READ)
+        link = self._router.link_of(request.instrument)
+        if link is None:
+            message = f"no instrument {request.instrument!r}"
+            await abort(context, grpc.StatusCode.NOT_FOUND, "INSTRUMENT_UNKNOWN", message)
+        question = ("find", caller.account, request.instrument, request.client_order_id, request.order_id)
+        orders = await self._ask(link, question, context)
+        if not orders:
+            message = "no such order, open or closed within the last minutes"
+            await abort(context, grpc.StatusCode.NOT_FOUND, "ORDER_UNKNOWN", message)
+        return trading_pb2.GetOrderResponse(order=orders[0])
+
+    async def ListOrders(self, request: Any, context: Any) -> Any:
+        caller = await authenticate(context, self._ledger, Permission.READ)
+        page_size = request.page_size or PAGE_SIZE_DEFAULT
+        shards = sorted(link.machine for link in self._router.links)
+        links = {link.machine: link for link in self._router.links}
+        if request.instrument:
+            link = self._router.link_of(request.instrument)
+            shards = [link.machine] if link is not None else []
+        shard, after = _parse_token(request.page_token)
+        if page_size > PAGE_SIZE_MAX or (request.page_token and shard not in links):
+            message = f"expected a page of at most {PAGE_SIZE_MAX} and a token from the page before"
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "PAGE_INVALID", message)
+        orders: list[Any] = []
+        for name in shards:
+            if name < shard:
+                continue
+            after_order_id = after if name == shard else 0
+            wanted = page_size - len(orders)
+            question = (
+                "list",
+                caller.account,
+                request.instrument,
+                request.include_closed,
+                after_order_id,
+                wanted,
+            )
+            found = await self._ask(links[name], question, context)
+            orders += found
+            if len(found) == wanted:
+                token = base64.urlsafe_b64encode(f"{name} {found[-1].order_id}".encode()).decode()
+                return trading_pb2.ListOrdersResponse(orders=orders, next_page_token=token)
+        return trading_pb2.ListOrdersResponse(orders=orders)
+
+    async def _ask(self, link: Link, question: tuple[Any, ...], context: Any) -> list[Any]:
+        peer = link.peer
+        try:
+            if peer is None:
+                raise PeerUnavailable(f"{link.machine} is away")
+            answer = await peer.query(pack(question))
+        except PeerUnavailable as error:
+            await abort(
+                context, grpc.StatusCode.UNAVAILABLE, "SHARD_UNAVAILABLE", str(error), UNAVAILABLE_RETRY_MS
+            )
+        return [types_pb2.Order.FromString(data) for data in unpack(answer)]
+
+
+def _parse_token(token: str) -> tuple[str, int]:
+    try:
+        shard, _, order_id = base64.urlsafe_b64decode(token.encode()).decode().partition(" ")
+        return shard, int(order_id or 0)
+    except (ValueError, binascii.Error):
+        return "?", 0
+
+
+def add_trading_service(service: TradingService, server: Any) -> None:
+    """Register the service, `Trade` on raw bytes."""
+    trading_pb2_grpc.add_TradingServiceServicer_to_server(service, server)
+    raw = grpc.stream_stream_rpc_method_handler(service.trade_stream)
+    name = trading_pb2.DESCRIPTOR.services_by_name["TradingService"].full_name
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {"Trade": raw}),))
+
+
+__all__ = ["COMMANDS_MAX", "TradingService", "add_trading_service"]
