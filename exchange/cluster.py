@@ -84,7 +84,12 @@ class LocalExchange:
         )
         try:
             actor = ray.remote(SupervisorActor).options(
-                name=SUPERVISOR, namespace=NAMESPACE, lifetime="detached", num_cpus=0, max_restarts=-1, max_concurrency=1_000
+                name=SUPERVISOR,
+                namespace=NAMESPACE,
+                lifetime="detached",
+                num_cpus=0,
+                max_restarts=-1,
+                max_concurrency=1_000,
             )
             self._supervisor = actor.remote(self.config)
             self._wait()

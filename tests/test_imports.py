@@ -145,8 +145,7 @@ def imports_in(tree: ast.Module, package: str) -> Iterator[Import]:
                     parts = [*start, *([module] if module else []), alias.name]
                     yield Import(".".join(parts), node.lineno)
             case ast.Call(
-                func=ast.Name(id="import_module" | "__import__")
-                | ast.Attribute(attr="import_module"),
+                func=ast.Name(id="import_module" | "__import__") | ast.Attribute(attr="import_module"),
                 args=[ast.Constant(value=str(name)), *_],
             ):
                 yield Import(name, node.lineno)
@@ -173,8 +172,7 @@ def violations_in(source: str, module: str, file: str, *, is_package: bool = Fal
     allowed = ", ".join(("the standard library", *rule.project, *rule.third_party))
     package = module if is_package else module.rpartition(".")[0]
     return [
-        f"{file}:{found.line}: imports {found.name}, expected {layer} to import only itself, "
-        f"{allowed} ({rule.why})"
+        f"{file}:{found.line}: imports {found.name}, expected {layer} to import only itself, {allowed} ({rule.why})"
         for found in imports_in(ast.parse(source, file), package)
         if not is_allowed(layer, found.name)
     ]
@@ -244,9 +242,7 @@ def test_only_actors_and_cluster_may_import_ray() -> None:
         ("exchange", "import exchange.engine", "exchange.engine"),
     ],
 )
-def test_a_forbidden_import_is_found_where_it_stands(
-    module: str, source: str, imported: str
-) -> None:
+def test_a_forbidden_import_is_found_where_it_stands(module: str, source: str, imported: str) -> None:
     (violation,) = violations_in(source, module, "planted.py")
     line = source.count("\n") + 1
     assert violation.startswith(f"planted.py:{line}: imports {imported}, expected ")

@@ -176,4 +176,6 @@ class BookReader:
 
 
 def _levels(rows: list[LevelRow]) -> list[Any]:
-    return [market_data_pb2.PriceLevel(price=price, quantity=quantity, orders=orders) for price, quantity, orders in rows]
+    return [
+        market_data_pb2.PriceLevel(price=price, quantity=quantity, orders=orders) for price, quantity, orders in rows
+    ]

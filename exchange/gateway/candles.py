@@ -64,8 +64,8 @@ class Tape:
                 candles[-1] = CandleRow(
                     start_ns,
                     open_,
-                    price if price > high else high,
-                    price if price < low else low,
+                    max(high, price),
+                    min(low, price),
                     price,
                     volume + quantity,
                     trades + 1,

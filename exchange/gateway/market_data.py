@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
@@ -61,7 +61,9 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
         _, book = await self._find(request.instrument, context)
         limit = await _limit(request, context)
         if request.interval not in INTERVALS_S:
-            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "INTERVAL_INVALID", "interval: expected one of 1S to 1D")
+            await abort(
+                context, grpc.StatusCode.INVALID_ARGUMENT, "INTERVAL_INVALID", "interval: expected one of 1S to 1D"
+            )
         candles = [
             market_data_pb2.Candle(
                 start_time_ns=row.start_time_ns,

@@ -280,4 +280,3 @@ class ShardReplica:
                 self.time_ns,
             )
         )
-

@@ -93,9 +93,7 @@ class Router:
             return _whole(link, Segment(_TRADE, caller.account, session, deadline_ms, data), priority)
         return asyncio.ensure_future(self._in_parts(request, caller, session, deadline_ms, priority))
 
-    async def _in_parts(
-        self, request: Any, caller: Caller, session: int, deadline_ms: int, priority: int
-    ) -> bytes:
+    async def _in_parts(self, request: Any, caller: Caller, session: int, deadline_ms: int, priority: int) -> bytes:
         """Send each shard its commands, and put the results together in the order of the request."""
         response = trading_pb2.TradeResponse(request_id=request.request_id)
         parts: dict[tuple[str, int], tuple[list[int], Any]] = {}

@@ -79,9 +79,7 @@ class TradingService(trading_pb2_grpc.TradingServiceServicer):
         segment = rows_segment([CancelAllAfter(caller.account, trigger_time_ns)], remaining_ms=1_000)
         links = list(self._router.links)
         replies = await asyncio.gather(*(link.enqueue(segment, CANCELS) for link in links))
-        failed = [
-            link.machine for link, reply in zip(links, replies, strict=True) if reply.status != ReplyStatus.DONE
-        ]
+        failed = [link.machine for link, reply in zip(links, replies, strict=True) if reply.status != ReplyStatus.DONE]
         return trading_pb2.CancelAllAfterResponse(trigger_time_ns=trigger_time_ns, unavailable_shards=failed)
 
     async def _one(self, command: Any, context: Any) -> Any:
@@ -90,7 +88,9 @@ class TradingService(trading_pb2_grpc.TradingServiceServicer):
         reason = result.reject_reason
         if reason == RejectReason.MALFORMED or reason >= RejectReason.STAGE_REPLAYING:
             rejected = RejectReason(reason)
-            retry_after_ms = result.retry_after_ms or (None if reason == RejectReason.MALFORMED else UNAVAILABLE_RETRY_MS)
+            retry_after_ms = result.retry_after_ms or (
+                None if reason == RejectReason.MALFORMED else UNAVAILABLE_RETRY_MS
+            )
             await abort(context, code_of(rejected), rejected.name, f"not executed: {rejected.name}", retry_after_ms)
         return result
 
@@ -216,9 +216,7 @@ class TradingService(trading_pb2_grpc.TradingServiceServicer):
                 raise PeerUnavailable(f"{link.machine} is away")
             answer = await peer.query(pack(question))
         except PeerUnavailable as error:
-            await abort(
-                context, grpc.StatusCode.UNAVAILABLE, "SHARD_UNAVAILABLE", str(error), UNAVAILABLE_RETRY_MS
-            )
+            await abort(context, grpc.StatusCode.UNAVAILABLE, "SHARD_UNAVAILABLE", str(error), UNAVAILABLE_RETRY_MS)
         return [types_pb2.Order.FromString(data) for data in unpack(answer)]
 
 

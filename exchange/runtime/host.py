@@ -115,7 +115,9 @@ class Host:
             if done is not None and _is_old(batch, done):
                 if (batch.incarnation, batch.n) == (done.incarnation, done.n):
                     return done.replies
-                return _refuse(batch, RejectReason.MALFORMED, f"{batch.link} has gone on to {done.incarnation}.{done.n}")
+                return _refuse(
+                    batch, RejectReason.MALFORMED, f"{batch.link} has gone on to {done.incarnation}.{done.n}"
+                )
             same = self._waiting.get(batch.link)
             if same is not None and (same.batch.incarnation, same.batch.n) == (batch.incarnation, batch.n):
                 return await asyncio.shield(same.answer)
@@ -312,5 +314,3 @@ def _refuse(batch: LinkBatch, reason: RejectReason, detail: str) -> bytes:
 
 def _answer_all(batch: LinkBatch, status: ReplyStatus, reason: int, detail: str) -> bytes:
     return pack([SegmentReply(int(status), int(reason), b"", detail) for _ in batch.segments])
-
-

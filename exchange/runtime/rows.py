@@ -129,4 +129,3 @@ ResultClass = Callable[..., Any]
 def unpack_results(data: bytes, result: ResultClass) -> list[Any]:
     """Return the results of a rows segment as instances of `result`."""
     return [result(*row) for row in unpack(data)]
-

@@ -339,9 +339,9 @@ class Reconciler:
                 if component.task is not None:
                     component.task.cancel()
             stops = (c.process.stop() for c in components if c.process is not None)
-            for component, outcome in zip(components, await asyncio.gather(*stops, return_exceptions=True), strict=True):
+            for component, outcome in zip(
+                components, await asyncio.gather(*stops, return_exceptions=True), strict=True
+            ):
                 if isinstance(outcome, BaseException):
                     _log.warning("component.stop_failed", name=component.name, error=repr(outcome))
         await self._control.stop()
-
-

@@ -196,9 +196,7 @@ def rejected(
 
 
 def unknown(client_order_id: str = "") -> trading_pb2.OrderResult:
-    return trading_pb2.OrderResult(
-        outcome=types_pb2.OUTCOME_UNKNOWN, client_order_id=client_order_id
-    )
+    return trading_pb2.OrderResult(outcome=types_pb2.OUTCOME_UNKNOWN, client_order_id=client_order_id)
 
 
 async def silence() -> None:

@@ -95,14 +95,10 @@ def test_a_change_before_the_first_snapshot_is_refused() -> None:
 def test_after_a_wrong_checksum_only_a_snapshot_is_taken() -> None:
     book = OrderBook(INSTRUMENT)
     book.apply(snapshot({100: 5}, {}, sequence=1))
-    wrong = market_data_pb2.OrderBookUpdate(
-        sequence=2, previous_sequence=1, bids=levels({100: 6}), checksum=1
-    )
+    wrong = market_data_pb2.OrderBookUpdate(sequence=2, previous_sequence=1, bids=levels({100: 6}), checksum=1)
     with pytest.raises(ChecksumMismatch):
         book.apply(wrong)
-    good = market_data_pb2.OrderBookUpdate(
-        sequence=3, previous_sequence=2, checksum=checksum({100: 6}, {})
-    )
+    good = market_data_pb2.OrderBookUpdate(sequence=3, previous_sequence=2, checksum=checksum({100: 6}, {}))
     with pytest.raises(GapDetected):
         book.apply(good)
     book.apply(snapshot({100: 6}, {}, sequence=3))

@@ -28,9 +28,7 @@ async def error_of(gateway: FakeGateway, step: Refusal | Hang, timeout: float = 
     """What a question without retries raises."""
     gateway.script("GetStatus", step)
     policy = RetryPolicy(attempts_max=1)
-    async with AsyncClient(
-        gateway.address, retry=policy, environment=VirtualTime().environment
-    ) as client:
+    async with AsyncClient(gateway.address, retry=policy, environment=VirtualTime().environment) as client:
         with pytest.raises(EvenkeelError) as caught:
             await client.status(timeout=timeout)
     return caught.value
@@ -84,12 +82,8 @@ async def test_pushback_outranks_retry_info(gateway: FakeGateway) -> None:
 
 
 @pytest.mark.parametrize("pushback", ["-1", "soon"])
-async def test_a_negative_or_unreadable_pushback_means_do_not_come_back(
-    gateway: FakeGateway, pushback: str
-) -> None:
-    refusal = Refusal(
-        Code.RESOURCE_EXHAUSTED, "QUEUE_FULL", retry_after_ms=350, pushback=pushback
-    )
+async def test_a_negative_or_unreadable_pushback_means_do_not_come_back(gateway: FakeGateway, pushback: str) -> None:
+    refusal = Refusal(Code.RESOURCE_EXHAUSTED, "QUEUE_FULL", retry_after_ms=350, pushback=pushback)
     error = await error_of(gateway, refusal)
     assert isinstance(error, Overloaded)
     assert error.retry_after is None

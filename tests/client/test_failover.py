@@ -76,9 +76,7 @@ async def test_many_calls_that_fail_together_turn_once(
         assert client.address == other_gateway.address
 
 
-async def test_a_shard_that_is_away_is_away_at_every_gateway(
-    addresses: list[str], gateway: FakeGateway
-) -> None:
+async def test_a_shard_that_is_away_is_away_at_every_gateway(addresses: list[str], gateway: FakeGateway) -> None:
     away = Refusal(grpc.StatusCode.UNAVAILABLE, "REJECT_REASON_SHARD_UNAVAILABLE")
     gateway.script("PlaceOrder", away)
     async with AsyncClient(addresses) as client:

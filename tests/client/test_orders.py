@@ -57,9 +57,7 @@ async def place(client: AsyncClient, **fields: Any) -> Any:
 # What is sent.
 
 
-async def test_an_order_is_sent_in_the_units_of_its_instrument(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_an_order_is_sent_in_the_units_of_its_instrument(client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script("PlaceOrder", echo)
     result = await client.place_order(
         "BTC-USDT",
@@ -93,9 +91,7 @@ async def test_an_order_is_sent_in_the_units_of_its_instrument(
     assert gateway.metadata["PlaceOrder"][0]["authorization"] == "Bearer secret"
 
 
-async def test_each_order_gets_a_client_order_id_of_its_own(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_each_order_gets_a_client_order_id_of_its_own(client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script("PlaceOrder", echo)
     results = [await place(client), await place(client)]
     ids = [request.client_order_id for request in gateway.requests["PlaceOrder"]]
@@ -131,9 +127,7 @@ async def test_a_market_order_needs_no_price(client: AsyncClient, gateway: FakeG
     assert gateway.requests["PlaceOrder"][0].price == 0
 
 
-async def test_instruments_are_fetched_once_however_many_ask(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_instruments_are_fetched_once_however_many_ask(client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script("PlaceOrder", echo)
     await asyncio.gather(*(place(client) for _ in range(20)))
     assert len(gateway.requests["ListInstruments"]) == 1
@@ -176,18 +170,13 @@ async def test_an_order_that_is_not_found_raises(client: AsyncClient, gateway: F
         await client.get_order("BTC-USDT", "a")
 
 
-async def test_orders_are_listed_over_pages_up_to_the_limit(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_orders_are_listed_over_pages_up_to_the_limit(client: AsyncClient, gateway: FakeGateway) -> None:
     def page(request: Any) -> Message:
         start = int(request.page_token or 0)
         orders = [
-            types_pb2.Order(instrument="BTC-USDT", order_id=start + i, quantity=10000)
-            for i in range(request.page_size)
+            types_pb2.Order(instrument="BTC-USDT", order_id=start + i, quantity=10000) for i in range(request.page_size)
         ]
-        return trading_pb2.ListOrdersResponse(
-            orders=orders, next_page_token=str(start + request.page_size)
-        )
+        return trading_pb2.ListOrdersResponse(orders=orders, next_page_token=str(start + request.page_size))
 
     gateway.script("ListOrders", page)
     orders = [order async for order in client.list_orders(page_size=3, limit=7)]
@@ -197,9 +186,7 @@ async def test_orders_are_listed_over_pages_up_to_the_limit(
     assert [request.page_size for request in gateway.requests["ListOrders"]] == [3, 3, 1]
 
 
-async def test_cancel_all_names_the_shards_that_were_away(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_cancel_all_names_the_shards_that_were_away(client: AsyncClient, gateway: FakeGateway) -> None:
     response = trading_pb2.CancelAllOrdersResponse(cancelled_orders=3, unavailable_shards=["shard-1"])
     gateway.script("CancelAllOrders", response)
     result = await client.cancel_all_orders(side=Side.BUY)
@@ -216,9 +203,7 @@ async def test_the_dead_mans_switch_takes_seconds(client: AsyncClient, gateway: 
 # What is tried again.
 
 
-async def test_pushback_is_obeyed_to_the_letter(
-    client: AsyncClient, gateway: FakeGateway, time: VirtualTime
-) -> None:
+async def test_pushback_is_obeyed_to_the_letter(client: AsyncClient, gateway: FakeGateway, time: VirtualTime) -> None:
     gateway.script("PlaceOrder", BUSY, echo)
     assert (await place(client)).accepted
     assert time.slept == [0.2]
@@ -261,22 +246,16 @@ async def test_a_wait_beyond_the_deadline_is_told_rather_than_waited_out(
     client: AsyncClient, gateway: FakeGateway, time: VirtualTime
 ) -> None:
     stage = "REJECT_REASON_STAGE_CANCEL_ONLY"
-    gateway.script(
-        "PlaceOrder", Refusal(grpc.StatusCode.FAILED_PRECONDITION, stage, retry_after_ms=3000)
-    )
+    gateway.script("PlaceOrder", Refusal(grpc.StatusCode.FAILED_PRECONDITION, stage, retry_after_ms=3000))
     with pytest.raises(StageForbids) as caught:
         await place(client)
     assert caught.value.retry_after == 3.0
     assert time.slept == []
 
 
-async def test_the_budget_bounds_the_retries_of_many_calls(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_the_budget_bounds_the_retries_of_many_calls(client: AsyncClient, gateway: FakeGateway) -> None:
     await client.instruments()
-    gateway.script(
-        "PlaceOrder", Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", pushback="0")
-    )
+    gateway.script("PlaceOrder", Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", pushback="0"))
     for _ in range(100):
         with pytest.raises(Overloaded):
             await place(client)
@@ -294,9 +273,7 @@ async def test_a_passing_rejection_in_a_result_is_tried_again(
     assert time.slept == [0.05]
 
 
-async def test_a_rejection_that_is_told_again_is_final(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_a_rejection_that_is_told_again_is_final(client: AsyncClient, gateway: FakeGateway) -> None:
     busy = rejected(types_pb2.REJECT_REASON_STAGE_LIMITED, retry_after_ms=50, duplicate=True)
     gateway.script("PlaceOrder", placed(busy))
     assert (await place(client)).rejected
@@ -351,9 +328,7 @@ async def saving_client(gateway: FakeGateway) -> Any:
         yield client
 
 
-async def test_the_order_itself_settles_an_unknown_outcome(
-    saving_client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_the_order_itself_settles_an_unknown_outcome(saving_client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script("PlaceOrder", LOST)
     gateway.script("GetOrder", order())
     result = await place(saving_client, client_order_id="a")
@@ -410,9 +385,7 @@ async def test_nor_does_a_passing_rejection(client: AsyncClient, gateway: FakeGa
         await place(client)
 
 
-async def test_but_a_rejection_of_the_order_itself_is_final(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_but_a_rejection_of_the_order_itself_is_final(client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script("PlaceOrder", LOST, placed(rejected(types_pb2.REJECT_REASON_WOULD_TAKE)))
     assert (await place(client)).reject_reason is RejectReason.WOULD_TAKE
 
@@ -421,9 +394,7 @@ async def test_a_lost_cancel_is_settled_by_the_order_being_closed(
     saving_client: AsyncClient, gateway: FakeGateway
 ) -> None:
     gateway.script("CancelOrder", LOST)
-    closed = order(
-        status=types_pb2.ORDER_STATUS_CANCELLED, close_reason=types_pb2.CLOSE_REASON_REQUESTED
-    )
+    closed = order(status=types_pb2.ORDER_STATUS_CANCELLED, close_reason=types_pb2.CLOSE_REASON_REQUESTED)
     gateway.script("GetOrder", closed)
     result = await saving_client.cancel_order("BTC-USDT", "a")
     assert (result.status, result.close_reason) == (OrderStatus.CANCELLED, CloseReason.REQUESTED)
@@ -458,9 +429,7 @@ def batch(*results: trading_pb2.OrderResult) -> trading_pb2.PlaceOrdersResponse:
 
 
 def order_named(name: str) -> PlaceOrder:
-    return PlaceOrder(
-        instrument="BTC-USDT", side=Side.BUY, quantity=1, price=1, client_order_id=name
-    )
+    return PlaceOrder(instrument="BTC-USDT", side=Side.BUY, quantity=1, price=1, client_order_id=name)
 
 
 ORDERS = [order_named("a"), order_named("b"), order_named("c")]
@@ -486,9 +455,7 @@ async def test_a_batch_sends_again_only_what_is_open_or_may_come_back(
     assert time.slept == [0.07]
 
 
-async def test_a_batch_keeps_its_known_outcomes_beside_the_unknown(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_a_batch_keeps_its_known_outcomes_beside_the_unknown(client: AsyncClient, gateway: FakeGateway) -> None:
     final = rejected(types_pb2.REJECT_REASON_WOULD_TAKE, "b")
     gateway.script("PlaceOrders", batch(accepted("a"), final, unknown("c")), BUSY_FOR_GOOD)
     results = await client.place_orders(ORDERS)
@@ -496,9 +463,7 @@ async def test_a_batch_keeps_its_known_outcomes_beside_the_unknown(
     assert gateway.requests["GetOrder"] == []
 
 
-async def test_a_batch_that_is_lost_is_unknown_order_by_order(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_a_batch_that_is_lost_is_unknown_order_by_order(client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script("PlaceOrders", LOST)
     results = await client.place_orders(ORDERS)
     assert [(result.client_order_id, result.unknown) for result in results] == [
@@ -509,18 +474,14 @@ async def test_a_batch_that_is_lost_is_unknown_order_by_order(
     assert len(gateway.requests["PlaceOrders"]) == 3
 
 
-async def test_a_passing_rejection_after_a_lost_batch_stays_unknown(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_a_passing_rejection_after_a_lost_batch_stays_unknown(client: AsyncClient, gateway: FakeGateway) -> None:
     busy = rejected(types_pb2.REJECT_REASON_QUEUE_FULL, "b")
     gateway.script("PlaceOrders", LOST, batch(accepted("a"), busy, accepted("c")), LOST)
     results = await client.place_orders(ORDERS)
     assert [result.unknown for result in results] == [False, True, False]
 
 
-async def test_a_batch_that_was_surely_not_executed_raises(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_a_batch_that_was_surely_not_executed_raises(client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script("PlaceOrders", BUSY_FOR_GOOD)
     with pytest.raises(Overloaded):
         await client.place_orders(ORDERS)

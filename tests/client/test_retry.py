@@ -110,9 +110,7 @@ async def test_only_a_retry_that_is_made_costs_a_token() -> None:
 async def test_without_budget_there_is_no_retry_and_no_wait() -> None:
     time = VirtualTime()
     policy = RetryPolicy(budget_max=0)
-    attempts = Attempts(
-        policy, RetryBudget(policy, time.environment.clock), time.environment, timeout_s=1.0
-    )
+    attempts = Attempts(policy, RetryBudget(policy, time.environment.clock), time.environment, timeout_s=1.0)
     attempts.made = 1
     assert not await attempts.again(PASSES)
     assert attempts.budget_spent

@@ -65,9 +65,7 @@ def executions(*sequences: int, shard: str = "shard-0", **start: int) -> Message
     )
 
 
-async def test_executions_go_on_after_the_last_one_of_each_shard(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_executions_go_on_after_the_last_one_of_each_shard(client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script_stream(
         "StreamExecutions",
         plays(
@@ -89,18 +87,14 @@ async def test_executions_go_on_after_the_last_one_of_each_shard(
     assert stream.reconnects == 1
 
 
-async def test_executions_start_after_what_the_user_has_seen(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_executions_start_after_what_the_user_has_seen(client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script_stream("StreamExecutions", plays(executions(8), None))
     async with client.stream_executions(after={"shard-0": 7}) as stream:
         await take(stream, 1)
     assert dict(gateway.requests["StreamExecutions"][0].after_sequences) == {"shard-0": 7}
 
 
-async def test_the_position_moves_when_all_of_a_message_is_read(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_the_position_moves_when_all_of_a_message_is_read(client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script_stream("StreamExecutions", plays(executions(8, 8), executions(9), None))
     async with client.stream_executions(after={"shard-0": 7}) as stream:
         await take(stream, 2)
@@ -109,9 +103,7 @@ async def test_the_position_moves_when_all_of_a_message_is_read(
         assert stream.position == {"shard-0": 8}
 
 
-async def test_executions_that_are_no_longer_held_are_a_gap(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_executions_that_are_no_longer_held_are_a_gap(client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script_stream(
         "StreamExecutions",
         plays(executions(8), LOST),
@@ -145,9 +137,7 @@ async def test_a_stream_comes_back_with_growing_jittered_waits(
 async def test_after_a_connection_that_held_the_waits_are_short_again(
     client: AsyncClient, gateway: FakeGateway, time: VirtualTime
 ) -> None:
-    gateway.script_stream(
-        "StreamTicker", plays(LOST), plays(LOST), plays(TICK, LOST), plays(TICK, None)
-    )
+    gateway.script_stream("StreamTicker", plays(LOST), plays(LOST), plays(TICK, LOST), plays(TICK, None))
     async with client.stream_ticker("BTC-USDT") as stream:
         await take(stream, 1)
         time.now += 60
@@ -177,9 +167,7 @@ async def test_a_stream_turns_to_the_next_address(
         assert client.address == other_gateway.address
 
 
-async def test_a_stream_obeys_pushback(
-    client: AsyncClient, gateway: FakeGateway, time: VirtualTime
-) -> None:
+async def test_a_stream_obeys_pushback(client: AsyncClient, gateway: FakeGateway, time: VirtualTime) -> None:
     busy = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", pushback="1500")
     gateway.script_stream("StreamTicker", plays(busy), plays(TICK, None))
     async with client.stream_ticker("BTC-USDT") as stream:
@@ -203,9 +191,7 @@ async def test_a_stream_ends_with_what_coming_back_cannot_mend(
         await anext(client.stream_ticker("BTC-USDT"))
 
 
-async def test_a_stream_without_a_connection_for_too_long_gives_up(
-    gateway: FakeGateway, time: VirtualTime
-) -> None:
+async def test_a_stream_without_a_connection_for_too_long_gives_up(gateway: FakeGateway, time: VirtualTime) -> None:
     gateway.script_stream("StreamTicker", plays(LOST))
     client = AsyncClient(gateway.address, reconnect_timeout=5.0, environment=time.environment)
     async with client:
@@ -215,9 +201,7 @@ async def test_a_stream_without_a_connection_for_too_long_gives_up(
     assert 5.0 <= time.now - start <= 7.0
 
 
-async def test_closing_the_client_ends_its_streams_with_an_error(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_closing_the_client_ends_its_streams_with_an_error(client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script_stream("StreamTicker", plays(TICK, None))
     stream = client.stream_ticker("BTC-USDT")
     await anext(stream)
@@ -248,9 +232,7 @@ def book(*updates: market_data_pb2.OrderBookUpdate) -> Message:
     return market_data_pb2.StreamOrderBookResponse(updates=updates)
 
 
-async def test_a_book_is_kept_from_a_snapshot_and_changes(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_a_book_is_kept_from_a_snapshot_and_changes(client: AsyncClient, gateway: FakeGateway) -> None:
     changes = book(update(12, 10, quantity=6), update(13, 12, quantity=7))
     gateway.script_stream("StreamOrderBook", plays(book(update(10)), changes, None))
     async with client.stream_order_book("BTC-USDT", depth=5) as stream:
@@ -293,9 +275,7 @@ async def test_a_book_that_stays_wrong_is_not_asked_for_in_a_rush(
     assert time.slept == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0])
 
 
-async def test_a_book_after_a_lost_connection_starts_from_a_snapshot(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_a_book_after_a_lost_connection_starts_from_a_snapshot(client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script_stream(
         "StreamOrderBook",
         plays(book(update(10)), LOST),
@@ -307,9 +287,7 @@ async def test_a_book_after_a_lost_connection_starts_from_a_snapshot(
         assert (stream.reconnects, stream.resyncs) == (1, 1)
 
 
-async def test_a_book_that_is_asked_for_once_is_checked_too(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_a_book_that_is_asked_for_once_is_checked_too(client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script("GetOrderBook", market_data_pb2.GetOrderBookResponse(book=update(10)))
     assert (await client.order_book("BTC-USDT")).sequence == 10
     wrong = market_data_pb2.GetOrderBookResponse(book=update(10, wrong=True))
@@ -322,22 +300,16 @@ async def test_a_book_that_is_asked_for_once_is_checked_too(
 
 
 def trades(*ids: int) -> list[market_data_pb2.Trade]:
-    return [
-        market_data_pb2.Trade(instrument="BTC-USDT", trade_id=i, price=100, quantity=1) for i in ids
-    ]
+    return [market_data_pb2.Trade(instrument="BTC-USDT", trade_id=i, price=100, quantity=1) for i in ids]
 
 
 def traded(*ids: int) -> Message:
     return market_data_pb2.StreamTradesResponse(trades=trades(*ids))
 
 
-async def test_trades_that_a_lost_connection_hid_are_read_up(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_trades_that_a_lost_connection_hid_are_read_up(client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script_stream("StreamTrades", plays(traded(4, 5), LOST), plays(traded(9, 10), None))
-    gateway.script(
-        "ListTrades", market_data_pb2.ListTradesResponse(trades=trades(*range(1, 11)))
-    )
+    gateway.script("ListTrades", market_data_pb2.ListTradesResponse(trades=trades(*range(1, 11))))
     async with client.stream_trades("BTC-USDT") as stream:
         assert [trade.trade_id for trade in await take(stream, 7)] == [4, 5, 6, 7, 8, 9, 10]
         assert stream.gaps == 0
@@ -349,9 +321,7 @@ async def test_a_trade_is_seen_once(client: AsyncClient, gateway: FakeGateway) -
         assert [trade.trade_id for trade in await take(stream, 3)] == [4, 5, 6]
 
 
-async def test_trades_that_are_no_longer_listed_count_as_a_gap(
-    client: AsyncClient, gateway: FakeGateway
-) -> None:
+async def test_trades_that_are_no_longer_listed_count_as_a_gap(client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script_stream("StreamTrades", plays(traded(4), LOST), plays(traded(9), None))
     gateway.script("ListTrades", market_data_pb2.ListTradesResponse(trades=trades(7, 8, 9)))
     async with client.stream_trades("BTC-USDT") as stream:

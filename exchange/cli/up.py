@@ -1,0 +1,26 @@
+"""`exchange up`: an exchange in the foreground."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+from exchange.cli.output import console
+from exchange.cluster import LocalExchange
+from exchange.config import ExchangeConfig
+
+
+def serve(config: ExchangeConfig) -> None:
+    """Start the exchange, and stop it cleanly on SIGTERM or SIGINT."""
+    end = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: end.set())
+    console.print(f"starting {config.shards} shards and {config.gateways} gateways on {config.data_dir}")
+    with LocalExchange(config) as exchange:
+        for component in exchange.status().components:
+            if component.address:
+                console.print(f"{component.name} serves on {component.address}")
+        console.print(f"operator's key: {config.data_dir}/operator.key    stop with Ctrl-C")
+        end.wait()
+        console.print("stopping")
+    console.print("stopped")
