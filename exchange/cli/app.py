@@ -58,9 +58,8 @@ def demo(
 def status(address: Address = "", key: Key = "", data: Data = DATA_DEFAULT, json: Json = False) -> None:
     """Show what runs where, in which state (needs an operator's key)."""
     with connect(address, key, data) as client:
-        columns = ("name", "state", "stage", "pid", "incarnation", "epoch", "sequence", "open_orders", "restarts")
-        components = client.status().components
-        show(components, (*columns, "start_duration_ms", "address", "detail"), json)
+        columns = ("name", "state", "stage", "pid", "epoch", "sequence", "open_orders", "restarts", "address", "detail")
+        show(client.status().components, columns, json)
 
 
 @app.command()

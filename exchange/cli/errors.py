@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 
+import grpc
 from click.exceptions import ClickException, UsageError
 
 
@@ -27,4 +28,6 @@ def describe(error: Exception) -> tuple[str, int]:
         return f"error: {error.format_message()}", 1
     reason = getattr(error, "reason", None)
     code = getattr(error, "code", None) or getattr(reason, "name", None) or type(error).__name__
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"error {error.code().name}: {error.details()}", 1
     return f"error {code}: {error}", 1

@@ -53,7 +53,7 @@ def _cell(value: Any, column: str) -> str:
     if column.endswith("time_ns"):
         return datetime.fromtimestamp(value / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] if value else ""
     if isinstance(value, Enum):
-        return value.name
+        return value.name if value.value else ""
     if isinstance(value, Decimal):
         return format(value, "f")
     if isinstance(value, list | tuple):

@@ -13,10 +13,11 @@ from exchange.config import ExchangeConfig
 def serve(config: ExchangeConfig) -> None:
     """Start the exchange, and stop it cleanly on SIGTERM or SIGINT."""
     end = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: end.set())
     console.print(f"starting {config.shards} shards and {config.gateways} gateways on {config.data_dir}")
     with LocalExchange(config) as exchange:
+        # Only now: Ray sets handlers of its own when it starts.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: end.set())
         for component in exchange.status().components:
             if component.address:
                 console.print(f"{component.name} serves on {component.address}")

@@ -19,7 +19,7 @@ from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort, code_of
 from exchange.gateway.executions import ExecutionHub
 from exchange.gateway.links import CANCELS, Link
 from exchange.gateway.peers import PeerUnavailable
-from exchange.gateway.routing import COMMANDS_MAX, RequestInvalid, Router
+from exchange.gateway.routing import RequestInvalid, Router
 from exchange.runtime.messages import ReplyStatus, pack, unpack
 from exchange.runtime.rows import rows_segment
 from exchange.v1 import trading_pb2, trading_pb2_grpc, types_pb2
@@ -228,12 +228,21 @@ def _parse_token(token: str) -> tuple[str, int]:
         return "?", 0
 
 
+class _RawTrade:
+    """A server as generated code sees it while it registers TradingService: `Trade` is put in on raw bytes."""
+
+    def __init__(self, service: TradingService, server: Any) -> None:
+        self._service = service
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """Not used: the same methods come registered."""
+
+    def add_registered_method_handlers(self, name: str, handlers: dict[str, Any]) -> None:
+        handlers["Trade"] = grpc.stream_stream_rpc_method_handler(self._service.trade_stream)
+        self._server.add_registered_method_handlers(name, handlers)
+
+
 def add_trading_service(service: TradingService, server: Any) -> None:
     """Register the service, `Trade` on raw bytes."""
-    trading_pb2_grpc.add_TradingServiceServicer_to_server(service, server)
-    raw = grpc.stream_stream_rpc_method_handler(service.trade_stream)
-    name = trading_pb2.DESCRIPTOR.services_by_name["TradingService"].full_name
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {"Trade": raw}),))
-
-
-__all__ = ["COMMANDS_MAX", "TradingService", "add_trading_service"]
+    trading_pb2_grpc.add_TradingServiceServicer_to_server(service, _RawTrade(service, server))
