@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from exchange.engine.commands import CancelSessions
 from exchange.engine.ledger import Permission
@@ -35,6 +36,14 @@ class RequestInvalid(Exception):
         self.reason = reason
 
 
+def read_request(data: bytes) -> Any:
+    """Return a packed TradeRequest. Raises `RequestInvalid` if it is none."""
+    try:
+        return trading_pb2.TradeRequest.FromString(data)
+    except DecodeError as error:
+        raise RequestInvalid(grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED", "not a TradeRequest") from error
+
+
 class Router:
     """Knows the link of every instrument's shard. `shard_of` is kept by the gateway from the shards' feeds."""
 
@@ -56,18 +65,12 @@ class Router:
         Raises:
             RequestInvalid: the message cannot be read, has too many commands, or names a foreign account.
         """
-        try:
-            request = trading_pb2.TradeRequest.FromString(data)
-        except Exception as error:
-            raise RequestInvalid(grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED", "not a TradeRequest") from error
+        request = read_request(data)
         commands = request.commands
         if len(commands) > COMMANDS_MAX:
             message = f"expected at most {COMMANDS_MAX} commands in a message, was {len(commands)}"
             raise RequestInvalid(grpc.StatusCode.INVALID_ARGUMENT, "TOO_MANY_COMMANDS", message)
-        if request.deadline_ms > DEADLINE_MS_MAX:
-            message = f"deadline_ms: expected at most {DEADLINE_MS_MAX}, was {request.deadline_ms}"
-            raise RequestInvalid(grpc.StatusCode.INVALID_ARGUMENT, "DEADLINE_TOO_LONG", message)
-        deadline_ms = request.deadline_ms or DEADLINE_MS_DEFAULT
+        deadline_ms = min(request.deadline_ms or DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX)
         shards: set[str] = set()
         priority = CANCELS
         operator = caller.may(Permission.OPERATOR)

@@ -19,7 +19,7 @@ from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort, code_of
 from exchange.gateway.executions import ExecutionHub
 from exchange.gateway.links import CANCELS, Link
 from exchange.gateway.peers import PeerUnavailable
-from exchange.gateway.routing import RequestInvalid, Router
+from exchange.gateway.routing import RequestInvalid, Router, read_request
 from exchange.runtime.messages import ReplyStatus, pack, unpack
 from exchange.runtime.rows import rows_segment
 from exchange.v1 import trading_pb2, trading_pb2_grpc, types_pb2
@@ -122,7 +122,7 @@ class TradingService(trading_pb2_grpc.TradingServiceServicer):
             try:
                 async for data in requests:
                     if first:
-                        cancel_on_disconnect = trading_pb2.TradeRequest.FromString(data).cancel_on_disconnect
+                        cancel_on_disconnect = read_request(data).cancel_on_disconnect
                         first = False
                     await answers.put(self._router.trade(data, caller, session if cancel_on_disconnect else 0))
             except RequestInvalid as error:

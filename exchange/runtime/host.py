@@ -26,7 +26,15 @@ from exchange.runtime.messages import (
     pack,
     unpack,
 )
-from exchange.runtime.recovery import LinkState, Recovered, apply_record, recover, take_snapshot
+from exchange.runtime.recovery import (
+    LinkState,
+    Recovered,
+    answer_record,
+    apply_record,
+    decode_record,
+    recover,
+    take_snapshot,
+)
 from exchange.runtime.snapshot import SnapshotStore
 
 RECORD_BYTES_MAX = 256 << 10
@@ -234,7 +242,7 @@ class Host:
         # The thread is in the kernel for most of it: read the commands meanwhile.
         writing = asyncio.ensure_future(append)
         await asyncio.sleep(0)
-        decoded = [[self.kind.decode(segment) for segment in batch.segments] for batch in batches]
+        decoded = decode_record(self.kind, payload)
         try:
             await writing
         except JournalUnavailable as error:
@@ -253,7 +261,8 @@ class Host:
             self._answer(letters, [_answer_all(x.batch, ReplyStatus.UNKNOWN, 0, str(error)) for x in letters])
             return
         before = self.machine.sequence
-        answers = apply_record(self.kind, self.at, record, self.epoch, payload, decoded)
+        results = apply_record(self.kind, self.at, record, self.epoch, payload, decoded)
+        answers = answer_record(self.kind, self.at, payload, decoded, results)
         self.commands_since_snapshot += self.machine.sequence - before
         self._answer(
             letters,

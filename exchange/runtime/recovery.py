@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -54,8 +57,8 @@ def apply_record(
     epoch: int,
     payload: RecordPayload,
     decoded: list[list[list[Any]]] | None = None,
-) -> list[bytes]:
-    """Apply a record to the machine, publish its events, remember and return the packed replies to its batches.
+) -> Sequence[Any]:
+    """Apply a record to the machine and publish its events; return the results of its commands in order.
 
     The same function serves live commands and replay. `decoded`: the commands by batch and segment, if the caller has
     them already.
@@ -63,9 +66,24 @@ def apply_record(
     machine = at.machine
     first_sequence = machine.sequence + 1
     if decoded is None:
-        decoded = [[kind.decode(segment) for segment in batch.segments] for batch in payload.batches]
+        decoded = decode_record(kind, payload)
     applied = machine.apply(payload.time_ns, [c for batch in decoded for commands in batch for c in commands])
-    results = applied.results
+    if machine.sequence >= first_sequence:
+        events = list(applied.events)
+        at.feed.publish(FeedBatch(epoch, first_sequence, machine.sequence, machine.time_ns, events))
+    at.record, at.epoch = record, epoch
+    return applied.results
+
+
+def decode_record(kind: MachineType, payload: RecordPayload) -> list[list[list[Any]]]:
+    """Return a record's commands by batch and segment."""
+    return [[kind.decode(segment) for segment in batch.segments] for batch in payload.batches]
+
+
+def answer_record(
+    kind: MachineType, at: Recovered, payload: RecordPayload, decoded: list[list[list[Any]]], results: Sequence[Any]
+) -> list[bytes]:
+    """Return the packed replies to a record's batches, and remember them for links that send a batch again."""
     start = 0
     answers = []
     for batch, commands_of in zip(payload.batches, decoded, strict=True):
@@ -79,10 +97,6 @@ def apply_record(
         answers.append(answer)
         if batch.link:
             at.links[batch.link] = LinkState(batch.incarnation, batch.n, answer)
-    if machine.sequence >= first_sequence:
-        events = list(applied.events)
-        at.feed.publish(FeedBatch(epoch, first_sequence, machine.sequence, machine.time_ns, events))
-    at.record, at.epoch = record, epoch
     return answers
 
 
@@ -96,12 +110,39 @@ def recover(
         MachineVersionMismatch, StateHashMismatch: the snapshot is not of this build.
     """
     snapshot = snapshots.latest()
-    recovered = Recovered(kind.new()) if snapshot is None else _load(kind, snapshot)
+    with _collector_off():
+        recovered = Recovered(kind.new()) if snapshot is None else _load(kind, snapshot)
     commands_before = recovered.machine.sequence
-    for record in journal.read(recovered.record + 1, to_record):
-        apply_record(kind, recovered, record.sequence, record.epoch, unpack_record(record.payload))
+    # Only the last batch of a link can be asked for again: its answer is made at the end.
+    last_of_link: dict[str, tuple[RecordPayload, list[list[list[Any]]], Sequence[Any]]] = {}
+    with _collector_off():
+        for record in journal.read(recovered.record + 1, to_record):
+            payload = unpack_record(record.payload)
+            decoded = decode_record(kind, payload)
+            results = apply_record(kind, recovered, record.sequence, record.epoch, payload, decoded)
+            for batch in payload.batches:
+                last_of_link[batch.link] = payload, decoded, results
+    for payload, decoded, results in last_of_link.values():
+        stamps = {name: (link.incarnation, link.n) for name, link in recovered.links.items()}
+        before = dict(recovered.links)
+        answer_record(kind, recovered, payload, decoded, results)
+        for batch in payload.batches:
+            if stamps.get(batch.link, (0, 0)) > (batch.incarnation, batch.n):
+                recovered.links[batch.link] = before[batch.link]
     recovered.replayed_commands = recovered.machine.sequence - commands_before
     return recovered
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """Keep the garbage collector from going through a growing state again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def take_snapshot(kind: MachineType, at: Recovered, snapshots: SnapshotStore) -> Snapshot:

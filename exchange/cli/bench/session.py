@@ -16,8 +16,8 @@ from exchange.cli.bench.live import OrderFlow, Targets, targets
 from exchange.v1 import trading_pb2, trading_pb2_grpc
 
 COMMANDS_PER_MESSAGE = 200
-MESSAGES = 300
-IN_FLIGHT = 8
+MESSAGES = 400
+IN_FLIGHT = 32
 ROUNDS = 5
 
 

@@ -58,7 +58,13 @@ def run(
 
 
 def _replay(
-    recording: Recording, engine: bool, address: str, key: str, data: Path, speed: float, progress: Callable[[int], None]
+    recording: Recording,
+    engine: bool,
+    address: str,
+    key: str,
+    data: Path,
+    speed: float,
+    progress: Callable[[int], None],
 ) -> Outcome:
     delay_s = _pacer(recording, speed)
     if engine:
@@ -71,7 +77,9 @@ def _replay(
         return replay_engine(recording, wait, progress)
     found = find_key(key, data)
     if found is None:
-        raise CommandFailed("NO_KEY", "expected an operator's key: --key, EVENKEEL_API_KEY, or --data with the directory")
+        raise CommandFailed(
+            "NO_KEY", "expected an operator's key: --key, EVENKEEL_API_KEY, or --data with the directory"
+        )
 
     async def pace(command: ReplayCommand) -> None:
         delay = delay_s(command)
@@ -95,5 +103,3 @@ def _pacer(recording: Recording, speed: float) -> Callable[[ReplayCommand], floa
         return max(due_s - time.monotonic(), 0.0)
 
     return delay_s
-
-

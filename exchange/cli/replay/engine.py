@@ -18,7 +18,9 @@ from exchange.engine.words import Side, Stage
 SYMBOL = "REPLAY-FLOW"
 
 
-def replay_engine(recording: Recording, pace: Callable[[ReplayCommand], None], progress: Callable[[int], None]) -> Outcome:
+def replay_engine(
+    recording: Recording, pace: Callable[[ReplayCommand], None], progress: Callable[[int], None]
+) -> Outcome:
     """Enter a recording command by command; `pace` waits until a command is due."""
     shard = Shard()
     scale = recording.price_scale + recording.quantity_scale

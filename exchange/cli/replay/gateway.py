@@ -238,7 +238,9 @@ async def _enter(
     outcome.seconds = time.perf_counter() - started_s
     await sender
     if len(outcome.answers) != len(recording.commands):
-        raise CommandFailed("NOT_ENTERED", f"{len(outcome.answers)} of {len(recording.commands)} commands were answered")
+        raise CommandFailed(
+            "NOT_ENTERED", f"{len(outcome.answers)} of {len(recording.commands)} commands were answered"
+        )
 
 
 def _encode(command: ReplayCommand, symbol: str, account: int, open_quantity: dict[str, int]) -> Any:
@@ -291,7 +293,12 @@ async def _read_end_state(channel: Any, symbol: str, owners: tuple[_Metadata, ..
 async def _flush_book(channel: Any, operator: _Metadata, symbol: str, accounts: dict[int, int], seen: _Seen) -> None:
     """Change the best price once more, and wait until the book stream shows that: then it has shown all before."""
     place = trading_pb2.PlaceOrderRequest(
-        instrument=symbol, client_order_id="flush", side=types_pb2.SIDE_BUY, type=types_pb2.ORDER_TYPE_LIMIT, price=1, quantity=1
+        instrument=symbol,
+        client_order_id="flush",
+        side=types_pb2.SIDE_BUY,
+        type=types_pb2.ORDER_TYPE_LIMIT,
+        price=1,
+        quantity=1,
     )
     cancel_all = trading_pb2.CancelAllOrdersRequest(instrument=symbol)
     commands = [trading_pb2.Command(cancel_all=cancel_all, on_behalf_of=account) for account in accounts.values()]

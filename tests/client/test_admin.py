@@ -1,0 +1,120 @@
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from google.protobuf.message import Message
+
+from exchange.client import (
+    Account,
+    AsyncClient,
+    ComponentState,
+    OutcomeUnknown,
+    Permission,
+    Stage,
+    TransportError,
+)
+from exchange.v1 import admin_pb2, types_pb2
+from tests.client.fake_gateway import BTC, LOST, FakeGateway
+
+
+async def test_an_instrument_takes_its_scales_from_tick_and_lot(client: AsyncClient, gateway: FakeGateway) -> None:
+    def create(request: Any) -> Message:
+        return admin_pb2.CreateInstrumentResponse(instrument=request.instrument)
+
+    gateway.script("CreateInstrument", create)
+    instrument = await client.create_instrument(
+        "BTC-USDT",
+        base_asset="BTC",
+        quote_asset="USDT",
+        tick_size=Decimal("0.05"),
+        lot_size="0.0010",
+        max_quantity=1000,
+        quote_scale=6,
+        reference_price=60000,
+    )
+    (request,) = gateway.requests["CreateInstrument"]
+    assert request.instrument == types_pb2.Instrument(
+        symbol="BTC-USDT",
+        base_asset="BTC",
+        quote_asset="USDT",
+        price_scale=2,
+        quantity_scale=3,
+        quote_scale=6,
+        tick_size=5,
+        lot_size=1,
+        min_quantity=1,
+        max_quantity=1_000_000,
+        reference_price=6_000_000,
+    )
+    assert instrument.tick_size == Decimal("0.05")
+    assert instrument.round_price(Decimal("60000.12")) == Decimal("60000.10")
+    assert instrument.round_quantity(Decimal("0.00149")) == Decimal("0.001")
+
+
+async def test_instruments_are_decimal(client: AsyncClient) -> None:
+    (instrument,) = await client.instruments()
+    assert instrument.symbol == BTC.symbol
+    assert instrument.lot_size == Decimal("0.0010")
+    assert instrument.stage is Stage.OPEN
+
+
+async def test_a_key_is_not_made_twice(client: AsyncClient, gateway: FakeGateway) -> None:
+    gateway.script("CreateApiKey", LOST)
+    with pytest.raises(OutcomeUnknown):
+        await client.create_api_key(1, [Permission.TRADE])
+    assert len(gateway.requests["CreateApiKey"]) == 1
+
+
+async def test_a_new_keys_secret_stays_out_of_logs(client: AsyncClient, gateway: FakeGateway) -> None:
+    key = admin_pb2.ApiKey(key_id="k", account_id=1, permissions=[admin_pb2.PERMISSION_TRADE])
+    gateway.script("CreateApiKey", admin_pb2.CreateApiKeyResponse(api_key=key, key="s3cret"))
+    new = await client.create_api_key(1, [Permission.TRADE])
+    assert new.secret == "s3cret"
+    assert new.api_key.permissions == (Permission.TRADE,)
+    assert "s3cret" not in repr(new)
+
+
+async def test_an_account_that_was_lost_is_asked_for_again(client: AsyncClient, gateway: FakeGateway) -> None:
+    account = admin_pb2.Account(account_id=3, name="maker")
+    gateway.script("CreateAccount", LOST, admin_pb2.CreateAccountResponse(account=account))
+    assert await client.create_account("maker") == Account(3, "maker", 0)
+
+
+async def test_accounts_and_keys_are_listed_over_pages(client: AsyncClient, gateway: FakeGateway) -> None:
+    def accounts(request: Any) -> Message:
+        start = int(request.page_token or 0)
+        page = [admin_pb2.Account(account_id=start + i) for i in range(2)]
+        return admin_pb2.ListAccountsResponse(accounts=page, next_page_token=str(start + 2))
+
+    keys = admin_pb2.ListApiKeysResponse(api_keys=[admin_pb2.ApiKey(key_id="k")])
+    gateway.script("ListAccounts", accounts)
+    gateway.script("ListApiKeys", keys)
+    assert [account.account_id async for account in client.list_accounts(limit=3)] == [0, 1, 2]
+    assert [key.key_id async for key in client.list_api_keys(3)] == ["k"]
+    assert gateway.requests["ListApiKeys"][0].account_id == 3
+
+
+async def test_a_stage_is_set_with_its_rate_and_reason(client: AsyncClient, gateway: FakeGateway) -> None:
+    gateway.script("SetStage", admin_pb2.SetStageResponse(shards=["shard-0"]))
+    shards = await client.set_stage(Stage.LIMITED, orders_per_s=50, reason="drill")
+    assert shards == ("shard-0",)
+    assert gateway.requests["SetStage"] == [
+        admin_pb2.SetStageRequest(stage=types_pb2.STAGE_LIMITED, orders_per_s=50, reason="drill")
+    ]
+
+
+async def test_the_status_names_every_component(client: AsyncClient, gateway: FakeGateway) -> None:
+    component = admin_pb2.Component(name="shard-0", state=admin_pb2.COMPONENT_STATE_UP, instruments=["BTC-USDT"])
+    response = admin_pb2.GetStatusResponse(components=[component], version="0.1.0")
+    gateway.script("GetStatus", response)
+    status = await client.status()
+    assert status.version == "0.1.0"
+    (shard,) = status.components
+    assert (shard.name, shard.state) == ("shard-0", ComponentState.UP)
+
+
+async def test_a_question_that_is_never_answered_has_no_outcome(client: AsyncClient, gateway: FakeGateway) -> None:
+    gateway.script("GetStatus", LOST)
+    with pytest.raises(TransportError):
+        await client.status()
+    assert len(gateway.requests["GetStatus"]) == 3

@@ -1,0 +1,349 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from decimal import Decimal
+from typing import Any
+
+import grpc
+import pytest
+
+from exchange.client import (
+    AmendOrder,
+    AsyncClient,
+    CancelAllOrders,
+    CancelOrder,
+    ClientClosed,
+    Command,
+    DeadlineExceeded,
+    OutcomeUnknown,
+    PlaceOrder,
+    RetryPolicy,
+    Side,
+    TradeSession,
+    Unauthenticated,
+    Unavailable,
+)
+from exchange.v1 import trading_pb2
+from tests.client.fake_gateway import LOST, FakeGateway, Refusal, VirtualTime, accepted, silence
+
+Requests = list[trading_pb2.TradeRequest]
+
+
+def place(name: str) -> PlaceOrder:
+    return PlaceOrder(instrument="BTC-USDT", side=Side.BUY, quantity=1, price=1, client_order_id=name)
+
+
+def amend(name: str) -> AmendOrder:
+    return AmendOrder(instrument="BTC-USDT", client_order_id=name, price=2)
+
+
+def cancel(name: str) -> CancelOrder:
+    return CancelOrder(instrument="BTC-USDT", client_order_id=name)
+
+
+def answer(request: trading_pb2.TradeRequest) -> trading_pb2.TradeResponse:
+    """Accepts all, and says how many commands there were by the open quantity."""
+    return trading_pb2.TradeResponse(
+        request_id=request.request_id,
+        results=[accepted(command.place.client_order_id, open_quantity=10_000) for command in request.commands],
+    )
+
+
+def connection(
+    seen: Requests, *, answers: int = 1000, then: Refusal | None = None, first: Refusal | None = None
+) -> Callable[[Any, Any], AsyncIterator[trading_pb2.TradeResponse]]:
+    """Answers so many batches; reads the next one and does not answer it, but ends as it is told."""
+
+    async def serve(requests: Any, context: Any) -> AsyncIterator[trading_pb2.TradeResponse]:
+        if first is not None:
+            await first.abort(context)
+        left = answers
+        async for request in requests:
+            seen.append(request)
+            if left > 0:
+                left -= 1
+                yield answer(request)
+            elif then is not None:
+                await then.abort(context)
+            else:
+                await silence()
+
+    return serve
+
+
+def collect(
+    seen: Requests, count: int, then: Refusal
+) -> Callable[[Any, Any], AsyncIterator[trading_pb2.TradeResponse]]:
+    """Answers nothing; ends when it has read so many."""
+
+    async def serve(requests: Any, context: Any) -> AsyncIterator[trading_pb2.TradeResponse]:
+        async for request in requests:
+            seen.append(request)
+            if len(seen) == count:
+                await then.abort(context)
+        yield trading_pb2.TradeResponse()
+
+    return serve
+
+
+def ids(seen: Requests) -> list[int]:
+    return [request.request_id for request in seen]
+
+
+async def sent(session: TradeSession, *commands: Command) -> "asyncio.Task[Any]":
+    """A batch under way, after whatever was sent before it."""
+    task = asyncio.create_task(session.send(commands))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return task
+
+
+@pytest.fixture
+async def warm(client: AsyncClient) -> AsyncClient:
+    """Has its instruments, so that sending needs no other call."""
+    await client.instruments()
+    return client
+
+
+async def test_batches_are_answered_by_their_request_id(warm: AsyncClient, gateway: FakeGateway) -> None:
+    async def backwards(requests: Any, context: Any) -> AsyncIterator[trading_pb2.TradeResponse]:
+        batch = [await anext(aiter(requests)) for _ in range(3)]
+        for request in reversed(batch):
+            yield answer(request)
+        await silence()
+
+    gateway.script_stream("Trade", backwards)
+    async with warm.trade() as session:
+        results = await asyncio.gather(
+            session.send([place("a"), cancel("z")]), session.send([place("b")]), session.send([place("c")])
+        )
+    assert [[result.client_order_id for result in batch] for batch in results] == [["a", ""], ["b"], ["c"]]
+    assert results[0][0].accepted
+    assert results[0][0].open_quantity == Decimal(1)
+
+
+async def test_a_batch_carries_every_kind_of_command(warm: AsyncClient, gateway: FakeGateway) -> None:
+    seen: Requests = []
+    gateway.script_stream("Trade", connection(seen))
+    commands = [place("a"), amend("a"), cancel("a"), CancelAllOrders(side=Side.SELL)]
+    async with warm.trade(timeout=2.0) as session:
+        assert len(await session.send(commands)) == 4
+    (request,) = seen
+    kinds = [command.WhichOneof("command") for command in request.commands]
+    assert kinds == ["place", "amend", "cancel", "cancel_all"]
+    assert request.deadline_ms == 2000
+    assert not request.cancel_on_disconnect
+    assert gateway.metadata["Trade"][0]["authorization"] == "Bearer secret"
+
+
+async def test_the_protocols_own_messages_pass_through(warm: AsyncClient, gateway: FakeGateway) -> None:
+    seen: Requests = []
+    gateway.script_stream("Trade", connection(seen))
+    async with warm.trade() as session:
+        encoded = await session.encode([place("a")])
+        results = await session.send_encoded(encoded)
+    assert [result.open_quantity for result in results] == [10_000]
+    assert list(seen[0].commands) == encoded
+
+
+async def test_places_and_cancels_without_an_answer_are_sent_again_in_their_order(
+    warm: AsyncClient, gateway: FakeGateway, time: VirtualTime
+) -> None:
+    before: Requests = []
+    after: Requests = []
+    gateway.script_stream("Trade", collect(before, 2, LOST), connection(after))
+    async with warm.trade() as session:
+        batches = [await sent(session, place("a")), await sent(session, cancel("b"))]
+        results = [await batch for batch in batches]
+        assert session.reconnects == 1
+    assert [batch[0].accepted for batch in results] == [True, True]
+    assert ids(before) == ids(after) == [1, 2]
+    assert [list(request.commands) for request in before] == [list(request.commands) for request in after]
+    # What is left of the deadline, not a new one.
+    assert [request.deadline_ms for request in after] == [950, 950]
+    assert time.slept == [0.05]
+
+
+async def test_what_was_answered_is_not_sent_again(warm: AsyncClient, gateway: FakeGateway) -> None:
+    before: Requests = []
+    after: Requests = []
+    gateway.script_stream("Trade", connection(before, answers=1, then=LOST), connection(after))
+    async with warm.trade() as session:
+        await session.send([place("a")])
+        await session.send([place("b")])
+    assert (ids(before), ids(after)) == ([1, 2], [2])
+
+
+@pytest.mark.parametrize("command", [amend("a"), CancelAllOrders()], ids=["amend", "cancel-all"])
+async def test_what_a_later_batch_may_have_overtaken_is_not_sent_again(
+    warm: AsyncClient, gateway: FakeGateway, command: Command
+) -> None:
+    after: Requests = []
+    gateway.script_stream("Trade", collect([], 2, LOST), connection(after))
+    async with warm.trade() as session:
+        first = await sent(session, command)
+        second = await sent(session, place("b"))
+        with pytest.raises(OutcomeUnknown, match="sending it again is not safe"):
+            await first
+        assert (await second)[0].accepted
+    assert ids(after) == [2]
+
+
+@pytest.mark.parametrize("command", [amend("a"), CancelAllOrders()], ids=["amend", "cancel-all"])
+async def test_the_latest_batch_is_sent_again_whatever_it_is(
+    warm: AsyncClient, gateway: FakeGateway, command: Command
+) -> None:
+    gateway.script_stream("Trade", collect([], 1, LOST), connection([]))
+    async with warm.trade() as session:
+        assert (await session.send([command]))[0].accepted
+
+
+async def test_sending_again_costs_the_retry_budget(gateway: FakeGateway, time: VirtualTime) -> None:
+    gateway.script_stream("Trade", collect([], 1, LOST), connection([]))
+    policy = RetryPolicy(budget_max=0)
+    client = AsyncClient(gateway.address, retry=policy, environment=time.environment)
+    async with client, client.trade() as session:
+        with pytest.raises(OutcomeUnknown, match="the retry budget is spent"):
+            await session.send([place("a")])
+        assert client.statistics.retries_refused == 1
+        assert (await session.send([place("b")]))[0].accepted
+
+
+async def test_a_batch_is_not_sent_again_after_its_deadline(
+    warm: AsyncClient, gateway: FakeGateway, time: VirtualTime
+) -> None:
+    after: Requests = []
+    late = Refusal(grpc.StatusCode.UNAVAILABLE, pushback="1500")
+    gateway.script_stream("Trade", collect([], 1, late), connection(after))
+    async with warm.trade(timeout=1.0) as session:
+        with pytest.raises(OutcomeUnknown, match="no connection until the deadline"):
+            await session.send([place("a")])
+    assert after == []
+
+
+async def test_a_batch_without_an_answer_is_unknown(gateway: FakeGateway) -> None:
+    gateway.script_stream("Trade", connection([], answers=0))
+    client = AsyncClient(gateway.address, settle_timeout=0.0)
+    async with client, client.trade() as session:
+        with pytest.raises(OutcomeUnknown, match="no answer within the timeout"):
+            await session.send([place("a")], timeout=0.05)
+
+
+async def test_no_more_batches_are_in_flight_than_allowed(gateway: FakeGateway) -> None:
+    seen: Requests = []
+    gateway.script_stream("Trade", connection(seen, answers=0))
+    client = AsyncClient(gateway.address, settle_timeout=0.0)
+    async with client, client.trade(in_flight_max=1) as session:
+        await client.instruments()
+        first = await sent(session, place("a"))
+        with pytest.raises(DeadlineExceeded, match="too many batches in flight"):
+            await session.send([place("b")], timeout=0.01)
+        first.cancel()
+        await asyncio.wait([first])
+    assert all(request.request_id == 1 for request in seen)
+
+
+async def test_a_session_that_is_refused_says_why_and_is_over(warm: AsyncClient, gateway: FakeGateway) -> None:
+    refusal = Refusal(grpc.StatusCode.UNAUTHENTICATED)
+    gateway.script_stream("Trade", connection([], first=refusal))
+    async with warm.trade() as session:
+        with pytest.raises((Unauthenticated, Unavailable)) as caught:
+            await session.send([place("a")])
+        assert "UNAUTHENTICATED" in str(caught.value)
+        with pytest.raises(Unavailable, match="the session is over: UNAUTHENTICATED"):
+            await session.send([place("b")])
+
+
+async def test_a_gateway_that_is_away_for_a_moment_costs_neither_budget_nor_certainty(
+    gateway: FakeGateway, time: VirtualTime
+) -> None:
+    drained = Refusal(grpc.StatusCode.UNAVAILABLE, "REJECT_REASON_UNSPECIFIED", retry_after_ms=10)
+    gateway.script_stream("Trade", *[connection([], first=drained)] * 3, connection([]))
+    policy = RetryPolicy(budget_max=0)
+    client = AsyncClient(gateway.address, retry=policy, environment=time.environment)
+    async with client, client.trade() as session:
+        assert (await session.send([place("a")]))[0].accepted
+
+
+async def test_a_session_turns_to_the_next_address(
+    gateway: FakeGateway, other_gateway: FakeGateway, time: VirtualTime
+) -> None:
+    after: Requests = []
+    gateway.script_stream("Trade", collect([], 1, LOST))
+    other_gateway.script_stream("Trade", connection(after))
+    addresses = [gateway.address, other_gateway.address]
+    client = AsyncClient(addresses, environment=time.environment)
+    async with client, client.trade() as session:
+        assert (await session.send([place("a")]))[0].accepted
+    assert ids(after) == [1]
+
+
+async def test_with_cancel_on_disconnect_the_session_ends_with_its_connection(
+    warm: AsyncClient, gateway: FakeGateway
+) -> None:
+    seen: Requests = []
+    gateway.script_stream("Trade", connection(seen, answers=1, then=LOST), connection([]))
+    async with warm.trade(cancel_on_disconnect=True) as session:
+        await session.send([place("a")])
+        with pytest.raises(OutcomeUnknown, match="the session ended"):
+            await session.send([place("b")])
+        with pytest.raises(Unavailable, match="the session is over"):
+            await session.send([place("c")])
+    assert all(request.cancel_on_disconnect for request in seen)
+    assert len(gateway.requests["Trade"]) == 1
+
+
+async def test_with_cancel_on_disconnect_an_unused_connection_may_be_lost(
+    warm: AsyncClient, gateway: FakeGateway, time: VirtualTime
+) -> None:
+    gateway.script_stream("Trade", connection([], first=LOST), connection([]))
+    async with warm.trade(cancel_on_disconnect=True) as session:
+        while not time.slept:
+            await asyncio.sleep(0)
+        assert (await session.send([place("a")]))[0].accepted
+
+
+async def test_leaving_a_session_waits_for_the_answers_that_are_due(warm: AsyncClient, gateway: FakeGateway) -> None:
+    gateway.script_stream("Trade", connection([]))
+    async with warm.trade() as session:
+        task = await sent(session, place("a"))
+    assert (await task)[0].accepted
+
+
+async def test_leaving_a_session_by_an_error_leaves_its_batches_unknown(
+    warm: AsyncClient, gateway: FakeGateway
+) -> None:
+    seen: Requests = []
+    gateway.script_stream("Trade", connection(seen, answers=0))
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def fail() -> None:
+        async with warm.trade() as session:
+            tasks.append(await sent(session, place("a")))
+            while not seen:
+                await asyncio.sleep(0)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await fail()
+    with pytest.raises(OutcomeUnknown):
+        await tasks[0]
+
+
+@pytest.mark.parametrize("close", [AsyncClient.aclose])
+async def test_closing_the_client_ends_its_sessions(
+    warm: AsyncClient, gateway: FakeGateway, close: Callable[[AsyncClient], Awaitable[None]]
+) -> None:
+    seen: Requests = []
+    gateway.script_stream("Trade", connection(seen, answers=0))
+    async with warm.trade() as session:
+        task = await sent(session, place("a"))
+        while not seen:
+            await asyncio.sleep(0)
+        await close(warm)
+        with pytest.raises(OutcomeUnknown):
+            await task
+
+
+async def test_a_session_must_be_entered(warm: AsyncClient) -> None:
+    with pytest.raises(ClientClosed, match="expected a session that was entered"):
+        await warm.trade().send([place("a")])

@@ -1,0 +1,69 @@
+"""Processes are killed with SIGKILL, one kind after the other, and nothing that was acknowledged is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from exchange.client import Client, EvenkeelError, Permission, Side
+from exchange.cluster import LocalExchange
+from exchange.config import ExchangeConfig
+
+pytestmark = pytest.mark.cluster
+SYMBOL = "BTC-USDT"
+
+
+def test_kill_9_of_shard_ledger_and_gateway_loses_nothing(tmp_path: Path) -> None:
+    config = ExchangeConfig(data_dir=tmp_path, port=0, shards=1)
+    with LocalExchange(config) as exchange:
+        with Client(exchange.address, exchange.operator_key, timeout=10) as operator:
+            operator.create_instrument(
+                SYMBOL,
+                base_asset="BTC",
+                quote_asset="USDT",
+                tick_size="0.01",
+                lot_size="0.0001",
+                max_quantity=10,
+                quote_scale=8,
+            )
+            account = operator.create_account("survivor")
+            secret = operator.create_api_key(account.account_id, [Permission.READ, Permission.TRADE]).secret
+        for round_, victim in enumerate(("shard-0", "ledger", "gateway-0")):
+            address = next(c.address for c in exchange.status().components if c.name == "gateway-0")
+            with Client(address, secret, timeout=10) as client:
+                placed = [client.place_order(SYMBOL, Side.BUY, "1", "5").client_order_id for _ in range(5)]
+                before = {c.name: c for c in exchange.status().components}[victim]
+                os.kill(before.pid, signal.SIGKILL)
+                until(lambda: _replaced(exchange, victim, before.pid))
+            address = next(c.address for c in exchange.status().components if c.name == "gateway-0")
+            with Client(address, secret, timeout=10) as client:
+                until(lambda: client.place_order(SYMBOL, Side.BUY, "1", "5", timeout=10).accepted)
+                known = {order.client_order_id for order in client.list_orders()}
+                assert set(placed) <= known
+                assert len(known) == (round_ + 1) * 6
+        open_orders = len(known)
+    # A second start on the same directory carries on.
+    with LocalExchange(config) as exchange, Client(exchange.address, secret, timeout=10) as client:
+        assert len(list(client.list_orders())) == open_orders
+
+
+def _replaced(exchange: LocalExchange, name: str, pid: int) -> bool:
+    component = {c.name: c for c in exchange.status().components}[name]
+    return component.state == 2 and component.pid not in (0, pid)
+
+
+def until(seen: Callable[[], bool], *, timeout_s: float = 60.0) -> None:
+    """Ask again until it is so; a minute without is a failure, however slow the machine."""
+    give_up_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            if seen():
+                return
+        except EvenkeelError:
+            pass
+        assert time.monotonic() < give_up_s, "not so after a minute"

@@ -1,0 +1,227 @@
+"""The host: what it acknowledges is durable, what is sent again takes effect once, and what cannot be journaled is said."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exchange.engine.commands import AddInstrument, SetStage
+from exchange.engine.instrument import Instrument
+from exchange.engine.words import RejectReason, Stage
+from exchange.runtime.codec import ShardType
+from exchange.runtime.host import Host
+from exchange.runtime.journal import JournalUnavailable, MemoryJournal
+from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, SegmentKind, unpack_replies
+from exchange.runtime.rows import rows_segment
+from exchange.runtime.snapshot import SnapshotStore
+from exchange.v1 import trading_pb2
+
+INSTRUMENT = Instrument("BTC-USDT", "BTC", "USDT", 2, 4, 6)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.ns = 1_000_000_000
+
+    def now_ns(self) -> int:
+        return self.ns
+
+    def now_s(self) -> float:
+        return self.ns / 1e9
+
+
+class Crash(Exception):
+    """Stands for the end of the process."""
+
+
+class CrashingJournal(MemoryJournal):
+    """Loses its process before or after a record is written, when told to."""
+
+    crash: str = ""
+    fail: bool = False
+    surely_absent: bool = True
+
+    def append(self, epoch: int, sequence: int, payload: bytes) -> None:
+        if self.crash == "before append":
+            raise Crash
+        if self.fail:
+            raise JournalUnavailable("no space left", surely_absent=self.surely_absent, errno=errno.ENOSPC)
+        super().append(epoch, sequence, payload)
+        if self.crash == "after append":
+            raise Crash
+
+    def reopen(self) -> None:
+        if self.fail:
+            raise JournalUnavailable("still no space left", surely_absent=True, errno=errno.ENOSPC)
+        super().reopen()
+
+
+def place(name: str, *, side: int = 1, price: int = 100, quantity: int = 5, remaining_ms: int = 1_000) -> Segment:
+    order = trading_pb2.PlaceOrderRequest(
+        instrument="BTC-USDT", client_order_id=name, side=side, type=1, price=price, quantity=quantity
+    )
+    request = trading_pb2.TradeRequest(request_id=7, commands=[trading_pb2.Command(place=order)])
+    return Segment(int(SegmentKind.TRADE), side, 0, remaining_ms, request.SerializeToString())
+
+
+def results(answer: bytes) -> list[Any]:
+    (reply,) = unpack_replies(answer)
+    assert reply.status == ReplyStatus.DONE, reply
+    return list(trading_pb2.TradeResponse.FromString(reply.data).results)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make_host(tmp_path: Path, clock: Clock) -> Callable[..., Host]:
+    def make(journal: MemoryJournal) -> Host:
+        return Host(ShardType(), journal, SnapshotStore(tmp_path), clock_ns=clock.now_ns, monotonic_s=clock.now_s)
+
+    return make
+
+
+async def opened(host: Host) -> Host:
+    await host.start()
+    await host.submit(
+        LinkBatch("supervisor", host.epoch, 1, [rows_segment([AddInstrument(INSTRUMENT), SetStage(int(Stage.OPEN))])])
+    )
+    return host
+
+
+async def test_a_restart_gives_the_state_that_was_acknowledged(make_host: Callable[..., Host]) -> None:
+    journal = MemoryJournal("shard-0")
+    host = await opened(make_host(journal))
+    for n in range(1, 20):
+        await host.submit(LinkBatch("gateway-0", 1, n, [place(f"o{n}", side=1 + n % 2)]))
+    expected = host.kind.state_hash(host.machine)
+    sequence = host.machine.sequence
+    await host.stop()
+    again = make_host(journal)
+    recovered = again
+    await recovered.start()
+    # The start itself is journaled: the stage goes back to CANCEL_ONLY.
+    assert recovered.machine.sequence == sequence + 1
+    assert recovered.machine.stage == Stage.CANCEL_ONLY
+    recovered.machine.stage, recovered.machine.sequence = int(Stage.OPEN), sequence
+    recovered.machine.allowance_time_ns = host.machine.allowance_time_ns
+    assert recovered.kind.state_hash(recovered.machine) == expected
+    await recovered.stop()
+
+
+async def test_a_batch_that_is_sent_again_takes_effect_once(make_host: Callable[..., Host]) -> None:
+    host = await opened(make_host(MemoryJournal("shard-0")))
+    batch = LinkBatch("gateway-0", 1, 1, [place("a")])
+    first = await host.submit(batch)
+    sequence = host.machine.sequence
+    assert await host.submit(batch) == first
+    assert host.machine.sequence == sequence
+    await host.stop()
+
+
+async def test_a_batch_that_is_sent_twice_at_once_takes_effect_once(make_host: Callable[..., Host]) -> None:
+    host = await opened(make_host(MemoryJournal("shard-0")))
+    batch = LinkBatch("gateway-0", 1, 1, [place("a")])
+    first, second = await asyncio.gather(host.submit(batch), host.submit(batch))
+    assert first == second
+    assert results(first)[0].order_id == host.machine.sequence
+    await host.stop()
+
+
+@pytest.mark.parametrize(("crash", "takes_effect"), [("before append", False), ("after append", True)])
+async def test_a_crash_around_the_append_loses_and_doubles_nothing(
+    make_host: Callable[..., Host], crash: str, takes_effect: bool
+) -> None:
+    journal = CrashingJournal("shard-0")
+    host = await opened(make_host(journal))
+    batch = LinkBatch("gateway-0", 1, 1, [place("a")])
+    journal.crash = crash
+    with pytest.raises(RuntimeError):
+        await host.submit(batch)
+    journal.crash = ""
+    again = await opened(make_host(journal))
+    found = again.machine.find(1, "BTC-USDT", "a", 0)
+    assert (found is not None) == takes_effect
+    # The gateway does not know, and sends the same batch to the new host.
+    (result,) = results(await again.submit(batch))
+    assert result.client_order_id == "a"
+    assert [o.request.client_order_id for o in again.machine.books["BTC-USDT"].orders()] == ["a"]
+    again.machine.validate()
+    await again.stop()
+
+
+async def test_the_answer_of_the_last_batch_survives_a_snapshot_and_a_restart(make_host: Callable[..., Host]) -> None:
+    journal = MemoryJournal("shard-0")
+    host = await opened(make_host(journal))
+    batch = LinkBatch("gateway-0", 1, 1, [place("a")])
+    first = await host.submit(batch)
+    await host.stop()
+    again = await opened(make_host(journal))
+    assert await again.submit(batch) == first
+    await again.stop()
+
+
+@pytest.mark.parametrize(("surely_absent", "status"), [(True, ReplyStatus.REFUSED), (False, ReplyStatus.UNKNOWN)])
+async def test_a_full_disk_acknowledges_nothing_and_says_why(
+    make_host: Callable[..., Host], surely_absent: bool, status: ReplyStatus
+) -> None:
+    journal = CrashingJournal("shard-0")
+    host = await opened(make_host(journal))
+    journal.fail, journal.surely_absent = True, surely_absent
+    (reply,) = unpack_replies(await host.submit(LinkBatch("gateway-0", 1, 1, [place("a")])))
+    assert reply.status == status
+    assert "no space left" in reply.detail
+    (later,) = unpack_replies(await host.submit(LinkBatch("gateway-0", 1, 2, [place("b")])))
+    assert (later.status, later.reason) == (ReplyStatus.REFUSED, RejectReason.JOURNAL_UNAVAILABLE)
+    assert host.machine.find(1, "BTC-USDT", "a", 0) is None
+    journal.fail = False
+    await host.stop()
+
+
+async def test_a_command_past_its_deadline_is_refused_before_the_journal(
+    make_host: Callable[..., Host], clock: Clock
+) -> None:
+    journal = MemoryJournal("shard-0")
+    host = await opened(make_host(journal))
+    late, in_time = place("late", remaining_ms=10), place("in-time")
+    submitted = asyncio.create_task(host.submit(LinkBatch("gateway-0", 1, 1, [late, in_time])))
+    # The batch is in the mailbox; the loop has not come to it yet.
+    clock.ns += 100_000_000
+    replies = unpack_replies(await submitted)
+    if replies[0].status == ReplyStatus.REFUSED:
+        assert replies[0].reason == RejectReason.DEADLINE_EXCEEDED
+        assert host.machine.find(1, "BTC-USDT", "late", 0) is None
+    assert replies[1].status == ReplyStatus.DONE
+    await host.stop()
+
+
+async def test_a_writer_that_was_fenced_stops_for_good(make_host: Callable[..., Host]) -> None:
+    journal = MemoryJournal("shard-0")
+    old = await opened(make_host(journal))
+    new = await opened(make_host(journal))
+    (reply,) = unpack_replies(await old.submit(LinkBatch("gateway-0", 1, 1, [place("a")])))
+    assert reply.status == ReplyStatus.UNKNOWN
+    assert old.fenced.is_set()
+    (later,) = unpack_replies(await old.submit(LinkBatch("gateway-0", 1, 2, [place("b")])))
+    assert later.status == ReplyStatus.REFUSED
+    assert new.machine.find(1, "BTC-USDT", "a", 0) is None
+    await new.stop()
+
+
+async def test_readers_of_the_feed_go_on_without_a_gap_after_a_restart(make_host: Callable[..., Host]) -> None:
+    journal = MemoryJournal("shard-0")
+    host = await opened(make_host(journal))
+    await host.submit(LinkBatch("gateway-0", 1, 1, [place("a")]))
+    seen = host.machine.sequence - 1
+    before = host.at.feed.read(seen)
+    await host.stop()
+    again = await opened(make_host(journal))
+    assert again.at.feed.read(seen)[: len(before)] == before
+    await again.stop()
