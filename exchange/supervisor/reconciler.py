@@ -27,8 +27,8 @@ from exchange.v1 import admin_pb2
 
 TICK_S = 0.05
 BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-STEADY_AFTER_S = 60.0
-"""A component that ran so long starts its back-off anew."""
+STEADY_AFTER_S = 1.0
+"""A component that ran so long was no failed start: it is started again at once."""
 START_TIMEOUT_S = 120.0
 SUPERVISOR = "supervisor"
 

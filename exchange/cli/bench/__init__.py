@@ -1,15 +1,54 @@
-"""Benchmarks: what each part of an exchange can do on this machine, next to something that it can be compared with."""
+"""`exchange bench`: figures that mean something on any machine, because each stands beside a reference of the same run."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+
+from rich.table import Table
+
+from exchange.cli.errors import CommandFailed
+from exchange.cli.output import console
+
+NAMES = ("engine", "session", "unary", "journal", "replay", "depth", "memory")
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured figure. `ratio` is `value` / `reference` where there is a reference to compare with."""
+    """A measurement: `value` in `unit`, the reference's value in the same unit, and value / reference."""
 
     name: str
     value: float
     unit: str
-    reference: float | None = None
-    ratio: float | None = None
+    reference: float
+    ratio: float
     detail: str = ""
+
+
+def run(names: Sequence[str], *, as_json: bool) -> None:
+    """Run the benchmarks of these names, all of them for none, and print their figures."""
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise CommandFailed("UNKNOWN_BENCHMARK", f"expected some of {' '.join(NAMES)}, was {' '.join(unknown)}")
+    figures = []
+    for name in names or NAMES:
+        if not as_json:
+            console.print(f"[dim]{name} …[/]")
+        measure: Callable[[], Figure] = import_module(f"exchange.cli.bench.{name}").measure
+        figures.append(measure())
+    if as_json:
+        print(json.dumps({figure.name: asdict(figure) for figure in figures}, indent=2))
+        return
+    table = Table("benchmark", "value", "unit", "reference", "ratio", "detail", title="Medians", title_justify="left")
+    for f in figures:
+        table.add_row(
+            f.name,
+            f"{f.value:,.4g}" if f.value < 1_000 else f"{f.value:,.0f}",
+            f.unit,
+            f"{f.reference:,.4g}" if f.reference < 1_000 else f"{f.reference:,.0f}",
+            f"{f.ratio:.2f}",
+            f.detail,
+        )
+    console.print(table)
