@@ -285,7 +285,7 @@ class SupervisorActor:
         """On the first start: make the operator's account and key, and leave the key in the data directory."""
         path = Path(self._config.data_dir) / OPERATOR_KEY_FILE
         ledger = self._reconciler.components["ledger"]
-        while ledger.process is None or not ledger.vitals:
+        while ledger.process is None or not ledger.vitals:  # noqa: ASYNC110  # a tick of the reconciler changes it
             await asyncio.sleep(0.05)
         if path.exists():
             return

@@ -160,5 +160,4 @@ class Caller:
 
 
 def _failure_of(error: NotExecuted | TransportError) -> Failure:
-    retry_after_s = error.retry_after if isinstance(error, NotExecuted) else None
-    return Failure(error.worth_retrying, retry_after_s)
+    return Failure(error.worth_retrying, error.retry_after)

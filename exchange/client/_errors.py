@@ -126,10 +126,13 @@ class TransportError(EvenkeelError):
         self,
         message: str,
         *,
+        retry_after: float | None = None,
         code: grpc.StatusCode | None = None,
         worth_retrying: bool = False,
     ) -> None:
         super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds, where the server asked for a wait."""
         self.code = code
         self.worth_retrying = worth_retrying
 
@@ -213,10 +216,10 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> NotExecuted | TransportError:
     message = f"{code.name}: {text}" if text else code.name
     if info is None and code in _OPEN_CODES:
         if code is grpc.StatusCode.UNAVAILABLE and text.startswith(_CONNECT_FAILED):
-            return Unavailable(message, code=code, worth_retrying=not forbidden)
+            return Unavailable(message, retry_after=retry_after, code=code, worth_retrying=not forbidden)
         timed_out = code is grpc.StatusCode.DEADLINE_EXCEEDED
         transport_error = TimedOut if timed_out else TransportError
-        return transport_error(message, code=code, worth_retrying=not forbidden)
+        return transport_error(message, retry_after=retry_after, code=code, worth_retrying=not forbidden)
 
     reason = _reason(info)
     kind = _BY_CODE.get(code, NotExecuted)

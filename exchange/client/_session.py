@@ -273,6 +273,9 @@ class TradeSession:
             if batch.answer.done():
                 continue
             if batch.sends:
+                if batch.deadline <= self._caller.environment.clock():
+                    self._give_up(batch, "no connection until the deadline")
+                    continue
                 latest = batch.request.request_id == self._last_sent_id
                 if self._cancel_on_disconnect or not (latest or batch.repeatable_at_any_time):
                     self._give_up(batch, "the connection broke, and sending it again is not safe")

@@ -59,7 +59,7 @@ class Stream(AsyncIterator[T]):
         self.gaps = 0
         """Of trades: times that some were missed for good."""
         self.position: dict[str, int] = {}
-        """Of executions: shard → last sequence whose executions were all read; for `after`."""
+        """Of executions: shard → sequence up to which all were surely read; for `after`."""
         self._source: AsyncGenerator[T, None] | None = None
 
     def _reads(self, source: AsyncGenerator[T, None]) -> "Stream[T]":
@@ -134,7 +134,7 @@ class Reconnect:
             self._down_since = now
         if self._timeout_s is not None and now - self._down_since >= self._timeout_s:
             raise error or TransportError(f"{self._what}: the server ends it again and again")
-        delay_s = getattr(error, "retry_after", None) or self._backoff_s()
+        delay_s = (error.retry_after if error is not None else None) or self._backoff_s()
         logger.info("stream_reconnecting stream=%s delay_s=%.3f error=%s", self._what, delay_s, error)
         self._caller.statistics.reconnects += 1
         await environment.sleep(delay_s)
@@ -224,7 +224,14 @@ class Streams:
                 stream.reconnects += 1
 
     async def _executions(self, stream: Stream[Execution]) -> AsyncGenerator[Execution, None]:
+        # One command's executions share a sequence, and may come in more than one message. So a
+        # connection goes on *before* the last sequence seen, and as many of it are left out as were read.
+        read: dict[str, tuple[int, int]] = {}
+        leave_out: dict[str, tuple[int, int]] = {}
+
         def request() -> trading_pb2.StreamExecutionsRequest:
+            leave_out.clear()
+            leave_out.update(read)
             return trading_pb2.StreamExecutionsRequest(after_sequences=stream.position)
 
         try:
@@ -235,11 +242,16 @@ class Streams:
                     for shard, sequence in response.start_sequences.items():
                         stream.position.setdefault(shard, sequence)
                     for message in response.executions:
+                        shard, sequence = message.shard, message.sequence
+                        again, count = leave_out.get(shard, (0, 0))
+                        if sequence == again and count:
+                            leave_out[shard] = (again, count - 1)
+                            continue
+                        latest, count = read.get(shard, (0, 0))
+                        read[shard] = (sequence, count + 1 if sequence == latest else 1)
+                        stream.position[shard] = sequence - 1
                         instrument = await self._instruments.get(message.instrument)
                         yield Execution.from_proto(message, instrument)
-                    # Only now: executions of one command share a sequence, and stand together.
-                    for message in response.executions:
-                        stream.position[message.shard] = message.sequence
         except GapDetected as gap:
             gap.position = dict(stream.position)
             raise

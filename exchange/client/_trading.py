@@ -196,10 +196,10 @@ class TradingMethods:
     def stream_executions(self, after: Mapping[str, int] | None = None) -> Stream[Execution]:
         """What becomes of the account's orders, by anyone's doing.
 
-        It goes on after a lost connection where it was. `after` goes on where an earlier stream was:
-        its `position`. Shards that it does not name start with what happens next. Executions are
-        delivered at least once if `after` comes from a stream that was not read to the end of a
-        command: drop those with a known (shard, sequence, order id, trade id).
+        Each comes once, whatever becomes of the connection. `after` goes on where an earlier stream was:
+        its `position`, shard → sequence; shards that it does not name start with what happens next. The
+        executions of the last command that the earlier stream saw may then come again: they are known
+        by (shard, sequence, order id, type, trade id).
 
         Raises (while it is read):
             GapDetected: what happened since is no longer held. Read the state with

@@ -123,13 +123,12 @@ class Ledger:
         applied = LedgerApplied([], [])
         for command in batch:
             self.sequence += 1
-            match command:
-                case CreateAccount():
-                    result = self._create_account(command, applied.events)
-                case CreateApiKey():
-                    result = self._create_api_key(command, applied.events)
-                case RevokeApiKey():
-                    result = self._revoke_api_key(command, applied.events)
+            if isinstance(command, CreateAccount):
+                result = self._create_account(command, applied.events)
+            elif isinstance(command, CreateApiKey):
+                result = self._create_api_key(command, applied.events)
+            else:
+                result = self._revoke_api_key(command, applied.events)
             applied.results.append(result)
         return applied
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import grpc
 
@@ -160,7 +160,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             await abort(context, code, refusal.name, f"{type(command).__name__}: {refusal.name}")
         return result
 
-    async def _away(self, context: Any, who: str, detail: str) -> None:
+    async def _away(self, context: Any, who: str, detail: str) -> NoReturn:
         message = f"{who}: {detail}"
         await abort(context, grpc.StatusCode.UNAVAILABLE, f"{who.upper()}_UNAVAILABLE", message, UNAVAILABLE_RETRY_MS)
 
@@ -176,7 +176,7 @@ def encode_instrument(instrument: Instrument, shard: str, stage: int = 0) -> typ
 async def _until(seen: Callable[[], bool], *, timeout_s: float = 2.0) -> None:
     """Wait until this gateway has seen what was just done, so that the caller's next call finds it."""
     async with asyncio.timeout(timeout_s):
-        while not seen():
+        while not seen():  # noqa: ASYNC110  # what is waited for is a copy that a feed changes, not a task
             await asyncio.sleep(0.005)
 
 

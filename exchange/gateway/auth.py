@@ -67,7 +67,7 @@ def hash_of_key(secret: str) -> str:
 
 
 async def authenticate(context: Any, ledger: LedgerReplica, permission: Permission) -> Caller:
-    """Return who calls, or end the call: UNAUTHENTICATED without a valid key, PERMISSION_DENIED without the permission."""
+    """Return who calls; end the call with UNAUTHENTICATED or PERMISSION_DENIED if the key will not do."""
     given = next((value for name, value in context.invocation_metadata() or () if name == "authorization"), "")
     scheme, _, secret = given.partition(" ")
     if not ledger.is_loaded:

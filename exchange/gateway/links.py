@@ -1,4 +1,4 @@
-"""The gateway's link to one machine: batches in order, one in flight, sent again with the same stamp after a failure."""
+"""The gateway's link to one machine: batches in order, one in flight, sent again as they were after a failure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Entry:
 class Link:
     """Queues segments by class and pumps them to the machine's current host.
 
-    `name` stamps the batches together with `incarnation`, which must be higher than that of any link of this name before.
+    `name` stamps the batches together with `incarnation`, which must be higher than in any link of this name before.
     """
 
     def __init__(
@@ -152,14 +152,15 @@ class Link:
             segments = [e.segment._replace(remaining_ms=max(int((e.deadline_s - now_s) * 1_000), 0)) for e in entries]
             try:
                 data = await peer.submit(pack(LinkBatch(self._name, self._incarnation, n, segments)))
-                break
             except PeerUnavailable as error:
                 _log.warning("link.interrupted", machine=self.machine, n=n, error=str(error))
                 if self.peer is peer:
                     self.set_peer(None)
-        give_up.cancel()
-        for entry, reply in zip(entries, unpack_replies(data), strict=True):
-            entry.answer(reply)
+                continue
+            give_up.cancel()
+            for entry, reply in zip(entries, unpack_replies(data), strict=True):
+                entry.answer(reply)
+            return
 
 
 def _refused(reason: RejectReason, detail: str) -> SegmentReply:

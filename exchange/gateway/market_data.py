@@ -80,7 +80,7 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
 
     # ---------------------------------------------------------------- streams
 
-    async def StreamOrderBook(self, request: Any, context: Any) -> None:
+    async def StreamOrderBook(self, request: Any, context: Any) -> None:  # type: ignore[override]  # writes itself
         replica, _ = await self._find(request.instrument, context)
         if request.depth not in DEPTHS:
             message = f"depth: expected one of {DEPTHS}, was {request.depth}"
@@ -96,7 +96,7 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
             view.unsubscribe(reader)
             self._streams -= 1
 
-    async def StreamTrades(self, request: Any, context: Any) -> None:
+    async def StreamTrades(self, request: Any, context: Any) -> None:  # type: ignore[override]
         _, book = await self._find(request.instrument, context)
         await self._enter(context)
         pending: deque[TradeRow] = deque()
@@ -122,7 +122,7 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
             watchers.remove(on_trade)
             self._streams -= 1
 
-    async def StreamTicker(self, request: Any, context: Any) -> None:
+    async def StreamTicker(self, request: Any, context: Any) -> None:  # type: ignore[override]
         replica, _ = await self._find(request.instrument, context)
         await self._enter(context)
         sent = None

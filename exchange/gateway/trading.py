@@ -142,6 +142,10 @@ class TradingService(trading_pb2_grpc.TradingServiceServicer):
             if cancel_on_disconnect:
                 self._router.cancel_session(session)
 
+    def Trade(self, request: Any, context: Any) -> Any:
+        """Not reached: `trade_stream` is registered in its place."""
+        raise NotImplementedError
+
     async def StreamExecutions(self, request: Any, context: Any) -> AsyncIterator[Any]:
         caller = await authenticate(context, self._ledger, Permission.READ)
         await self._enter(context, caller)
@@ -245,4 +249,5 @@ class _RawTrade:
 
 def add_trading_service(service: TradingService, server: Any) -> None:
     """Register the service, `Trade` on raw bytes."""
-    trading_pb2_grpc.add_TradingServiceServicer_to_server(service, _RawTrade(service, server))
+    registrar: Any = _RawTrade(service, server)
+    trading_pb2_grpc.add_TradingServiceServicer_to_server(service, registrar)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-import msgpack
 from google.protobuf.message import DecodeError
 
 from exchange.engine.commands import AmendOrder, CancelAll, CancelOrder, Command, PlaceOrder, SetStage, Tick
@@ -27,7 +26,7 @@ _new = tuple.__new__
 
 
 def decode_trade(segment: Segment) -> list[Command]:
-    """Return the commands of a client's TradeRequest; none if it cannot be read (the gateway has checked that it can)."""
+    """Return the commands of a client's TradeRequest; none if it cannot be read, which the gateway has checked."""
     account, session = segment.account, segment.session
     try:
         request = trading_pb2.TradeRequest.FromString(segment.data)
@@ -184,8 +183,8 @@ class ShardType:
         return pack(state_of(machine))
 
     def unpack_state(self, data: bytes) -> Shard:
-        *head, books, closed = msgpack.unpackb(data, use_list=False)
-        return restore(ShardState(*head, [BookState(*book) for book in books], closed))
+        state = ShardState(*unpack(data))
+        return restore(state._replace(books=[BookState(*book) for book in state.books]))
 
     def state_hash(self, machine: Shard) -> bytes:
         return hash_of(machine)
@@ -249,10 +248,10 @@ def _answer_all(data: bytes, outcome: int, reason: int, retry_after_ms: int) -> 
         kind = item.WhichOneof("command")
         named = getattr(item, kind) if kind else None
         response.results.add(
-            outcome=outcome,  # type: ignore[arg-type]
+            outcome=outcome,
             client_order_id=getattr(named, "client_order_id", ""),
-            status=int(OrderStatus.REJECTED) if reason else 0,  # type: ignore[arg-type]
-            reject_reason=reason,  # type: ignore[arg-type]
+            status=int(OrderStatus.REJECTED) if reason else 0,
+            reject_reason=reason,
             retry_after_ms=retry_after_ms,
         )
     return response.SerializeToString()

@@ -233,7 +233,9 @@ class Host:
         batches = [
             letter.batch
             if not any(late)
-            else letter.batch._replace(segments=[s for s, is_late in zip(letter.batch.segments, late) if not is_late])
+            else letter.batch._replace(
+                segments=[s for s, is_late in zip(letter.batch.segments, late, strict=True) if not is_late]
+            )
             for letter, late in zip(letters, expired, strict=True)
         ]
         payload = RecordPayload(max(self._clock_ns(), self.machine.time_ns), batches)
@@ -315,6 +317,12 @@ def _is_old(batch: LinkBatch, done: LinkState) -> bool:
 def _expired(letter: _Letter, now_s: float) -> list[bool]:
     waited_ms = (now_s - letter.arrived_s) * 1_000
     return [segment.remaining_ms < waited_ms for segment in letter.batch.segments]
+
+
+def _without(batch: LinkBatch, late: list[bool]) -> LinkBatch:
+    if not any(late):
+        return batch
+    return batch._replace(segments=[s for s, is_late in zip(batch.segments, late, strict=True) if not is_late])
 
 
 def _refuse(batch: LinkBatch, reason: RejectReason, detail: str) -> bytes:

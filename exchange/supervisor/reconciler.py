@@ -315,7 +315,7 @@ class Reconciler:
         for c in self.components.values():
             response.components.add(
                 name=c.name,
-                state=int(c.state),  # type: ignore[arg-type]
+                state=int(c.state),
                 incarnation=c.incarnation,
                 pid=c.vitals.get("pid", 0),
                 epoch=c.vitals.get("epoch", 0),

@@ -202,3 +202,9 @@ def unknown(client_order_id: str = "") -> trading_pb2.OrderResult:
 async def silence() -> None:
     """Until the call is cancelled."""
     await asyncio.Event().wait()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Lets the loop run until it holds; the test's own timeout bounds it."""
+    while not condition():  # noqa: ASYNC110 - the gateway's lists have no event to wait for
+        await asyncio.sleep(0)

@@ -12,7 +12,7 @@ from exchange.client import (
     Unavailable,
 )
 from exchange.v1 import admin_pb2, trading_pb2
-from tests.client.fake_gateway import LOST, FakeGateway, Hang, Refusal, VirtualTime, accepted
+from tests.client.fake_gateway import LOST, FakeGateway, Hang, Refusal, VirtualTime, accepted, until
 
 STATUS = admin_pb2.GetStatusResponse(version="1")
 PLACED = trading_pb2.PlaceOrderResponse(result=accepted("a"))
@@ -108,8 +108,7 @@ async def test_closing_a_client_ends_its_calls_with_an_error_rather_than_a_cance
     gateway.script("GetStatus", Hang())
     client = AsyncClient(addresses, retry=RetryPolicy(attempts_max=1))
     call = asyncio.create_task(client.status(timeout=10))
-    while not gateway.requests["GetStatus"]:
-        await asyncio.sleep(0)
+    await until(lambda: gateway.requests["GetStatus"])
     await client.aclose()
     with pytest.raises(TransportError):
         await call

@@ -83,11 +83,10 @@ def test_retries_never_exceed_a_tenth_of_the_calls_and_one_a_second(
 ) -> None:
     time = VirtualTime(now=0.0)
     budget = RetryBudget(RetryPolicy(), time.environment.clock)
-    calls = retries = 0
-    for elapsed, tries in steps:
+    retries = 0
+    for calls, (elapsed, tries) in enumerate(steps, 1):
         time.now += elapsed
         budget.deposit()
-        calls += 1
         retries += sum(budget.withdraw() for _ in range(tries))
         assert retries <= 2 + 0.1 * calls + time.now + 1e-6
 

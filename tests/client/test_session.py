@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from typing import Any
 
@@ -23,7 +23,7 @@ from exchange.client import (
     Unavailable,
 )
 from exchange.v1 import trading_pb2
-from tests.client.fake_gateway import LOST, FakeGateway, Refusal, VirtualTime, accepted, silence
+from tests.client.fake_gateway import LOST, FakeGateway, Refusal, VirtualTime, accepted, silence, until
 
 Requests = list[trading_pb2.TradeRequest]
 
@@ -124,7 +124,7 @@ async def test_batches_are_answered_by_their_request_id(warm: AsyncClient, gatew
 async def test_a_batch_carries_every_kind_of_command(warm: AsyncClient, gateway: FakeGateway) -> None:
     seen: Requests = []
     gateway.script_stream("Trade", connection(seen))
-    commands = [place("a"), amend("a"), cancel("a"), CancelAllOrders(side=Side.SELL)]
+    commands: list[Command] = [place("a"), amend("a"), cancel("a"), CancelAllOrders(side=Side.SELL)]
     async with warm.trade(timeout=2.0) as session:
         assert len(await session.send(commands)) == 4
     (request,) = seen
@@ -297,8 +297,7 @@ async def test_with_cancel_on_disconnect_an_unused_connection_may_be_lost(
 ) -> None:
     gateway.script_stream("Trade", connection([], first=LOST), connection([]))
     async with warm.trade(cancel_on_disconnect=True) as session:
-        while not time.slept:
-            await asyncio.sleep(0)
+        await until(lambda: time.slept)
         assert (await session.send([place("a")]))[0].accepted
 
 
@@ -319,8 +318,7 @@ async def test_leaving_a_session_by_an_error_leaves_its_batches_unknown(
     async def fail() -> None:
         async with warm.trade() as session:
             tasks.append(await sent(session, place("a")))
-            while not seen:
-                await asyncio.sleep(0)
+            await until(lambda: seen)
             raise KeyError
 
     with pytest.raises(KeyError):
@@ -329,17 +327,13 @@ async def test_leaving_a_session_by_an_error_leaves_its_batches_unknown(
         await tasks[0]
 
 
-@pytest.mark.parametrize("close", [AsyncClient.aclose])
-async def test_closing_the_client_ends_its_sessions(
-    warm: AsyncClient, gateway: FakeGateway, close: Callable[[AsyncClient], Awaitable[None]]
-) -> None:
+async def test_closing_the_client_ends_its_sessions(warm: AsyncClient, gateway: FakeGateway) -> None:
     seen: Requests = []
     gateway.script_stream("Trade", connection(seen, answers=0))
     async with warm.trade() as session:
         task = await sent(session, place("a"))
-        while not seen:
-            await asyncio.sleep(0)
-        await close(warm)
+        await until(lambda: seen)
+        await warm.aclose()
         with pytest.raises(OutcomeUnknown):
             await task
 

@@ -65,7 +65,7 @@ def executions(*sequences: int, shard: str = "shard-0", **start: int) -> Message
     )
 
 
-async def test_executions_go_on_after_the_last_one_of_each_shard(client: AsyncClient, gateway: FakeGateway) -> None:
+async def test_executions_go_on_where_each_shard_was(client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script_stream(
         "StreamExecutions",
         plays(
@@ -74,16 +74,17 @@ async def test_executions_go_on_after_the_last_one_of_each_shard(client: AsyncCl
             executions(25, shard="shard-2"),
             LOST,
         ),
-        plays(executions(14), None),
+        plays(executions(13, 14), executions(25, shard="shard-2"), executions(15), None),
     )
     async with client.stream_executions() as stream:
-        seen = await take(stream, 4)
-    assert [execution.sequence for execution in seen] == [11, 13, 25, 14]
+        seen = await take(stream, 5)
+    assert [execution.sequence for execution in seen] == [11, 13, 25, 14, 15]
     assert seen[0].type is ExecutionType.NEW
     first, second = gateway.requests["StreamExecutions"]
     assert dict(first.after_sequences) == {}
-    # Also of the shard that was silent, or its executions during the loss would be missed.
-    assert dict(second.after_sequences) == {"shard-0": 13, "shard-1": 20, "shard-2": 25}
+    # Before the last one, of which there may be more; and also of the shard that was silent, or its
+    # executions during the loss would be missed.
+    assert dict(second.after_sequences) == {"shard-0": 12, "shard-1": 20, "shard-2": 24}
     assert stream.reconnects == 1
 
 
@@ -94,13 +95,19 @@ async def test_executions_start_after_what_the_user_has_seen(client: AsyncClient
     assert dict(gateway.requests["StreamExecutions"][0].after_sequences) == {"shard-0": 7}
 
 
-async def test_the_position_moves_when_all_of_a_message_is_read(client: AsyncClient, gateway: FakeGateway) -> None:
-    gateway.script_stream("StreamExecutions", plays(executions(8, 8), executions(9), None))
-    async with client.stream_executions(after={"shard-0": 7}) as stream:
-        await take(stream, 2)
-        assert stream.position == {"shard-0": 7}
-        await take(stream, 1)
+async def test_executions_of_one_command_that_a_lost_connection_split_come_once_each(
+    client: AsyncClient, gateway: FakeGateway
+) -> None:
+    gateway.script_stream(
+        "StreamExecutions",
+        plays(executions(7, 8, 8), LOST),
+        plays(executions(8, 8), LOST),
+        plays(executions(8, 8, 8), executions(8, 9), None),
+    )
+    async with client.stream_executions() as stream:
+        seen = await take(stream, 6)
         assert stream.position == {"shard-0": 8}
+    assert [execution.sequence for execution in seen] == [7, 8, 8, 8, 8, 9]
 
 
 async def test_executions_that_are_no_longer_held_are_a_gap(client: AsyncClient, gateway: FakeGateway) -> None:
@@ -113,7 +120,7 @@ async def test_executions_that_are_no_longer_held_are_a_gap(client: AsyncClient,
     await take(stream, 1)
     with pytest.raises(GapDetected) as caught:
         await anext(stream)
-    assert caught.value.position == {"shard-0": 8}
+    assert caught.value.position == {"shard-0": 7}
 
 
 # Coming back.

@@ -1,4 +1,4 @@
-"""Fifty times kill -9 of the shard, at random moments under load: nothing acknowledged is lost, nothing happens twice."""
+"""Fifty times kill -9 of the shard, at random moments under load: nothing is lost, nothing happens twice."""
 
 from __future__ import annotations
 

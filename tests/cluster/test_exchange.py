@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 import grpc
 import pytest
@@ -130,18 +131,18 @@ def test_reflection_lists_the_services(exchange: LocalExchange) -> None:
 def test_hostile_messages_get_an_error_and_harm_nobody(exchange: LocalExchange, new_client: NewClient) -> None:
     metadata = (("authorization", f"Bearer {exchange.operator_key}"),)
     with grpc.insecure_channel(exchange.address) as channel:
-        raw = channel.stream_stream("/exchange.v1.TradingService/Trade")
+        raw: Any = channel.stream_stream("/exchange.v1.TradingService/Trade")
         with pytest.raises(grpc.RpcError) as garbage:
             list(raw(iter([b"\xff\xff\xff"]), metadata=metadata, timeout=5))
-        assert garbage.value.code() == grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+        assert garbage.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         many = trading_pb2.TradeRequest(commands=[trading_pb2.Command()] * 1_001).SerializeToString()
         with pytest.raises(grpc.RpcError) as too_many:
             list(raw(iter([many]), metadata=metadata, timeout=5))
-        assert too_many.value.code() == grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+        assert too_many.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         huge = b"\x00" * (2 << 20)
         with pytest.raises(grpc.RpcError) as too_big:
             list(raw(iter([huge]), metadata=metadata, timeout=5))
-        assert too_big.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
+        assert too_big.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         stub = trading_pb2_grpc.TradingServiceStub(channel)
         empty = stub.PlaceOrders(trading_pb2.PlaceOrdersRequest(), metadata=metadata, timeout=5)
         assert len(empty.results) == 0

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ SYMBOL = "BTC-USDT"
 
 def test_kill_9_of_shard_ledger_and_gateway_loses_nothing(tmp_path: Path) -> None:
     config = ExchangeConfig(data_dir=tmp_path, port=0, shards=1)
+    known: set[str] = set()
     with LocalExchange(config) as exchange:
         with Client(exchange.address, exchange.operator_key, timeout=10) as operator:
             operator.create_instrument(
@@ -39,7 +41,7 @@ def test_kill_9_of_shard_ledger_and_gateway_loses_nothing(tmp_path: Path) -> Non
                 placed = [client.place_order(SYMBOL, Side.BUY, "1", "5").client_order_id for _ in range(5)]
                 before = {c.name: c for c in exchange.status().components}[victim]
                 os.kill(before.pid, signal.SIGKILL)
-                until(lambda: _replaced(exchange, victim, before.pid))
+                until(partial(_replaced, exchange, victim, before.pid))
             address = next(c.address for c in exchange.status().components if c.name == "gateway-0")
             with Client(address, secret, timeout=10) as client:
                 until(lambda: client.place_order(SYMBOL, Side.BUY, "1", "5", timeout=10).accepted)

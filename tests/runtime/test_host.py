@@ -1,4 +1,4 @@
-"""The host: what it acknowledges is durable, what is sent again takes effect once, and what cannot be journaled is said."""
+"""The host: what it acknowledges is durable, and what is sent again takes effect once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from exchange.runtime.journal import JournalUnavailable, MemoryJournal
 from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, SegmentKind, unpack_replies
 from exchange.runtime.rows import rows_segment
 from exchange.runtime.snapshot import SnapshotStore
-from exchange.v1 import trading_pb2
+from exchange.v1 import trading_pb2, types_pb2
 
 INSTRUMENT = Instrument("BTC-USDT", "BTC", "USDT", 2, 4, 6)
 
@@ -61,9 +61,14 @@ class CrashingJournal(MemoryJournal):
         super().reopen()
 
 
-def place(name: str, *, side: int = 1, price: int = 100, quantity: int = 5, remaining_ms: int = 1_000) -> Segment:
+def place(name: str, *, side: Any = 1, price: int = 100, quantity: int = 5, remaining_ms: int = 1_000) -> Segment:
     order = trading_pb2.PlaceOrderRequest(
-        instrument="BTC-USDT", client_order_id=name, side=side, type=1, price=price, quantity=quantity
+        instrument="BTC-USDT",
+        client_order_id=name,
+        side=side,
+        type=types_pb2.ORDER_TYPE_LIMIT,
+        price=price,
+        quantity=quantity,
     )
     request = trading_pb2.TradeRequest(request_id=7, commands=[trading_pb2.Command(place=order)])
     return Segment(int(SegmentKind.TRADE), side, 0, remaining_ms, request.SerializeToString())

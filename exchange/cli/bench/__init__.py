@@ -1,4 +1,4 @@
-"""`exchange bench`: figures that mean something on any machine, because each stands beside a reference of the same run."""
+"""`exchange bench`: figures that mean something anywhere: each stands beside a reference of the same run."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ ROUNDS = 3
 
 
 def measure() -> Figure:
-    """Return the medians of the rounds; reference: records of the same journal read and verified, in commands per second."""
+    """Return the medians of the rounds; reference: the same journal read and verified, in commands per second."""
     flow = OrderFlow((1, 2), "r")
     instrument = Instrument(SYMBOL, "BENCH", "USDT", 2, 4, 6, max_open_orders=1_000_000)
     with tempfile.TemporaryDirectory(prefix="evenkeel-bench-") as directory:

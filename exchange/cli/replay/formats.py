@@ -117,8 +117,8 @@ def read_bitstamp(name: str, lines: IO[str]) -> Recording:
 def read_lobster(name: str, lines: IO[str]) -> Recording:
     """Read LOBSTER messages: time in s, type, order id, size, price x 10000, direction of the resting order.
 
-    A visible execution (4) enters a marketable order of the other side; hidden executions (5), crosses (6) and halts (7)
-    leave no trace in the visible book and are counted.
+    A visible execution (4) enters a marketable order of the other side. Hidden executions (5), crosses (6) and halts
+    (7) leave no trace in the visible book and are counted.
     """
     commands = []
     trades = []

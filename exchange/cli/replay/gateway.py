@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -46,6 +47,9 @@ class _Seen:
         self.book_sequence = 0
         self.fault = ""
         self._changed = asyncio.Event()
+
+    def has_executed(self, sequence: int) -> bool:
+        return self.executed >= sequence
 
     def changed(self) -> None:
         self._changed.set()
@@ -85,7 +89,7 @@ async def replay_exchange(
             outcome = Outcome()
             await _enter(channel, operator, recording, symbol, accounts, seen, outcome, pace, progress)
             last = max((a.sequence for a in outcome.answers if not a.rejected), default=0)
-            await seen.until(lambda: seen.executed >= last, "the last execution")
+            await seen.until(partial(seen.has_executed, last), "the last execution")
             await _read_end_state(channel, symbol, (buyer[1], seller[1]), outcome)
             await _flush_book(channel, operator, symbol, accounts, seen)
         finally:
@@ -233,7 +237,7 @@ async def _enter(
             outcome.answers.append(Answer(result.sequence, result.status, bool(result.reject_reason)))
         progress(len(outcome.answers))
         behind = next((a.sequence for a in reversed(outcome.answers[:-COMMANDS_UNSEEN_MAX]) if not a.rejected), 0)
-        await seen.until(lambda: seen.executed >= behind, f"execution {behind}")
+        await seen.until(partial(seen.has_executed, behind), f"execution {behind}")
         room.release()
     outcome.seconds = time.perf_counter() - started_s
     await sender

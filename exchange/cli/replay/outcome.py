@@ -42,7 +42,7 @@ class OrderRow(NamedTuple):
 
 @dataclass(slots=True)
 class Outcome:
-    """`cancelled` holds what each cancel took away, by sequence; `best` the best prices after the sequences where they changed."""
+    """`cancelled`: what each cancel took away, by sequence; `best`: the best prices after sequences that changed them."""
 
     answers: list[Answer] = field(default_factory=list)
     trades: list[TradeRow] = field(default_factory=list)
