@@ -17,6 +17,7 @@ from exchange.runtime.codec import ShardType
 from exchange.runtime.host import Host
 from exchange.runtime.journal import JournalUnavailable, MemoryJournal
 from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, SegmentKind, unpack_replies
+from exchange.runtime.recovery import recover
 from exchange.runtime.rows import rows_segment
 from exchange.runtime.snapshot import SnapshotStore
 from exchange.v1 import trading_pb2, types_pb2
@@ -101,24 +102,28 @@ async def opened(host: Host) -> Host:
     return host
 
 
-async def test_a_restart_gives_the_state_that_was_acknowledged(make_host: Callable[..., Host]) -> None:
+async def test_a_restart_gives_the_state_that_was_acknowledged(make_host: Callable[..., Host], tmp_path: Path) -> None:
     journal = MemoryJournal("shard-0")
     host = await opened(make_host(journal))
     for n in range(1, 20):
         await host.submit(LinkBatch("gateway-0", 1, n, [place(f"o{n}", side=1 + n % 2)]))
     expected = host.kind.state_hash(host.machine)
+    await host.stop()
+    for snapshots in (tmp_path, tmp_path / "without"):
+        recovered = recover(host.kind, journal, SnapshotStore(snapshots))
+        assert recovered.machine.sequence == host.machine.sequence
+        assert host.kind.state_hash(recovered.machine) == expected
+
+
+async def test_a_start_is_journaled_and_closes_the_shard_to_orders(make_host: Callable[..., Host]) -> None:
+    journal = MemoryJournal("shard-0")
+    host = await opened(make_host(journal))
     sequence = host.machine.sequence
     await host.stop()
     again = make_host(journal)
-    recovered = again
-    await recovered.start()
-    # The start itself is journaled: the stage goes back to CANCEL_ONLY.
-    assert recovered.machine.sequence == sequence + 1
-    assert recovered.machine.stage == Stage.CANCEL_ONLY
-    recovered.machine.stage, recovered.machine.sequence = int(Stage.OPEN), sequence
-    recovered.machine.allowance_time_ns = host.machine.allowance_time_ns
-    assert recovered.kind.state_hash(recovered.machine) == expected
-    await recovered.stop()
+    await again.start()
+    assert (again.machine.sequence, again.machine.stage) == (sequence + 1, Stage.CANCEL_ONLY)
+    await again.stop()
 
 
 async def test_a_batch_that_is_sent_again_takes_effect_once(make_host: Callable[..., Host]) -> None:
