@@ -26,9 +26,8 @@ from exchange.runtime.rows import rows_segment, unpack_results
 from exchange.v1 import admin_pb2
 
 TICK_S = 0.05
+# Between starts that failed. A component that came up and died later is started again at once.
 BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-STEADY_AFTER_S = 1.0
-"""A component that ran so long was no failed start: it is started again at once."""
 START_TIMEOUT_S = 120.0
 SUPERVISOR = "supervisor"
 
@@ -168,6 +167,7 @@ class Reconciler:
                 self._lost(component, now_s, f"did not start: {error!r}")
                 return
             component.state = ComponentState.UP
+            component.failures = 0
             component.start_duration_ms = round((now_s - component.since_s) * 1_000)
             component.since_s = now_s
             component.detail = ""
@@ -195,8 +195,6 @@ class Reconciler:
                 return
             component.state = ComponentState.UP
             component.detail = component.vitals.get("failure") or ""
-            if now_s - component.since_s > STEADY_AFTER_S:
-                component.failures = 0
         elif waited_ms > self._config.dead_after_ms:
             task.cancel()
             self._lost(component, now_s, f"no answer for {waited_ms:.0f} ms")
