@@ -13,28 +13,35 @@ _BUY = int(Side.BUY)
 
 
 class Level:
-    """The orders at one price: a queue linked through the orders themselves, so that any of them leaves in O(1)."""
+    """The orders at one price: a queue linked through the orders themselves, so that any of them leaves in O(1).
 
-    __slots__ = ("first", "last", "orders", "price", "quantity")
+    `key` is the price for bids and minus the price for asks, so that the highest key is the best. Neither `first`
+    nor `last` is ever None while the level is in its side's table.
+    """
 
-    first: Order | None
-    last: Order | None
+    __slots__ = ("first", "key", "last", "price", "quantity", "side")
 
-    def __init__(self, price: int) -> None:
-        self.price = price
-        self.quantity = 0
-        self.orders = 0
-        self.first = self.last = None
+    def __init__(self, side: BookSide, key: int, order: Order) -> None:
+        self.side = side
+        self.key = key
+        self.price = order.price
+        self.quantity = order.open
+        self.first = self.last = order
 
     def __iter__(self) -> Iterator[Order]:
-        order = self.first
+        order: Order | None = self.first
         while order is not None:
             yield order
             order = order.next
 
+    @property
+    def orders(self) -> int:
+        """How many orders rest here; counted, as matching does not need it."""
+        return sum(1 for _ in self)
+
 
 class BookSide:
-    """One side's levels by key: the price for bids, minus the price for asks, so that the highest key is the best."""
+    """One side's levels by key."""
 
     __slots__ = ("best", "ladder", "levels", "sign")
 
@@ -57,59 +64,74 @@ class BookSide:
         key = order.price * self.sign
         level = self.levels.get(key)
         if level is None:
-            level = self.levels[key] = Level(order.price)
+            order.level = level = self.levels[key] = Level(self, key, order)
             self.ladder.add(key)
             best = self.best
-            if best is None or key > best.price * self.sign:
+            if best is None or key > best.key:
                 self.best = level
-            level.first = order
-        else:
-            last = level.last
-            order.previous = last
-            last.next = order  # type: ignore[union-attr]  # a level in the table is never empty
-        level.last = order
+            return
+        last = level.last
+        order.previous = last
+        last.next = level.last = order
         level.quantity += order.open
-        level.orders += 1
         order.level = level
 
-    def remove(self, order: Order) -> None:
+    def remove(self, order: Order, level: Level) -> None:
         """Take an order out of its queue, and its level with it if it was the last one there."""
-        level = order.level
-        assert level is not None
         order.level = None
-        if level.orders == 1:
-            level.first = level.last = None
-            self._drop(level)
-            return
-        level.orders -= 1
-        level.quantity -= order.open
         before, after = order.previous, order.next
         if before is None:
+            if after is None:
+                self.drop(level)
+                return
             level.first = after
         else:
             before.next = after
             order.previous = None
         if after is None:
+            assert before is not None
             level.last = before
         else:
             after.previous = before
             order.next = None
+        level.quantity -= order.open
 
-    def _drop(self, level: Level) -> None:
-        key = level.price * self.sign
+    def drop(self, level: Level) -> None:
+        """Take a level out whose last order has left."""
+        key = level.key
         del self.levels[key]
-        self.ladder.remove(key)
+        ladder = self.ladder
+        ladder.remove(key)
         if level is self.best:
-            self.best = self.levels[self.ladder.highest()] if self.ladder else None
+            self.best = self.levels[ladder.highest()] if ladder else None
 
 
 class Book:
     """Both sides of an instrument, what its accounts have open in it, and its last trade."""
 
-    __slots__ = ("_band", "_band_reference", "asks", "bids", "instrument", "last_price", "open_orders", "trade_id")
+    __slots__ = (
+        "_band",
+        "_band_reference",
+        "asks",
+        "bids",
+        "instrument",
+        "last_price",
+        "limits",
+        "open_orders",
+        "trade_id",
+    )
 
     def __init__(self, instrument: Instrument) -> None:
         self.instrument = instrument
+        self.limits = (
+            instrument.tick_size,
+            instrument.lot_size,
+            instrument.min_quantity,
+            instrument.max_quantity,
+            instrument.band_bps,
+            instrument.max_open_orders,
+        )
+        """What every order is checked against."""
         self.bids = BookSide(1)
         self.asks = BookSide(-1)
         self._band = instrument.band(0)
@@ -147,10 +169,13 @@ class Book:
             assert side.best is next(iter(side), None), "best level is not the first one"
             for level in side:
                 priority = quantity = count = 0
+                assert level.side is side
+                assert level.key == level.price * side.sign
                 before: Order | None = None
                 for order in level:
-                    assert order.previous is before and order.level is level, f"{order.describe()}: broken links"
-                    assert order.request.side == wire_side and order.price == level.price
+                    assert order.previous is before, f"{order.describe()}: broken links"
+                    assert order.level is level, f"{order.describe()}: knows another level than the one it is in"
+                    assert (order.request.side, order.price) == (wire_side, level.price)
                     assert 0 < order.open <= order.quantity, f"{order.describe()}: open {order.open}"
                     assert order.priority > priority, f"{order.describe()}: out of time priority"
                     assert indexed.get(order.order_id) is order, f"{order.describe()}: rests without an index entry"
@@ -158,6 +183,7 @@ class Book:
                     quantity += order.open
                     count += 1
                 assert level.last is before
-                assert (quantity, count) == (level.quantity, level.orders) and count, f"level {level.price}: totals"
+                assert count, f"level {level.price}: empty"
+                assert quantity == level.quantity, f"level {level.price}: holds {quantity}, says {level.quantity}"
                 resting += count
         assert resting == len(indexed), f"{len(indexed)} orders indexed, {resting} resting"

@@ -69,7 +69,7 @@ class Instrument(NamedTuple):
             )
 
     def band(self, reference: int) -> tuple[int, int]:
-        """Return the lowest price for a sell and the highest for a buy around `reference`; everything without a band."""
+        """Return the lowest price for a sell and the highest for a buy around `reference`; no limit without a band."""
         if not self.band_bps or not reference:
             return 0, PRICE_MAX
         return (

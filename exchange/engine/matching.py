@@ -17,67 +17,72 @@ _SELF_TRADE = int(CloseReason.SELF_TRADE)
 _new = tuple.__new__
 
 CloseOrder = Callable[[Book, Order, int], None]
-"""Take a maker out of the book and close it for a reason (0: it is filled)."""
+"""Take a resting order out of the book and close it for a reason."""
 
 
-def match(book: Book, side: BookSide, taker: Order, sequence: int, close: CloseOrder, events: list[Event]) -> int:
+def match(
+    book: Book, side: BookSide, taker: Order, sequence: int, events: list[Event], close: CloseOrder
+) -> list[Order]:
     """Trade `taker` against `side` down to its price, best price first and first come first within a price.
 
-    Each trade is made at the maker's price. Returns the reason to close the taker for, if self-trade prevention
-    stopped it, else 0; its `open` is what is left.
+    Each trade is made at the maker's price. Returns the makers that are filled: they have left their levels, and what
+    else refers to them is the caller's to settle. If self-trade prevention stops the taker, it gets a `close_reason`.
     """
-    request = taker.request
-    account = request.account
+    account = taker.account
     limit_key = taker.price * side.sign
-    prevention = request.self_trade_prevention or _CANCEL_MAKER
     symbol = book.instrument.symbol
     taker_id = taker.order_id
+    trade_id = book.trade_id
+    price = book.last_price
     left = taker.open
+    filled: list[Order] = []
     while left:
         level = side.best
-        if level is None or level.price * side.sign < limit_key:
+        if level is None or level.key < limit_key:
             break
         maker = level.first
-        assert maker is not None
-        if maker.request.account == account:
+        if maker.account == account:
+            prevention = taker.request.self_trade_prevention or _CANCEL_MAKER
             if prevention != _CANCEL_TAKER:
                 close(book, maker, _SELF_TRADE)
             if prevention != _CANCEL_MAKER:
-                taker.open = left
-                return _SELF_TRADE
+                taker.close_reason = _SELF_TRADE
+                break
             continue
         open_quantity = maker.open
-        quantity = min(open_quantity, left)
+        quantity = left if left < open_quantity else open_quantity  # noqa: FURB136  # min() takes four times as long
         left -= quantity
-        book.trade_id = trade_id = book.trade_id + 1
-        book.last_price = price = level.price
-        events.append(
-            _new(OrderTraded, (_TRADED, sequence, symbol, trade_id, maker.order_id, taker_id, price, quantity))
-        )
-        if quantity == open_quantity:
-            close(book, maker, 0)
-        else:
+        trade_id += 1
+        price = level.price
+        event = (_TRADED, sequence, symbol, trade_id, maker.order_id, taker_id, price, quantity)
+        events.append(_new(OrderTraded, event))
+        if quantity < open_quantity:
             maker.open = open_quantity - quantity
             level.quantity -= quantity
+        else:
+            side.remove(maker, level)
+            maker.open = 0
+            filled.append(maker)
+    book.trade_id, book.last_price = trade_id, price
     taker.open = left
-    return 0
+    return filled
 
 
 def can_fill(book: Book, side: BookSide, taker: Order) -> bool:
     """Whether all of `taker` would trade at once, self-trade prevention included (for fill or kill)."""
-    request = taker.request
+    account = taker.account
     limit_key = taker.price * side.sign
-    prevention = request.self_trade_prevention or _CANCEL_MAKER
-    own = book.open_orders.get(request.account)
+    prevention = taker.request.self_trade_prevention or _CANCEL_MAKER
+    own = book.open_orders.get(account)
     needed = taker.open
     for level in side:
-        if level.price * side.sign < limit_key:
+        if level.key < limit_key:
             return False
         if not own:
             needed -= level.quantity
         else:
             for maker in level:
-                if maker.request.account != request.account:
+                if maker.account != account:
                     needed -= maker.open
                 elif prevention != _CANCEL_MAKER:
                     # The first own order that it meets stops the taker.

@@ -9,17 +9,19 @@ from exchange.engine.words import CloseReason, OrderStatus, RejectReason
 if TYPE_CHECKING:
     from exchange.engine.book import Level
     from exchange.engine.commands import PlaceOrder
-    from exchange.engine.events import Result
 
 
 class Order:
     """One order: the request as it came, and what became of it.
 
     `open` is what is left of `quantity`; once closed it stays as it was then. An order that rests knows its `level`
-    and its neighbours in the queue there; an order that does not has none of the three.
+    and its neighbours in the queue there; an order that does not has none of the three. `watched` says that a timer
+    or a session will look for it, so that the many others need not be looked up there. `rested_filled` is what was
+    filled when it first came to rest, -1 if it never did: enough to tell its first outcome to who asks again.
     """
 
     __slots__ = (
+        "account",
         "close_reason",
         "create_time_ns",
         "level",
@@ -32,12 +34,14 @@ class Order:
         "quantity",
         "reject_reason",
         "request",
-        "result",
+        "rested_filled",
         "update_time_ns",
+        "watched",
     )
 
     order_id: int
     request: PlaceOrder
+    account: int
     price: int
     quantity: int
     open: int
@@ -46,19 +50,25 @@ class Order:
     update_time_ns: int
     close_reason: int
     reject_reason: int
+    rested_filled: int
+    watched: bool
     level: Level | None
     previous: Order | None
     next: Order | None
-    result: Result | None
 
-    def __init__(self, order_id: int, request: PlaceOrder, price: int, time_ns: int) -> None:
+    def __init__(
+        self, order_id: int, request: PlaceOrder, account: int, price: int, quantity: int, time_ns: int, watched: bool
+    ) -> None:
         self.order_id = self.priority = order_id
         self.request = request
+        self.account = account
         self.price = price
-        self.quantity = self.open = request.quantity
+        self.quantity = self.open = quantity
         self.create_time_ns = self.update_time_ns = time_ns
         self.close_reason = self.reject_reason = 0
-        self.level = self.previous = self.next = self.result = None
+        self.rested_filled = -1
+        self.watched = watched
+        self.level = self.previous = self.next = None
 
     @property
     def filled(self) -> int:
@@ -75,5 +85,5 @@ class Order:
 
     def describe(self) -> str:
         """Return a line for a message: who, what, and what became of it."""
-        reason = RejectReason(self.reject_reason).name or CloseReason(self.close_reason).name
-        return f"order {self.order_id} of account {self.request.account}: {self.status.name} {reason}"
+        reason = RejectReason(self.reject_reason) if self.reject_reason else CloseReason(self.close_reason)
+        return f"order {self.order_id} of account {self.account}: {self.status.name} {reason.name}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from exchange.engine.book import Book
-from exchange.engine.commands import AmendOrder, PlaceOrder
+from exchange.engine.commands import AmendOrder
 from exchange.engine.instrument import PRICE_MAX, QUANTITY_MAX
 from exchange.engine.orders import Order
 from exchange.engine.words import OrderType, RejectReason, SelfTradePrevention, Side, TimeInForce
@@ -21,20 +21,35 @@ _CLIENT_ORDER_ID_LENGTH_MAX = 36
 
 def is_client_order_id(text: str) -> bool:
     """Whether `text` is 1 to 36 characters of [A-Za-z0-9_-]."""
-    # The first test decides nearly all of them, five times faster than the second.
+    # The first test decides on those without - and _, and takes a third of the time of the second.
     return (text.isalnum() and text.isascii() and len(text) <= _CLIENT_ORDER_ID_LENGTH_MAX) or (
         _CLIENT_ORDER_ID.fullmatch(text) is not None
     )
 
 
-def refuse_place(order: PlaceOrder, book: Book, open_orders: int, time_ns: int) -> int:
+def refuse_place(
+    book: Book,
+    client_order_id: str,
+    side: int,
+    kind: int,
+    time_in_force: int,
+    price: int,
+    quantity: int,
+    post_only: bool,
+    prevention: int,
+    expire_time_ns: int,
+    time_ns: int,
+    open_orders: int,
+) -> int:
     """Return the `RejectReason` of an order that breaks a rule of its instrument, 0 if it breaks none.
 
+    All but the last two are the fields of `PlaceOrder`: naming the few again costs less than reading them from it.
     `open_orders`: how many its account has in the instrument.
     """
-    (_, _, _, side, kind, time_in_force, price, quantity, post_only, prevention, expire_time_ns, _) = order
-    (_, _, _, _, _, _, tick, lot, quantity_min, quantity_max, band_bps, _, _, _, open_orders_max) = book.instrument
-    if side not in (_BUY, _SELL):
+    tick, lot, quantity_min, quantity_max, band_bps, open_orders_max = book.limits
+    if not is_client_order_id(client_order_id):
+        return RejectReason.CLIENT_ORDER_ID_INVALID
+    if side != _BUY and side != _SELL:  # noqa: PLR1714  # a tuple of the two would be made anew for each order
         return RejectReason.SIDE_INVALID
     if not 0 <= time_in_force <= _GTD_MAX:
         return RejectReason.TIME_IN_FORCE_INVALID

@@ -2,41 +2,28 @@
 
 Every command takes the next sequence, whether it is applied or refused. Time comes with each batch and never goes
 back. Nothing here reads a clock, iterates a set or touches a float, so that replaying the journal gives the same state.
+
+NOTE: `_place` and `_cancel` take 2 us a command, because they unpack it once, look everything up once, compare plain
+integers and build results from tuples. What is rare has functions of its own.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from heapq import heapify, heappop, heappush
 from typing import Any, NamedTuple
 
 from exchange.engine import commands as c
-from exchange.engine.book import Book, BookSide
-from exchange.engine.events import (
-    Event,
-    EventKind,
-    InstrumentAdded,
-    OrderAccepted,
-    OrderAmended,
-    OrderClosed,
-    Result,
-    StageChanged,
-)
+from exchange.engine.amend import amend
+from exchange.engine.book import Book
+from exchange.engine.events import Event, EventKind, InstrumentAdded, OrderAccepted, OrderClosed, Result, StageChanged
 from exchange.engine.instrument import InstrumentInvalid
 from exchange.engine.matching import can_fill, match
 from exchange.engine.orders import Order
-from exchange.engine.rules import is_client_order_id, refuse_amend, refuse_place
+from exchange.engine.rate import OrderRate
+from exchange.engine.remembered import RememberedOrders
+from exchange.engine.rules import is_client_order_id, refuse_place
+from exchange.engine.timers import Timer, TimerKind, Timers
 from exchange.engine.words import CloseReason, OrderStatus, OrderType, RejectReason, Side, Stage, TimeInForce
-
-NS_PER_S = 1_000_000_000
-CLOSED_KEPT_NS = 600 * NS_PER_S
-"""How long the client order id of a closed order is remembered ..."""
-CLOSED_KEPT_NS_MIN = 10 * NS_PER_S
-"""... and how long even when there are more than the next figure: twice the longest request deadline."""
-CLOSED_KEPT_MAX = 1_000_000
-# Bounds what one command pays for forgetting; higher than what most commands can add.
-_FORGET_PER_COMMAND = 8
 
 _BUY = int(Side.BUY)
 _MARKET = int(OrderType.MARKET)
@@ -44,20 +31,22 @@ _IOC, _FOK, _GTD = int(TimeInForce.IOC), int(TimeInForce.FOK), int(TimeInForce.G
 _OPEN, _FILLED, _CANCELLED, _REJECTED = (
     int(s) for s in (OrderStatus.OPEN, OrderStatus.FILLED, OrderStatus.CANCELLED, OrderStatus.REJECTED)
 )
-_NOT_FILLED = int(CloseReason.NOT_FILLED)
-_ACCEPTED, _CLOSED, _AMENDED = int(EventKind.ACCEPTED), int(EventKind.CLOSED), int(EventKind.AMENDED)
-_STAGE_OPEN = int(Stage.OPEN)
-_EXPIRY, _SWITCH = 0, 1
+_NEVER_RESTS = frozenset((_IOC, _FOK))
+_REQUESTED, _NOT_FILLED = int(CloseReason.REQUESTED), int(CloseReason.NOT_FILLED)
+_ACCEPTED, _CLOSED = int(EventKind.ACCEPTED), int(EventKind.CLOSED)
+_EXPIRY, _SWITCH = int(TimerKind.EXPIRY), int(TimerKind.SWITCH)
+_STAGES = tuple(map(int, Stage))
+_STAGE_OPEN, _STAGE_LIMITED, _STAGE_POST_ONLY = int(Stage.OPEN), int(Stage.LIMITED), int(Stage.POST_ONLY)
+STAGE_REFUSES = {
+    int(Stage.REPLAYING): int(RejectReason.STAGE_REPLAYING),
+    int(Stage.CANCEL_ONLY): int(RejectReason.STAGE_CANCEL_ONLY),
+    int(Stage.POST_ONLY): int(RejectReason.STAGE_POST_ONLY),
+    int(Stage.LIMITED): int(RejectReason.STAGE_LIMITED),
+    int(Stage.HALTED): int(RejectReason.STAGE_HALTED),
+}
+_STAGE_REFUSES_CANCELS = {int(stage): STAGE_REFUSES[stage] for stage in (Stage.REPLAYING, Stage.HALTED)}
 # Makes a named tuple from a tuple of its fields at a third of the cost of calling its class.
 _new = tuple.__new__
-
-_STAGE_REFUSES = {
-    Stage.REPLAYING: RejectReason.STAGE_REPLAYING,
-    Stage.CANCEL_ONLY: RejectReason.STAGE_CANCEL_ONLY,
-    Stage.POST_ONLY: RejectReason.STAGE_POST_ONLY,
-    Stage.LIMITED: RejectReason.STAGE_LIMITED,
-    Stage.HALTED: RejectReason.STAGE_HALTED,
-}
 
 
 class Applied(NamedTuple):
@@ -76,24 +65,23 @@ class Shard:
         self.sequence = 0
         self.time_ns = 0
         self.stage = int(Stage.REPLAYING)
-        self.orders_per_s = 0
+        self.rate = OrderRate()
         self.books: dict[str, Book] = {}
-        self.closed: deque[Order] = deque()
         self.switches: dict[int, int] = {}
         """Dead man's switches: account to time."""
-        # What LIMITED may still let through, in orders x 1e9, and when that was reckoned.
-        self.allowance = 0
-        self.allowance_time_ns = 0
-        self.orders_by_client_id: dict[int, dict[str, Order]] = {}
+        self.remembered = RememberedOrders()
+        self.orders_by_client_id = self.remembered.by_client_id
         """By account, then client order id: open orders and remembered closed ones, oldest first."""
+        self.closed = self.remembered.closed
+        self.events: list[Event] = []
+        """What the batch at hand has done so far."""
+        self._orders_by_id = self.remembered.by_id
         self._sessions: dict[int, dict[int, Order]] = {}
-        self._timers: list[tuple[int, int, int, int, str]] = []
-        self._expiring = 0
-        self._events: list[Event] = []
+        self._timers = Timers()
         self._handlers: dict[type, Callable[[Any], Result]] = {
             c.PlaceOrder: self._place,
             c.CancelOrder: self._cancel,
-            c.AmendOrder: self._amend,
+            c.AmendOrder: lambda command: amend(self, command),
             c.CancelAll: self._cancel_all,
             c.CancelSessions: self._cancel_sessions,
             c.CancelAllAfter: self._cancel_all_after,
@@ -102,326 +90,250 @@ class Shard:
             c.AddInstrument: self._add_instrument,
         }
 
-    # ---------------------------------------------------------------- batches, time
-
     def apply(self, time_ns: int, batch: Sequence[c.Command]) -> Applied:
         """Apply commands in order at one time (ns since the epoch); time before the machine's own counts as its own."""
         self.time_ns = max(self.time_ns, time_ns)
+        self.remembered.forget(self.time_ns, len(batch))
         results: list[Result] = []
-        self._events = events = []
+        events: list[Event] = []
+        self.events = events
         handlers = self._handlers
-        closed = self.closed
-        forget_before_ns = self.time_ns - CLOSED_KEPT_NS
         for command in batch:
             self.sequence += 1
             results.append(handlers[type(command)](command))
-            if closed and (closed[0].update_time_ns < forget_before_ns or len(closed) > CLOSED_KEPT_MAX):
-                self._forget()
         return Applied(results, events)
-
-    def _forget(self) -> None:
-        """Drop the oldest closed orders that need not be remembered any longer."""
-        closed = self.closed
-        for _ in range(_FORGET_PER_COMMAND):
-            if not closed:
-                return
-            age_ns = self.time_ns - closed[0].update_time_ns
-            if age_ns <= CLOSED_KEPT_NS and (len(closed) <= CLOSED_KEPT_MAX or age_ns <= CLOSED_KEPT_NS_MIN):
-                return
-            request = closed.popleft().request
-            del self.orders_by_client_id[request.account][request.client_order_id]
 
     # ---------------------------------------------------------------- place
 
     def _place(self, request: c.PlaceOrder) -> Result:
-        account = request.account
-        client_order_id = request.client_order_id
-        symbol = request.instrument
+        (
+            account,
+            client_order_id,
+            symbol,
+            side,
+            kind,
+            time_in_force,
+            price,
+            quantity,
+            post_only,
+            prevention,
+            expire_time_ns,
+            session,
+        ) = request
         known = self.orders_by_client_id.get(account)
         if known is None:
             known = self.orders_by_client_id[account] = {}
-        first = known.get(client_order_id)
-        if first is not None:
-            return self._repeat(first, request)
+        elif client_order_id in known:
+            return self._repeat(known[client_order_id], request)
         if self.stage != _STAGE_OPEN:
-            reason = self._stage_refuses_place(request)
+            reason = self._stage_refuses_place(post_only)
             if reason:
-                return self._refuse(client_order_id, reason)
+                return self.refuse(client_order_id, reason)
         book = self.books.get(symbol)
-        if not is_client_order_id(client_order_id):
-            return self._refuse(client_order_id, RejectReason.CLIENT_ORDER_ID_INVALID)
         if book is None:
             return self._refuse_order(request, RejectReason.INSTRUMENT_UNKNOWN)
         own_orders = book.open_orders.get(account)
         if own_orders is None:
             own_orders = book.open_orders[account] = {}
-        reason = refuse_place(request, book, len(own_orders), self.time_ns)
+        time_ns = self.time_ns
+        reason = refuse_place(
+            book,
+            client_order_id,
+            side,
+            kind,
+            time_in_force,
+            price,
+            quantity,
+            post_only,
+            prevention,
+            expire_time_ns,
+            time_ns,
+            len(own_orders),
+        )
         if reason:
             return self._refuse_order(request, reason)
 
-        sequence = self.sequence
-        price = request.price
-        if request.type == _MARKET:
+        if kind == _MARKET:
             lowest, highest = book.band()
-            price = highest if request.side == _BUY else lowest
-        own, opposite = (book.bids, book.asks) if request.side == _BUY else (book.asks, book.bids)
-        best = opposite.best
-        takes = best is not None and best.price * opposite.sign >= price * opposite.sign
-        if takes and request.post_only:
+            price = highest if side == _BUY else lowest
+        if side == _BUY:
+            own, opposite = book.bids, book.asks
+            best = opposite.best
+            takes = best is not None and best.price <= price
+        else:
+            own, opposite = book.asks, book.bids
+            best = opposite.best
+            takes = best is not None and best.price >= price
+        if takes and post_only:
             return self._refuse_order(request, RejectReason.WOULD_TAKE)
-        if not self._reserve(request, price):
-            return self._refuse_order(request, RejectReason.INSUFFICIENT_FUNDS)
 
-        order = known[client_order_id] = Order(sequence, request, price, self.time_ns)
-        self._events.append(
-            _new(
-                OrderAccepted,
-                (
-                    _ACCEPTED,
-                    sequence,
-                    symbol,
-                    sequence,
-                    account,
-                    client_order_id,
-                    request.side,
-                    price,
-                    request.quantity,
-                ),
-            )
-        )
-        time_in_force = request.time_in_force
-        close_reason = 0
+        sequence = self.sequence
+        watched = session != 0 or time_in_force == _GTD
+        order = Order(sequence, request, account, price, quantity, time_ns, watched)
+        known[client_order_id] = self._orders_by_id[sequence] = order
+        event = (_ACCEPTED, sequence, symbol, sequence, account, client_order_id, side, price, quantity)
+        self.events.append(_new(OrderAccepted, event))
         if takes and (time_in_force != _FOK or can_fill(book, opposite, order)):
-            close_reason = match(book, opposite, order, sequence, self._close, self._events)
+            filled = match(book, opposite, order, sequence, self.events, self.close)
+            if filled:
+                self.close_filled(book, filled)
         left = order.open
+        filled_quantity = quantity - left
         if not left:
             status = _FILLED
             self.closed.append(order)
-        elif close_reason or request.type == _MARKET or time_in_force in (_IOC, _FOK):
-            status = _CANCELLED
-            close_reason = close_reason or _NOT_FILLED
-            self._close_taker(order, close_reason)
+        elif kind == _MARKET or time_in_force in _NEVER_RESTS or order.close_reason:
+            status, left = _CANCELLED, 0
+            self.close_taker(order, order.close_reason or _NOT_FILLED)
         else:
             status = _OPEN
-            self._rest(book, own, order)
-        order.result = result = _new(
-            Result,
-            (
-                sequence,
-                client_order_id,
-                sequence,
-                status,
-                order.quantity - left,
-                left if status == _OPEN else 0,
-                0,
-                close_reason,
-                False,
-                0,
-            ),
-        )
-        return result
+            own.append(order)
+            own_orders[sequence] = order
+            order.rested_filled = filled_quantity
+            if watched:
+                self._watch(order)
+        close_reason = order.close_reason
+        result = (sequence, client_order_id, sequence, status, filled_quantity, left, 0, close_reason, False, 0)
+        return _new(Result, result)
 
-    def _reserve(self, request: c.PlaceOrder, price: int) -> bool:
-        """Hold what the order may cost at its worst price. Accounts have no funds yet: every order is covered."""
-        return True
-
-    def _stage_refuses_place(self, request: c.PlaceOrder) -> int:
+    def _stage_refuses_place(self, post_only: bool) -> int:
         stage = self.stage
-        if stage == Stage.LIMITED:
-            return 0 if self._within_rate() else RejectReason.STAGE_LIMITED
-        if stage == Stage.POST_ONLY and request.post_only:
-            return 0
-        return _STAGE_REFUSES[Stage(stage)]
-
-    def _within_rate(self) -> bool:
-        """Take one order from the rate of LIMITED, which saves up at most a tenth of a second's worth."""
-        elapsed_ns = self.time_ns - self.allowance_time_ns
-        self.allowance_time_ns = self.time_ns
-        allowance_max = max(self.orders_per_s * NS_PER_S // 10, NS_PER_S)
-        self.allowance = min(self.allowance + elapsed_ns * self.orders_per_s, allowance_max)
-        if self.allowance < NS_PER_S:
-            return False
-        self.allowance -= NS_PER_S
-        return True
+        if stage == _STAGE_LIMITED:
+            return 0 if self.rate.take(self.time_ns) else RejectReason.STAGE_LIMITED
+        return 0 if stage == _STAGE_POST_ONLY and post_only else STAGE_REFUSES[stage]
 
     def _repeat(self, first: Order, request: c.PlaceOrder) -> Result:
+        """Answer an order whose name is known with its first outcome, if it is the same order."""
         if first.request[:-1] != request[:-1]:
-            return self._refuse(request.client_order_id, RejectReason.CLIENT_ORDER_ID_REUSED)
-        assert first.result is not None
-        return first.result._replace(duplicate=True)
+            return self.refuse(request.client_order_id, RejectReason.CLIENT_ORDER_ID_REUSED)
+        order_id, filled = first.order_id, first.rested_filled
+        if first.reject_reason:
+            answer = (0, _REJECTED, 0, 0, first.reject_reason, 0)
+        elif filled < 0:
+            answer = (order_id, int(first.status), first.filled, 0, 0, first.close_reason)
+        else:
+            answer = (order_id, _OPEN, filled, request.quantity - filled, 0, 0)
+        return Result(order_id, request.client_order_id, *answer, duplicate=True)
 
     def _refuse_order(self, request: c.PlaceOrder, reason: int) -> Result:
-        """Refuse an order for what it is: a repeat of it gets the same answer."""
-        order = Order(self.sequence, request, request.price, self.time_ns)
+        """Refuse an order for what it is: a repeat of it gets the same answer, if its name is one to remember."""
+        if not is_client_order_id(request.client_order_id):
+            return self.refuse(request.client_order_id, RejectReason.CLIENT_ORDER_ID_INVALID)
+        order = Order(self.sequence, request, request.account, request.price, request.quantity, self.time_ns, False)
         order.reject_reason = int(reason)
-        order.result = self._refuse(request.client_order_id, reason)
-        self.orders_by_client_id[request.account][request.client_order_id] = order
+        self.remembered.add(order)
         self.closed.append(order)
-        return order.result
-
-    def _refuse(self, client_order_id: str, reason: int) -> Result:
-        return Result(self.sequence, client_order_id, 0, _REJECTED, 0, 0, int(reason))
+        return self.refuse(request.client_order_id, reason)
 
     # ---------------------------------------------------------------- resting and closing
 
-    def _rest(self, book: Book, side: BookSide, order: Order) -> None:
-        side.append(order)
-        request = order.request
-        book.open_orders[request.account][order.order_id] = order
-        if request.time_in_force == _GTD:
-            self._expiring += 1
-            self._arm(request.expire_time_ns, _EXPIRY, request.account, order.order_id, request.instrument)
-        if request.session:
-            self._sessions.setdefault(request.session, {})[order.order_id] = order
-
-    def index_open_order(self, order: Order) -> None:
-        """Enter an order of a restored book in the tables of open orders."""
+    def rest(self, order: Order) -> None:
+        """Put an order into its book, behind all others at its price, and into what must find it there."""
         request = order.request
         book = self.books[request.instrument]
-        book.open_orders.setdefault(request.account, {})[order.order_id] = order
+        (book.bids if request.side == _BUY else book.asks).append(order)
+        book.open_orders.setdefault(order.account, {})[order.order_id] = order
+        if order.watched:
+            self._watch(order)
+
+    def unrest(self, book: Book, order: Order) -> None:
+        """Take an order out of all that `rest` put it into."""
+        level = order.level
+        assert level is not None
+        level.side.remove(order, level)
+        del book.open_orders[order.account][order.order_id]
+        if order.watched:
+            self._unwatch(order)
+
+    def _watch(self, order: Order) -> None:
+        request = order.request
+        if request.time_in_force == _GTD:
+            self._timers.add(request.expire_time_ns, Timer(_EXPIRY, order.account, order.order_id))
         if request.session:
             self._sessions.setdefault(request.session, {})[order.order_id] = order
 
-    def _unrest(self, book: Book, order: Order) -> None:
+    def _unwatch(self, order: Order) -> None:
         request = order.request
-        (book.bids if request.side == _BUY else book.asks).remove(order)
-        del book.open_orders[request.account][order.order_id]
         if request.time_in_force == _GTD:
-            self._expiring -= 1
+            self._timers.remove(request.expire_time_ns, Timer(_EXPIRY, order.account, order.order_id))
         if request.session:
             orders = self._sessions[request.session]
             del orders[order.order_id]
             if not orders:
                 del self._sessions[request.session]
 
-    def _close(self, book: Book, order: Order, reason: int) -> None:
-        """Take a resting order out of the book, for a reason or, with 0, because it is filled."""
-        self._unrest(book, order)
-        order.update_time_ns = self.time_ns
-        if reason:
-            order.close_reason = reason = int(reason)
-            self._events.append(
-                _new(
-                    OrderClosed,
-                    (_CLOSED, self.sequence, book.instrument.symbol, order.order_id, reason, order.open),
-                )
-            )
-        else:
-            order.open = 0
-        self.closed.append(order)
-
-    def _close_taker(self, order: Order, reason: int) -> None:
+    def close(self, book: Book, order: Order, reason: int) -> None:
+        """Take a resting order out of the book for a reason: `unrest` and `close_taker` in one."""
+        level = order.level
+        assert level is not None
+        level.side.remove(order, level)
+        order_id = order.order_id
+        del book.open_orders[order.account][order_id]
+        if order.watched:
+            self._unwatch(order)
         order.close_reason = reason
         order.update_time_ns = self.time_ns
-        symbol = order.request.instrument
-        self._events.append(_new(OrderClosed, (_CLOSED, self.sequence, symbol, order.order_id, reason, order.open)))
+        event = (_CLOSED, self.sequence, book.instrument.symbol, order_id, reason, order.open)
+        self.events.append(_new(OrderClosed, event))
         self.closed.append(order)
 
-    # ---------------------------------------------------------------- cancel, amend
+    def close_taker(self, order: Order, reason: int) -> None:
+        """Close an order that does not rest, for a reason."""
+        order.close_reason = reason
+        order.update_time_ns = self.time_ns
+        event = (_CLOSED, self.sequence, order.request.instrument, order.order_id, reason, order.open)
+        self.events.append(_new(OrderClosed, event))
+        self.closed.append(order)
+
+    def close_filled(self, book: Book, makers: list[Order]) -> None:
+        """Close makers that `match` has filled and taken out of their levels."""
+        time_ns, closed, open_orders = self.time_ns, self.closed, book.open_orders
+        for order in makers:
+            order.update_time_ns = time_ns
+            del open_orders[order.account][order.order_id]
+            closed.append(order)
+            if order.watched:
+                self._unwatch(order)
+
+    # ---------------------------------------------------------------- cancel
 
     def find(self, account: int, symbol: str, client_order_id: str, order_id: int) -> Order | None:
         """Return an order of the account, open or remembered, by client order id or else order id."""
-        known = self.orders_by_client_id.get(account, {})
-        if client_order_id:
-            order = known.get(client_order_id)
-            return order if order is not None and order.request.instrument == symbol else None
-        book = self.books.get(symbol)
-        order = book.open_orders.get(account, {}).get(order_id) if book else None
-        if order is None:
-            closed = (o for o in known.values() if o.order_id == order_id and o.request.instrument == symbol)
-            order = next(closed, None)
-        return order
+        return self.remembered.find(account, symbol, client_order_id, order_id)
 
-    def _find_open(self, command: c.CancelOrder | c.AmendOrder) -> tuple[Order | None, Result | None]:
-        """Find the open order that a command names, or the result that refuses the command."""
-        order = self.find(command.account, command.instrument, command.client_order_id, command.order_id)
-        if order is not None and order.level is not None:
-            return order, None
+    def refuse_closed(self, command: c.CancelOrder | c.AmendOrder, order: Order | None) -> Result:
+        """Refuse a command that names no order that is open; `order`: the one that it names."""
         if order is not None and not order.reject_reason:
-            return None, self._result_of(order, reject_reason=RejectReason.ORDER_CLOSED)
+            return self.result_of(order, reject_reason=RejectReason.ORDER_CLOSED)
         known = command.instrument in self.books
         reason = RejectReason.ORDER_UNKNOWN if known else RejectReason.INSTRUMENT_UNKNOWN
-        return None, self._refuse(command.client_order_id, reason)
+        return self.refuse(command.client_order_id, reason)
 
     def _cancel(self, command: c.CancelOrder) -> Result:
-        if self.stage in (Stage.REPLAYING, Stage.HALTED):
-            return self._refuse(command.client_order_id, _STAGE_REFUSES[Stage(self.stage)])
-        order, refusal = self._find_open(command)
-        if order is None:
-            assert refusal is not None
-            return refusal
-        self._close(self.books[command.instrument], order, CloseReason.REQUESTED)
-        return self._result_of(order)
-
-    def _amend(self, command: c.AmendOrder) -> Result:
-        if self.stage not in (Stage.OPEN, Stage.LIMITED, Stage.POST_ONLY):
-            return self._refuse(command.client_order_id, _STAGE_REFUSES[Stage(self.stage)])
-        order, refusal = self._find_open(command)
-        if order is None:
-            assert refusal is not None
-            return refusal
-        book = self.books[command.instrument]
-        price = command.price or order.price
-        if command.quantity:
-            open_quantity = command.quantity - order.filled
-        else:
-            open_quantity = command.open_quantity or order.open
-        keeps_place = price == order.price and open_quantity <= order.open and not command.requeue
-        own, opposite = (book.bids, book.asks) if order.request.side == _BUY else (book.asks, book.bids)
-        best = opposite.best
-        takes = best is not None and best.price * opposite.sign >= price * opposite.sign
-
-        reason = refuse_amend(command, order, price, open_quantity, book)
-        if not reason and takes and order.request.post_only:
-            reason = RejectReason.WOULD_TAKE
-        if not reason and takes and self.stage == Stage.POST_ONLY:
-            reason = RejectReason.STAGE_POST_ONLY
-        if not reason and not keeps_place and self.stage == Stage.LIMITED and not self._within_rate():
-            reason = RejectReason.STAGE_LIMITED
-        if reason:
-            if command.cancel_on_fail:
-                self._close(book, order, CloseReason.AMEND_FAILED)
-            return self._result_of(order, reject_reason=reason)
-
-        if keeps_place:
-            assert order.level is not None
-            order.level.quantity -= order.open - open_quantity
-        else:
-            self._unrest(book, order)
-            order.priority = self.sequence
-        order.price = price
-        order.quantity += open_quantity - order.open
-        order.open = open_quantity
-        order.update_time_ns = self.time_ns
-        self._events.append(
-            OrderAmended(
-                _AMENDED,
-                self.sequence,
-                command.instrument,
-                order.order_id,
-                price,
-                order.quantity,
-                open_quantity,
-                keeps_place,
-            )
-        )
-        if not keeps_place:
-            close_reason = match(book, opposite, order, self.sequence, self._close, self._events) if takes else 0
-            if close_reason:
-                self._close_taker(order, close_reason)
-            elif order.open:
-                self._rest(book, own, order)
-            else:
-                self.closed.append(order)
-        return self._result_of(order)
+        account, symbol, client_order_id, order_id = command
+        if self.stage in _STAGE_REFUSES_CANCELS:
+            return self.refuse(client_order_id, STAGE_REFUSES[self.stage])
+        known = self.orders_by_client_id.get(account)
+        order = known.get(client_order_id) if known is not None else None
+        if order is None or order.request.instrument != symbol:
+            order = self.find(account, symbol, client_order_id, order_id)
+            if order is None:
+                return self.refuse_closed(command, order)
+        if order.level is None:
+            return self.refuse_closed(command, order)
+        self.close(self.books[symbol], order, _REQUESTED)
+        client_order_id = order.request.client_order_id
+        filled = order.quantity - order.open
+        result = (self.sequence, client_order_id, order.order_id, _CANCELLED, filled, 0, 0, _REQUESTED, False, 0)
+        return _new(Result, result)
 
     def _cancel_all(self, command: c.CancelAll) -> Result:
-        if self.stage in (Stage.REPLAYING, Stage.HALTED):
-            return self._refuse("", _STAGE_REFUSES[Stage(self.stage)])
+        if self.stage in _STAGE_REFUSES_CANCELS:
+            return self.refuse("", STAGE_REFUSES[self.stage])
         if command.instrument and command.instrument not in self.books:
-            return self._refuse("", RejectReason.INSTRUMENT_UNKNOWN)
+            return self.refuse("", RejectReason.INSTRUMENT_UNKNOWN)
         if command.side not in (0, Side.BUY, Side.SELL):
-            return self._refuse("", RejectReason.SIDE_INVALID)
+            return self.refuse("", RejectReason.SIDE_INVALID)
         cancelled = self._cancel_orders_of(command.account, command.instrument, command.side, command.reason)
         return self._done(cancelled_orders=cancelled)
 
@@ -431,74 +343,61 @@ class Shard:
         for book in books:
             for order in list(book.open_orders.get(account, {}).values()):
                 if not side or order.request.side == side:
-                    self._close(book, order, reason)
+                    self.close(book, order, reason)
                     cancelled += 1
         return cancelled
 
     def _cancel_sessions(self, command: c.CancelSessions) -> Result:
         cancelled = 0
-        for session in [s for s in self._sessions if command.first <= s <= command.last]:
+        # In the order of their numbers: which of them came first, a restored shard could not tell.
+        for session in sorted(s for s in self._sessions if command.first <= s <= command.last):
             for order in list(self._sessions[session].values()):
-                self._close(self.books[order.request.instrument], order, CloseReason.DISCONNECTED)
+                self.close(self.books[order.request.instrument], order, int(CloseReason.DISCONNECTED))
                 cancelled += 1
         return self._done(cancelled_orders=cancelled)
 
     # ---------------------------------------------------------------- timers
 
-    def _cancel_all_after(self, command: c.CancelAllAfter) -> Result:
-        if command.trigger_time_ns:
-            self.switches[command.account] = command.trigger_time_ns
-            self._arm(command.trigger_time_ns, _SWITCH, command.account, 0, "")
-        else:
-            self.switches.pop(command.account, None)
-        return self._done()
-
-    def _arm(self, time_ns: int, kind: int, account: int, order_id: int, symbol: str) -> None:
-        heappush(self._timers, (time_ns, kind, account, order_id, symbol))
-        if len(self._timers) > 2 * (self._expiring + len(self.switches)) + 1_000:
-            # Most of them belong to orders and switches that are gone.
-            self.rebuild_timers()
-
-    def rebuild_timers(self) -> None:
-        """Make the timers anew from the open orders and the switches."""
-        timers = [(due_ns, _SWITCH, account, 0, "") for account, due_ns in self.switches.items()]
-        for symbol, book in self.books.items():
-            for order in book.orders():
-                if order.request.time_in_force == _GTD:
-                    request = order.request
-                    timers.append((request.expire_time_ns, _EXPIRY, request.account, order.order_id, symbol))
-        self._expiring = len(timers) - len(self.switches)
-        heapify(timers)
-        self._timers = timers
+    def set_switch(self, account: int, trigger_time_ns: int) -> None:
+        """Arm the dead man's switch of an account, or disarm it with 0."""
+        before_ns = self.switches.pop(account, 0)
+        timer = Timer(_SWITCH, account, 0)
+        if before_ns:
+            self._timers.remove(before_ns, timer)
+        if trigger_time_ns:
+            self.switches[account] = trigger_time_ns
+            self._timers.add(trigger_time_ns, timer)
 
     def next_timer_ns(self) -> int | None:
-        """When a `Tick` is due, or None. What is due may turn out to be gone."""
-        return self._timers[0][0] if self._timers else None
+        """When a `Tick` is due, or None."""
+        return self._timers.next_ns()
+
+    def _cancel_all_after(self, command: c.CancelAllAfter) -> Result:
+        self.set_switch(command.account, command.trigger_time_ns)
+        return self._done()
 
     def _tick(self, _: c.Tick) -> Result:
         cancelled = 0
-        while self._timers and self._timers[0][0] <= self.time_ns:
-            due_ns, kind, account, order_id, symbol = heappop(self._timers)
-            if kind == _EXPIRY:
-                book = self.books[symbol]
-                order = book.open_orders[account].get(order_id)
-                if order is not None:
-                    self._close(book, order, CloseReason.EXPIRED)
+        while due := self._timers.due(self.time_ns):
+            for kind, account, order_id in due:
+                if kind == _SWITCH:
+                    self.set_switch(account, 0)
+                    cancelled += self._cancel_orders_of(account, "", 0, int(CloseReason.DEAD_MANS_SWITCH))
+                else:
+                    order = self._orders_by_id[order_id]
+                    self.close(self.books[order.request.instrument], order, int(CloseReason.EXPIRED))
                     cancelled += 1
-            elif self.switches.get(account) == due_ns:
-                del self.switches[account]
-                cancelled += self._cancel_orders_of(account, "", 0, CloseReason.DEAD_MANS_SWITCH)
         return self._done(cancelled_orders=cancelled)
 
     # ---------------------------------------------------------------- by the operator
 
     def _set_stage(self, command: c.SetStage) -> Result:
-        self.stage = int(Stage(command.stage))
-        self.orders_per_s = command.orders_per_s
-        self.allowance, self.allowance_time_ns = 0, self.time_ns
-        self._events.append(
-            StageChanged(int(EventKind.STAGE), self.sequence, self.stage, command.orders_per_s, command.reason)
-        )
+        stage, orders_per_s, reason = command
+        if stage not in _STAGES or orders_per_s < 0:
+            return self.refuse("", RejectReason.MALFORMED)
+        self.stage = int(stage)
+        self.rate = OrderRate(orders_per_s, 0, self.time_ns)
+        self.events.append(StageChanged(int(EventKind.STAGE), self.sequence, self.stage, orders_per_s, reason))
         return self._done()
 
     def _add_instrument(self, command: c.AddInstrument) -> Result:
@@ -506,52 +405,62 @@ class Shard:
         book = self.books.get(instrument.symbol)
         if book is not None:
             same = book.instrument == instrument
-            return self._done() if same else self._refuse("", RejectReason.INSTRUMENT_EXISTS)
+            return self._done() if same else self.refuse("", RejectReason.INSTRUMENT_EXISTS)
         try:
             instrument.check()
         except InstrumentInvalid:
-            return self._refuse("", RejectReason.INSTRUMENT_INVALID)
+            return self.refuse("", RejectReason.INSTRUMENT_INVALID)
         self.books[instrument.symbol] = Book(instrument)
-        self._events.append(InstrumentAdded(int(EventKind.INSTRUMENT), self.sequence, instrument))
+        self.events.append(InstrumentAdded(int(EventKind.INSTRUMENT), self.sequence, instrument))
         return self._done()
 
     # ---------------------------------------------------------------- results, checks
 
+    def refuse(self, client_order_id: str, reason: int) -> Result:
+        """Return the result of a command that changed nothing."""
+        return Result(self.sequence, client_order_id, 0, _REJECTED, 0, 0, int(reason))
+
     def _done(self, *, cancelled_orders: int = 0) -> Result:
         return Result(self.sequence, "", 0, 0, 0, 0, cancelled_orders=cancelled_orders)
 
-    def _result_of(self, order: Order, reject_reason: int = 0) -> Result:
-        status = order.status
+    def result_of(self, order: Order, reject_reason: int = 0) -> Result:
+        """Return the result of a command about an order, as the order is now."""
         return Result(
             self.sequence,
             order.request.client_order_id,
             order.order_id,
-            int(status),
+            int(order.status),
             order.filled,
-            order.open if status == OrderStatus.OPEN else 0,
+            order.open if order.level is not None else 0,
             int(reject_reason),
             order.close_reason,
         )
 
     def validate(self) -> None:
         """Check what must hold between batches; AssertionError says what does not. Reads the whole state."""
-        expiring = in_sessions = 0
+        open_orders = in_sessions = timers = 0
         for symbol, book in self.books.items():
             assert book.instrument.symbol == symbol
             book.validate()
             for order in book.orders():
                 request = order.request
-                known = self.orders_by_client_id[request.account].get(request.client_order_id)
-                assert known is order, f"{order.describe()}: rests under a client order id that is not its own"
-                expiring += request.time_in_force == _GTD
+                open_orders += 1
+                named = self.orders_by_client_id[order.account].get(request.client_order_id)
+                assert named is order, f"{order.describe()}: rests under a client order id that is not its own"
+                assert self._orders_by_id.get(order.order_id) is order, f"{order.describe()}: not found by its id"
+                if request.time_in_force == _GTD:
+                    timer = Timer(_EXPIRY, order.account, order.order_id)
+                    assert (request.expire_time_ns, timer) in self._timers, f"{order.describe()}: never expires"
+                    timers += 1
                 if request.session:
                     assert self._sessions[request.session][order.order_id] is order
                     in_sessions += 1
+        for account, due_ns in self.switches.items():
+            assert (due_ns, Timer(_SWITCH, account, 0)) in self._timers, f"switch of account {account} has no timer"
+        assert len(self._timers) == timers + len(self.switches), "a timer is left that nothing needs"
         assert in_sessions == sum(map(len, self._sessions.values()))
-        assert expiring == self._expiring
         known_orders = sum(map(len, self.orders_by_client_id.values()))
-        open_orders = sum(len(orders) for book in self.books.values() for orders in book.open_orders.values())
+        refused = sum(1 for order in self.closed if order.reject_reason)
         assert known_orders == open_orders + len(self.closed), "an order is neither open nor closed, or both"
+        assert known_orders == len(self._orders_by_id) + refused, "an order is not found by its id"
         assert all(order.level is None for order in self.closed)
-        waiting = {(entry[2], entry[0]) for entry in self._timers if entry[1] == _SWITCH}
-        assert all(item in waiting for item in self.switches.items()), "a switch without a timer"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import chain
 from typing import Any, NamedTuple
 
 from exchange.engine.book import Book
 from exchange.engine.commands import PlaceOrder
-from exchange.engine.events import Result
 from exchange.engine.instrument import Instrument
 from exchange.engine.orders import Order
+from exchange.engine.rate import OrderRate
 from exchange.engine.shard import Shard
-from exchange.engine.words import OrderStatus
+from exchange.engine.words import TimeInForce
 
 HASH_BYTES = 16
 
@@ -46,9 +47,9 @@ def state_of(shard: Shard) -> ShardState:
         shard.sequence,
         shard.time_ns,
         shard.stage,
-        shard.orders_per_s,
-        shard.allowance,
-        shard.allowance_time_ns,
+        shard.rate.orders_per_s,
+        shard.rate.allowance,
+        shard.rate.time_ns,
         sorted(shard.switches.items()),
         [
             BookState(tuple(book.instrument), book.last_price, book.trade_id, [_pack(o) for o in book.orders()])
@@ -61,36 +62,24 @@ def state_of(shard: Shard) -> ShardState:
 def restore(state: ShardState) -> Shard:
     """Return a shard in this state; the parts may be lists where `state_of` gave tuples."""
     shard = Shard()
-    (
-        shard.sequence,
-        shard.time_ns,
-        shard.stage,
-        shard.orders_per_s,
-        shard.allowance,
-        shard.allowance_time_ns,
-        switches,
-        books,
-        closed,
-    ) = state
-    shard.switches = {account: time_ns for account, time_ns in switches}
+    shard.sequence, shard.time_ns, shard.stage, orders_per_s, allowance, allowance_time_ns, switches, books, closed = (
+        state
+    )
+    shard.rate = OrderRate(orders_per_s, allowance, allowance_time_ns)
+    for account, time_ns in switches:
+        shard.set_switch(account, time_ns)
     open_orders: list[Order] = []
-    for book_state in books:
-        instrument, last_price, trade_id, orders = book_state
+    for instrument, last_price, trade_id, orders in books:
         book = Book(Instrument(*instrument))
         book.last_price, book.trade_id = last_price, trade_id
         shard.books[book.instrument.symbol] = book
-        for packed in orders:
-            order = _unpack(packed)
-            book.side_of(order).append(order)
-            open_orders.append(order)
-    shard.closed.extend(_unpack(packed) for packed in closed)
+        open_orders.extend(map(_unpack, orders))
     # Tables are iterated in the order in which they were filled: orders came to rest by priority, ids by order.
     for order in sorted(open_orders, key=lambda order: order.priority):
-        shard.index_open_order(order)
+        shard.rest(order)
+    shard.closed.extend(map(_unpack, closed))
     for order in sorted(chain(open_orders, shard.closed), key=lambda order: order.order_id):
-        request = order.request
-        shard.orders_by_client_id.setdefault(request.account, {})[request.client_order_id] = order
-    shard.rebuild_timers()
+        shard.remembered.add(order)
     return shard
 
 
@@ -109,8 +98,6 @@ def hash_of(shard: Shard) -> bytes:
 
 
 def _pack(order: Order) -> tuple[Any, ...]:
-    result = order.result
-    assert result is not None
     return (
         order.order_id,
         tuple(order.request),
@@ -122,11 +109,11 @@ def _pack(order: Order) -> tuple[Any, ...]:
         order.update_time_ns,
         order.close_reason,
         order.reject_reason,
-        (result.status, result.filled, result.close_reason),
+        order.rested_filled,
     )
 
 
-def _unpack(packed: tuple[Any, ...]) -> Order:
+def _unpack(packed: Sequence[Any]) -> Order:
     (
         order_id,
         request,
@@ -138,20 +125,13 @@ def _unpack(packed: tuple[Any, ...]) -> Order:
         update_time_ns,
         close_reason,
         reject_reason,
-        (first_status, first_filled, first_close_reason),
+        rested_filled,
     ) = packed
-    order = Order(order_id, PlaceOrder(*request), price, create_time_ns)
-    order.quantity, order.open, order.priority = quantity, open_quantity, priority
+    request = PlaceOrder(*request)
+    watched = request.session != 0 or request.time_in_force == TimeInForce.GTD
+    order = Order(order_id, request, request.account, price, quantity, create_time_ns, watched)
+    order.open, order.priority = open_quantity, priority
     order.update_time_ns = update_time_ns
     order.close_reason, order.reject_reason = close_reason, reject_reason
-    order.result = Result(
-        order_id,
-        order.request.client_order_id,
-        0 if reject_reason else order_id,
-        first_status,
-        first_filled,
-        order.request.quantity - first_filled if first_status == OrderStatus.OPEN else 0,
-        reject_reason,
-        first_close_reason,
-    )
+    order.rested_filled = rested_filled
     return order

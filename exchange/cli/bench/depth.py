@@ -1,0 +1,68 @@
+"""`depth`: what a command costs in a deep book, beside a shallow one; and the slowest of them."""
+
+from __future__ import annotations
+
+from statistics import median
+from time import perf_counter, perf_counter_ns
+
+from exchange.cli.bench import Figure
+from exchange.cli.bench.engine import no_collection
+from exchange.cli.bench.flow import OrderFlow, open_shard
+from exchange.engine.commands import Command
+from exchange.engine.shard import Shard
+
+DEPTHS = (1_000, 100_000, 1_000_000)
+PRICES_PER_SIDE_MAX = 20_000
+COMMANDS = 100_000
+BATCH = 100
+ROUNDS = 3
+SEED = 1
+
+
+def measure() -> Figure:
+    """Return the microseconds of a command at a million resting orders, beside those at a thousand."""
+    cost_us = {}
+    slowest_us = 0.0
+    for depth in DEPTHS:
+        flow = OrderFlow(SEED)
+        resting = flow.resting(depth, prices_per_side=min(depth // 10, PRICES_PER_SIDE_MAX))
+        commands = flow.commands(COMMANDS)
+        costs = []
+        for _ in range(ROUNDS):
+            shard = _filled(resting)
+            with no_collection():
+                costs.append(_cost_us(shard, commands))
+        cost_us[depth] = median(costs)
+        if depth == DEPTHS[-1]:
+            shard = _filled(resting)
+            with no_collection():
+                slowest_us = _percentile_us(shard, commands, 0.9999)
+    shallow, deep = cost_us[DEPTHS[0]], cost_us[DEPTHS[-1]]
+    costs_text = ", ".join(f"{depth:,}: {cost:.2f}" for depth, cost in cost_us.items())
+    detail = f"us a command at so many resting orders: {costs_text}; p99.99 of one at 1,000,000: {slowest_us:.0f} us"
+    return Figure("depth", deep, "us/command", reference=shallow, ratio=deep / shallow, detail=detail)
+
+
+def _filled(resting: list[Command]) -> Shard:
+    shard = open_shard()
+    with no_collection():
+        shard.apply(1, resting)
+    return shard
+
+
+def _cost_us(shard: Shard, commands: list[Command]) -> float:
+    started_s = perf_counter()
+    for at in range(0, len(commands), BATCH):
+        shard.apply(2, commands[at : at + BATCH])
+    return (perf_counter() - started_s) * 1e6 / len(commands)
+
+
+def _percentile_us(shard: Shard, commands: list[Command], fraction: float) -> float:
+    """Return the time of one command, alone in its batch, that so large a part of them does not exceed."""
+    times = []
+    for command in commands:
+        started_ns = perf_counter_ns()
+        shard.apply(2, [command])
+        times.append(perf_counter_ns() - started_ns)
+    times.sort()
+    return times[int(len(times) * fraction)] / 1e3

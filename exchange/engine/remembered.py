@@ -1,0 +1,56 @@
+"""Which orders a shard knows by name: the open ones, and for a while those that have closed."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from exchange.engine.orders import Order
+
+NS_PER_S = 1_000_000_000
+CLOSED_KEPT_NS = 600 * NS_PER_S
+"""How long the client order id of a closed order is remembered ..."""
+CLOSED_KEPT_NS_MIN = 10 * NS_PER_S
+"""... and how long even when there are more than the next figure: twice the longest request deadline."""
+CLOSED_KEPT_MAX = 1_000_000
+# Bounds what one command pays for forgetting; higher than what most commands can add.
+_FORGET_PER_COMMAND = 8
+
+
+class RememberedOrders:
+    """Orders by name, and the closed ones in the order of closing."""
+
+    __slots__ = ("by_client_id", "by_id", "closed")
+
+    def __init__(self) -> None:
+        self.by_client_id: dict[int, dict[str, Order]] = {}
+        """By account, then client order id: open, closed and refused orders, oldest first."""
+        self.by_id: dict[int, Order] = {}
+        """By order id: open and closed orders; a refused one has no order id."""
+        self.closed: deque[Order] = deque()
+
+    def add(self, order: Order) -> None:
+        """Enter an order under its names."""
+        self.by_client_id.setdefault(order.account, {})[order.request.client_order_id] = order
+        if not order.reject_reason:
+            self.by_id[order.order_id] = order
+
+    def forget(self, time_ns: int, commands: int) -> None:
+        """Drop the oldest closed orders that need not be remembered any longer, some for each of `commands`."""
+        closed = self.closed
+        for _ in range(commands * _FORGET_PER_COMMAND):
+            if not closed:
+                return
+            age_ns = time_ns - closed[0].update_time_ns
+            if age_ns <= CLOSED_KEPT_NS and (len(closed) <= CLOSED_KEPT_MAX or age_ns <= CLOSED_KEPT_NS_MIN):
+                return
+            order = closed.popleft()
+            del self.by_client_id[order.account][order.request.client_order_id]
+            self.by_id.pop(order.order_id, None)
+
+    def find(self, account: int, symbol: str, client_order_id: str, order_id: int) -> Order | None:
+        """Return an order of the account by client order id or else order id."""
+        if client_order_id:
+            order = self.by_client_id.get(account, {}).get(client_order_id)
+        else:
+            order = self.by_id.get(order_id)
+        return order if order is not None and order.account == account and order.request.instrument == symbol else None
