@@ -35,8 +35,7 @@ def plugin_path(name: str) -> Path:
         if file.name == name:
             return Path(str(file.locate())).resolve()
     raise FileNotFoundError(
-        f"expected mypy-protobuf to have installed {name}, found no such file: "
-        "install mypy-protobuf again"
+        f"expected mypy-protobuf to have installed {name}, found no such file: install mypy-protobuf again"
     )
 
 
@@ -45,9 +44,7 @@ def compile_protos(destination: Path) -> None:
     source = ROOT / "protos"
     protos = sorted((source / PACKAGE).glob("*.proto"))
     if not protos:
-        raise RuntimeError(
-            f"expected .proto files in {source / PACKAGE}, found none: run this in a whole checkout"
-        )
+        raise RuntimeError(f"expected .proto files in {source / PACKAGE}, found none: run this in a whole checkout")
     arguments = [
         "protoc",
         f"--proto_path={source}",
@@ -61,9 +58,7 @@ def compile_protos(destination: Path) -> None:
     ]
     status = protoc.main(arguments)
     if status != 0:
-        raise RuntimeError(
-            f"expected protoc to exit with 0, was {status}: correct the proto that it names above"
-        )
+        raise RuntimeError(f"expected protoc to exit with 0, was {status}: correct the proto that it names above")
 
 
 def replace_changed(made: Path, destination: Path) -> None:

@@ -42,7 +42,7 @@ class OrderRow(NamedTuple):
 
 @dataclass(slots=True)
 class Outcome:
-    """`cancelled`: what each cancel took away, by sequence; `best`: the best prices after sequences that changed them."""
+    """`cancelled`: what a cancel took away, by sequence; `best`: best prices after each sequence that changed them."""
 
     answers: list[Answer] = field(default_factory=list)
     trades: list[TradeRow] = field(default_factory=list)
