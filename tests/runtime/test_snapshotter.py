@@ -1,0 +1,60 @@
+"""Snapshots by a process of their own, while the host goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from exchange.engine.commands import AddInstrument, SetStage
+from exchange.engine.instrument import Instrument
+from exchange.engine.words import Stage
+from exchange.runtime.host import Host
+from exchange.runtime.messages import LinkBatch, Segment, SegmentKind
+from exchange.runtime.recovery import recover
+from exchange.runtime.rows import rows_segment
+from exchange.runtime.snapshotter import KINDS, open_storage
+from exchange.v1 import trading_pb2, types_pb2
+
+INSTRUMENT = Instrument("BTC-USDT", "BTC", "USDT", 2, 4, 6)
+
+
+def place(number: int) -> Segment:
+    order = trading_pb2.PlaceOrderRequest(
+        instrument="BTC-USDT",
+        client_order_id=f"o{number}",
+        side=types_pb2.SIDE_BUY if number % 2 else types_pb2.SIDE_SELL,
+        type=types_pb2.ORDER_TYPE_LIMIT,
+        price=100 + number % 7,
+        quantity=1 + number % 5,
+    )
+    request = trading_pb2.TradeRequest(commands=[trading_pb2.Command(place=order)])
+    return Segment(int(SegmentKind.TRADE), 1 + number % 2, 0, 5_000, request.SerializeToString())
+
+
+async def test_the_snapshotter_writes_what_the_host_stands_at(tmp_path: Path) -> None:
+    kind = KINDS["shard"]
+    host = Host(kind, *open_storage(tmp_path, "shard-0"))
+    await host.start()
+    await host.submit(LinkBatch("s", 1, 1, [rows_segment([AddInstrument(INSTRUMENT), SetStage(int(Stage.OPEN))])]))
+    for number in range(1, 60):
+        await host.submit(LinkBatch("g", 1, number, [place(number)]))
+        if number % 20 == 0:
+            # The host holds the journal meanwhile, as it does when it starts one.
+            arguments = (str(tmp_path), "shard-0", "shard", str(host.at.record))
+            command = (sys.executable, "-m", "exchange.runtime.snapshotter", *arguments)
+            assert await (await asyncio.create_subprocess_exec(*command)).wait() == 0
+            assert host.snapshots.sequences[0] == host.at.record
+    await host.trim()
+    expected = kind.state_hash(host.machine)
+    await host.submit(LinkBatch("g", 1, 60, [place(60)]))
+    journal, snapshots = open_storage(tmp_path, "shard-0")
+    snapshot = snapshots.latest()
+    assert snapshot is not None
+    assert snapshot.sequence < host.at.record
+    recovered = recover(kind, journal, snapshots, to_record=host.at.record - 1)
+    assert kind.state_hash(recovered.machine) == expected
+    whole = recover(kind, journal, snapshots)
+    assert kind.state_hash(whole.machine) == kind.state_hash(host.machine)
+    assert whole.links["g"] == host.at.links["g"]
+    await host.stop()
