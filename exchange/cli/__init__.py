@@ -13,7 +13,8 @@ def main() -> None:
     from exchange.cli.errors import describe
 
     try:
-        app(standalone_mode=False)
+        # Outside of standalone mode an exit code is returned, not raised.
+        code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except typer.Exit as end:
@@ -21,4 +22,4 @@ def main() -> None:
     except Exception as error:
         text, code = describe(error)
         print(text, file=sys.stderr)
-        sys.exit(code)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -51,6 +51,9 @@ class _Seen:
     def has_executed(self, sequence: int) -> bool:
         return self.executed >= sequence
 
+    def has_both_sides(self) -> bool:
+        return self.makers.keys() == self.takers.keys()
+
     def changed(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
@@ -90,6 +93,8 @@ async def replay_exchange(
             await _enter(channel, operator, recording, symbol, accounts, seen, outcome, pace, progress)
             last = max((a.sequence for a in outcome.answers if not a.rejected), default=0)
             await seen.until(partial(seen.has_executed, last), "the last execution")
+            # The other account's stream may be behind: every trade must have shown both of its sides.
+            await seen.until(seen.has_both_sides, "the other side of the last trades")
             await _read_end_state(channel, symbol, (buyer[1], seller[1]), outcome)
             await _flush_book(channel, operator, symbol, accounts, seen)
         finally:
