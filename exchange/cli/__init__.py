@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 
 
-def main() -> None:
-    """Run the command line; errors end as one line on stderr and exit code 1."""
-    import typer
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0, or 1 with one line on stderr, 2 for wrong usage, 130 when interrupted."""
+    sys.exit(run(arguments))
 
-    from exchange.cli.app import app
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code. `arguments`: those of the process if not given."""
+    try:
+        import typer
+
+        from exchange.cli.app import app
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("exchange"):
+            raise
+        message = f"expected the package {error.name}, found none: pip install 'evenkeel[server]'"
+        print(f"error NOT_INSTALLED: {message}", file=sys.stderr)
+        return 1
     from exchange.cli.errors import describe
 
     try:
-        # Outside of standalone mode an exit code is returned, not raised.
-        code = app(standalone_mode=False)
+        # Not standalone, because errors are told in a way of their own; an exit code then comes as what is returned.
+        listed = None if arguments is None else list(arguments)
+        code = app(args=listed, prog_name="exchange", standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
+        return 130
     except typer.Exit as end:
-        sys.exit(end.exit_code)
+        return end.exit_code
+    except BrokenPipeError:
+        # The reader has seen enough (`exchange … | head`); Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         text, code = describe(error)
-        print(text, file=sys.stderr)
-    sys.exit(code if isinstance(code, int) else 0)
+        if text:
+            print(text, file=sys.stderr)
+        return code

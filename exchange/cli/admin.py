@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from json import dumps
 from typing import Annotated
 
 import typer
 
 from exchange.cli.connection import DATA_DEFAULT, Address, Data, Json, Key, connect
-from exchange.cli.output import console, plain, show
+from exchange.cli.output import plain, show
 from exchange.client import Permission, Stage
 
-app = typer.Typer(help="Instruments, accounts, keys and stages (needs an operator's key).", no_args_is_help=True)
+app = typer.Typer(
+    help="Instruments, accounts, keys and stages (needs an operator's key).\n\n"
+    "On the machine of the exchange that key is found in its data directory; elsewhere give it with --key.\n\n"
+    "    exchange admin instrument create BTC-USDT --tick 0.01 --lot 0.0001\n\n"
+    "    exchange admin account create alice\n\n"
+    "    exchange admin key create 2",
+    no_args_is_help=True,
+)
 instrument = typer.Typer(help="What is traded.", no_args_is_help=True)
 account = typer.Typer(help="Who trades.", no_args_is_help=True)
 key_app = typer.Typer(help="API keys.", no_args_is_help=True)
@@ -19,6 +27,7 @@ app.add_typer(account, name="account")
 app.add_typer(key_app, name="key")
 
 ACCOUNT = ("account_id", "name", "create_time_ns")
+INSTRUMENT = ("symbol", "tick_size", "lot_size", "min_quantity", "band_bps", "maker_fee_ppm", "taker_fee_ppm", "shard")
 API_KEY = ("key_id", "account_id", "permissions", "revoked", "create_time_ns")
 
 
@@ -56,7 +65,14 @@ def create_instrument(
             taker_fee_ppm=taker_fee_ppm,
             shard=shard,
         )
-        show([created], ("symbol", "tick_size", "lot_size", "min_quantity", "band_bps", "shard"), json)
+        show([created], INSTRUMENT, json)
+
+
+@instrument.command("list")
+def list_instruments(address: Address = "", key: Key = "", data: Data = DATA_DEFAULT, json: Json = False) -> None:
+    """List what is traded."""
+    with connect(address, key, data) as client:
+        show(client.instruments(), (*INSTRUMENT, "stage"), json)
 
 
 @account.command("create")
@@ -84,7 +100,10 @@ def create_key(
     data: Data = DATA_DEFAULT,
     json: Json = False,
 ) -> None:
-    """Create an API key, by default to read and trade. It is shown this once."""
+    """Create an API key, by default to read and trade. It is shown this once.
+
+    `export EVENKEEL_API_KEY=$(exchange admin key create 2)`, or `exchange admin key create 2 -p READ` for less.
+    """
     try:
         permissions = [Permission[name.upper()] for name in permission or ("READ", "TRADE")]
     except KeyError as error:
@@ -92,7 +111,7 @@ def create_key(
     with connect(address, key, data) as client:
         created = client.create_api_key(account_id, permissions)
     if json:
-        console.print_json(data={**plain(created.api_key), "key": created.secret})
+        print(dumps({**plain(created.api_key), "key": created.secret}, indent=2))
     else:
         print(created.secret)
 
@@ -111,10 +130,17 @@ def list_keys(
 
 
 @key_app.command("revoke")
-def revoke_key(key_id: str, address: Address = "", key: Key = "", data: Data = DATA_DEFAULT) -> None:
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(help="As `exchange admin key list` shows it.")],
+    address: Address = "",
+    key: Key = "",
+    data: Data = DATA_DEFAULT,
+    json: Json = False,
+) -> None:
     """Revoke an API key."""
     with connect(address, key, data) as client:
         client.revoke_api_key(key_id)
+    print(dumps({"key_id": key_id, "revoked": True}) if json else f"revoked: {key_id}")
 
 
 @app.command()
@@ -126,12 +152,16 @@ def stage(
     address: Address = "",
     key: Key = "",
     data: Data = DATA_DEFAULT,
+    json: Json = False,
 ) -> None:
-    """Hold shards at a stage, through restarts too, until they are told OPEN."""
+    """Hold shards at a stage, through restarts too, until they are told OPEN.
+
+    `exchange admin stage CANCEL_ONLY --reason "drill"`, and `exchange admin stage OPEN` to go on.
+    """
     try:
         wanted = Stage[name.upper()]
     except KeyError:
         raise typer.BadParameter(f"expected CANCEL_ONLY, POST_ONLY, LIMITED, OPEN or HALTED, was {name!r}") from None
     with connect(address, key, data) as client:
         shards = client.set_stage(wanted, shard=shard, orders_per_s=orders_per_s, reason=reason)
-        console.print(f"{wanted.name}: {' '.join(shards)}")
+    print(dumps({"stage": wanted.name, "shards": shards}) if json else f"{wanted.name}: {' '.join(shards)}")

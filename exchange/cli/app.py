@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from exchange.cli import admin, orders
 from exchange.cli.connection import DATA_DEFAULT, Address, Data, Json, Key, connect
-from exchange.cli.output import console, show
+from exchange.cli.output import show, show_line
 
 app = typer.Typer(
     help="Evenkeel: an exchange that stays up through its own restarts.\n\n"
-    "Start one with `exchange up`, then, in another terminal, `exchange status`, "
-    "`exchange admin instrument create …`, `exchange orders place …`.",
+    "To try it: `exchange demo`. To use it, start one with `exchange up`, then, in another terminal:\n\n"
+    "    exchange status\n\n"
+    "    exchange admin instrument create BTC-USDT --tick 0.01 --lot 0.0001\n\n"
+    "    exchange admin account create alice\n\n"
+    "    export EVENKEEL_API_KEY=$(exchange admin key create 2)\n\n"
+    "    exchange orders place BTC-USDT buy 0.5 60000.10\n\n"
+    "    exchange book BTC-USDT\n\n"
+    "Commands find an exchange on this machine by its data directory (--data), any other by --address and --key. "
+    "With --json they print JSON. What fails says so in one line on stderr and ends with 1, wrong usage with 2.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -80,35 +87,16 @@ def book(
     data: Data = DATA_DEFAULT,
     json: Json = False,
 ) -> None:
-    """Show an order book: `exchange book BTC-USDT --depth 5`."""
+    """Show an order book: `exchange book BTC-USDT --depth 5`, or as it changes, `exchange book BTC-USDT --follow`."""
+    from exchange.cli.book import follow_book, show_book
+
+    if depth < 0:
+        raise typer.BadParameter(f"--depth: expected at least 0, was {depth}")
     with connect(address, key, data) as client:
-        if not follow:
-            _show_book(client.order_book(symbol, depth), depth, json)
-            return
-        for state in client.stream_order_book(symbol, 50):
-            if not json:
-                console.clear()
-            _show_book(state, depth, json)
-
-
-def _show_book(state: Any, depth: int, as_json: bool) -> None:
-    import json
-
-    from rich.table import Table
-
-    count = depth or None
-    bids, asks = list(state.bids)[:count], list(state.asks)[:count]
-    if as_json:
-        sides = {"bids": bids, "asks": asks}
-        levels = {side: [[format(x.price, "f"), format(x.quantity, "f")] for x in rows] for side, rows in sides.items()}
-        print(json.dumps({"instrument": state.instrument.symbol, "sequence": state.sequence, **levels}))
-        return
-    table = Table("bid quantity", "bid", "ask", "ask quantity", title=f"{state.instrument.symbol} at {state.sequence}")
-    for index in range(max(len(bids), len(asks))):
-        bid = (format(bids[index].quantity, "f"), format(bids[index].price, "f")) if index < len(bids) else ("", "")
-        ask = (format(asks[index].price, "f"), format(asks[index].quantity, "f")) if index < len(asks) else ("", "")
-        table.add_row(*bid, *ask)
-    console.print(table)
+        if follow:
+            follow_book(client, symbol, depth, json)
+        else:
+            show_book(client.order_book(symbol, depth), depth, json)
 
 
 @app.command()
@@ -121,13 +109,20 @@ def trades(
     data: Data = DATA_DEFAULT,
     json: Json = False,
 ) -> None:
-    """Show the last trades of an instrument."""
+    """Show the last trades of an instrument: `exchange trades BTC-USDT`, and new ones with --follow.
+
+    With --follow a line each, oldest first.
+    """
     columns = ("trade_id", "time_ns", "taker_side", "price", "quantity")
     with connect(address, key, data) as client:
-        show(client.trades(symbol, limit), columns, json)
-        if follow:
-            for trade in client.stream_trades(symbol):
-                show([trade], columns, json)
+        if not follow:
+            show(client.trades(symbol, limit), columns, json)
+            return
+        for trade in client.trades(symbol, limit):
+            show_line(trade, columns, json)
+        with client.stream_trades(symbol) as stream:
+            for trade in stream:
+                show_line(trade, columns, json)
 
 
 @app.command()
@@ -138,6 +133,9 @@ def replay(
     engine: Annotated[bool, typer.Option("--engine", help="Straight through the shard machine.")] = False,
     exchange: Annotated[str, typer.Option("--exchange", help="Through gRPC on the exchange at HOST:PORT.")] = "",
     format: Annotated[str, typer.Option(help="flow, bitstamp or lobster; guessed if not given.")] = "",
+    instrument: Annotated[
+        str, typer.Option(help="Instrument to create for it; with --exchange, a name not used yet if not given.")
+    ] = "",
     out: Annotated[str, typer.Option(help="Write PREFIX.{trades,results,book,orders}.csv.")] = "",
     speed: Annotated[
         float, typer.Option(help="Pace by the recorded times, so many times as fast; 0: no pacing.")
@@ -149,6 +147,10 @@ def replay(
     """Enter recorded order flow, and compare the trades with the recorded ones.
 
     `exchange replay flow.csv.gz --engine --out /tmp/flow` or `exchange replay day.log.xz --exchange 127.0.0.1:7700`.
+
+    On an exchange it needs an operator's key, and trades an instrument of its own under two accounts of its own. --out
+    writes PREFIX.trades.csv, PREFIX.results.csv (the fate of each command and the best prices after it),
+    PREFIX.book.csv and PREFIX.orders.csv (what is left at the end).
     """
     from exchange.cli.replay import run
 
@@ -157,6 +159,7 @@ def replay(
         engine=engine,
         address=exchange,
         format_name=format,
+        instrument=instrument,
         out=out,
         speed=speed,
         key=key,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import traceback
-from typing import Any
+from enum import Enum
 
 import grpc
-import typer
 
-# Typer brings a click of its own, whose base of all usage errors has no public name.
-_USAGE_ERRORS = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
+_USAGE_EXIT_CODE = 2
+_HINTS = {
+    "UNAVAILABLE": "is an exchange running there? `exchange up` starts one",
+    "UNAUTHENTICATED": "--key or EVENKEEL_API_KEY gives a key, --data the directory of an exchange on this machine",
+}
 
 
 class CommandFailed(Exception):
@@ -22,15 +24,47 @@ class CommandFailed(Exception):
 
 
 def describe(error: Exception) -> tuple[str, int]:
-    """Return the line to print and the exit code. EVENKEEL_TRACEBACK=1 shows where it came from."""
+    """Return the line to print ("": all has been said) and the exit code.
+
+    EVENKEEL_TRACEBACK=1 prints where the error came from.
+    """
     if os.environ.get("EVENKEEL_TRACEBACK"):
         traceback.print_exception(error)
-    if isinstance(error, _USAGE_ERRORS):
-        context: Any = getattr(error, "ctx", None)
-        command = context.command_path if context else "exchange"
-        return f"usage: {error} (see `{command} --help`)", 2
-    reason = getattr(error, "reason", None)
-    code = getattr(error, "code", None) or getattr(reason, "name", None) or type(error).__name__
+    # By what it can do rather than by class: typer's own exceptions are not all public.
+    format_message = getattr(error, "format_message", None)
+    if format_message is not None:
+        return _describe_usage(error, _one_line(format_message()))
+    code, message = _code_and_message(error)
+    hint = _HINTS.get(code)
+    return f"error {code}: {message}" + (f" ({hint})" if hint else ""), 1
+
+
+def _describe_usage(error: Exception, message: str) -> tuple[str, int]:
+    exit_code = int(getattr(error, "exit_code", 1))
+    if exit_code != _USAGE_EXIT_CODE:
+        return f"error: {message}", exit_code
+    context = getattr(error, "ctx", None)
+    if not message or type(error).__name__ == "NoArgsIsHelpError":
+        return "", exit_code  # a group without a command: its help has been printed
+    return f"usage: {message} (see `{context.command_path if context else 'exchange'} --help`)", exit_code
+
+
+def _code_and_message(error: Exception) -> tuple[str, str]:
     if isinstance(error, grpc.aio.AioRpcError):
-        return f"error {error.code().name}: {error.details()}", 1
-    return f"error {code}: {error}", 1
+        return error.code().name, _one_line(error.details() or "no details")
+    message = _one_line(str(error))
+    code: object = getattr(error, "code", None)
+    if isinstance(code, grpc.StatusCode):
+        # The SDK's messages begin with it.
+        message = message.removeprefix(code.name).removeprefix(": ")
+    reason = getattr(error, "reason", None)
+    if isinstance(reason, Enum) and reason.value:
+        code = reason.name
+        message = message.removesuffix(f" ({reason.name})")
+    if isinstance(code, Enum):
+        code = code.name
+    return str(code or type(error).__name__), message
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

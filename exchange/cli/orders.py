@@ -11,7 +11,16 @@ from exchange.cli.connection import DATA_DEFAULT, Address, Data, Json, Key, conn
 from exchange.cli.output import show
 from exchange.client import OrderType, SelfTradePrevention, Side, TimeInForce
 
-app = typer.Typer(help="List, place, amend and cancel the orders of the key's account.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, place, amend and cancel the orders of the key's account.\n\n"
+    "For example:\n\n"
+    "    exchange orders place BTC-USDT buy 0.5 60000.10 --id first\n\n"
+    "    exchange orders amend BTC-USDT first --quantity 0.4\n\n"
+    "    exchange orders cancel BTC-USDT first\n\n"
+    "    exchange orders list --all --json\n\n"
+    "The exit code is 1 for what was rejected; the table says why.",
+    no_args_is_help=True,
+)
 
 E = TypeVar("E", bound=IntEnum)
 RESULT = (
@@ -33,7 +42,7 @@ ClientOrderId = Annotated[str, typer.Option("--id", help="Client order id; made 
 def list_orders(
     instrument: Annotated[str, typer.Argument(help="An instrument; all if none is named.")] = "",
     closed: Annotated[
-        bool, typer.Option("--closed", help="Also those that were closed within the last minutes.")
+        bool, typer.Option("--all", "--closed", help="Also those that were closed within the last minutes.")
     ] = False,
     limit: Annotated[int, typer.Option(help="At most so many.")] = 100,
     address: Address = "",
@@ -41,7 +50,7 @@ def list_orders(
     data: Data = DATA_DEFAULT,
     json: Json = False,
 ) -> None:
-    """List open orders."""
+    """List open orders, with --all the closed ones too."""
     columns = (
         "client_order_id",
         "instrument",
@@ -60,7 +69,7 @@ def list_orders(
 def place(
     instrument: Instrument,
     side: Annotated[str, typer.Argument(help="buy or sell")],
-    quantity: str,
+    quantity: Annotated[str, typer.Argument(help="How much of the base asset.")],
     price: Annotated[str, typer.Argument(help="Limit price; a market order has none.")] = "",
     tif: Annotated[str, typer.Option(help="GTC, IOC or FOK.")] = "",
     post_only: Annotated[bool, typer.Option("--post-only", help="Refuse it if it would trade at once.")] = False,
@@ -71,7 +80,10 @@ def place(
     data: Data = DATA_DEFAULT,
     json: Json = False,
 ) -> None:
-    """Place an order: `exchange orders place BTC-USDT buy 0.5 60000.10`."""
+    """Place an order, a limit order if it has a price, else a market order.
+
+    `exchange orders place BTC-USDT buy 0.5 60000.10` or `exchange orders place BTC-USDT sell 0.5`.
+    """
     if side.upper() not in ("BUY", "SELL"):
         raise typer.BadParameter(f"side: expected buy or sell, was {side!r}")
     with connect(address, key, data) as client:
@@ -104,7 +116,10 @@ def amend(
     data: Data = DATA_DEFAULT,
     json: Json = False,
 ) -> None:
-    """Amend an open order; a smaller size alone keeps its place in the queue."""
+    """Amend an open order: `exchange orders amend BTC-USDT first --price 60000.20`.
+
+    A smaller size alone keeps its place in the queue, anything else loses it.
+    """
     with connect(address, key, data) as client:
         result = client.amend_order(
             instrument,

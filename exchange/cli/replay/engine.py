@@ -4,93 +4,72 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
-from exchange.cli.replay.outcome import Answer, Best, OrderRow, Outcome, TradeRow
-from exchange.cli.replay.recording import Kind, Recording, ReplayCommand
+from exchange.cli.replay.outcome import Answer, Best, LevelRow, OrderRow, Outcome, TradeRow
+from exchange.cli.replay.recording import Recording, ReplayCommand
+from exchange.cli.replay.translate import Translator
 from exchange.engine.book import Book
-from exchange.engine.commands import AddInstrument, AmendOrder, CancelOrder, PlaceOrder, SetStage
-from exchange.engine.events import EventKind
+from exchange.engine.commands import AddInstrument, SetStage
+from exchange.engine.events import Event, OrderClosed, OrderTraded
 from exchange.engine.instrument import Instrument
 from exchange.engine.shard import Shard
 from exchange.engine.words import Side, Stage
 
 SYMBOL = "REPLAY-FLOW"
+OPEN_ORDERS_MAX = 1_000_000
+_COMMANDS_PER_PROGRESS = 1_000
 
 
 def replay_engine(
-    recording: Recording, pace: Callable[[ReplayCommand], None], progress: Callable[[int], None]
+    recording: Recording,
+    pace: Callable[[ReplayCommand], None],
+    progress: Callable[[int], None],
+    symbol: str = SYMBOL,
 ) -> Outcome:
-    """Enter a recording command by command; `pace` waits until a command is due."""
+    """Enter a recording, each command as a batch of its own, because the best prices after each are wanted.
+
+    `pace` waits until a command is due.
+    """
     shard = Shard()
-    scale = recording.price_scale + recording.quantity_scale
-    instrument = Instrument(
-        SYMBOL, "REPLAY", "FLOW", recording.price_scale, recording.quantity_scale, scale, max_open_orders=1_000_000
-    )
+    scales = recording.price_scale, recording.quantity_scale, recording.price_scale + recording.quantity_scale
+    instrument = Instrument(symbol, "REPLAY", "FLOW", *scales, max_open_orders=OPEN_ORDERS_MAX)
     shard.apply(1, [AddInstrument(instrument), SetStage(int(Stage.OPEN))])
-    book = shard.books[SYMBOL]
-    outcome = Outcome()
+    book = shard.books[symbol]
+    translate = Translator(symbol)
+    outcome = Outcome(symbol)
     names: dict[int, str] = {}
-    sides: dict[str, int] = {}
-    started_s = time.perf_counter()
+    best: Best | None = None
+    clock = time.perf_counter
+    started_s = clock()
     for index, command in enumerate(recording.commands):
         pace(command)
-        # Buys and sells under two accounts, so that self-trade prevention has no part in it.
-        side = sides.setdefault(command.order, command.side or int(Side.BUY))
-        (result,), events = shard.apply(max(command.time_ns, 1), [_command(command, side, shard)])
+        translated = translate(command)
+        entered_s = clock()
+        (result,), events = shard.apply(max(command.time_ns, 1), [translated])
+        outcome.latencies_ms.append((clock() - entered_s) * 1_000)
         if result.order_id:
             names[result.order_id] = command.order
         outcome.answers.append(Answer(result.sequence, result.status, bool(result.reject_reason)))
         for event in events:
             _note(event, outcome, names, command.order)
-        best = _best(book)
-        if not outcome.best or outcome.best[-1][1] != best:
-            outcome.best.append((result.sequence, best))
-        if index % 1_000 == 0:
+        now = _best(book)
+        if now != best:
+            best = now
+            outcome.best.append((result.sequence, now))
+        if index % _COMMANDS_PER_PROGRESS == 0:
             progress(index)
-    outcome.seconds = time.perf_counter() - started_s
-    outcome.orders = [
-        OrderRow(o.request.side, o.price, o.priority, o.request.client_order_id, o.open) for o in book.orders()
-    ]
-    for number, book_side in ((1, book.bids), (2, book.asks)):
-        outcome.levels += [(number, level.price, level.quantity, level.orders) for level in book_side]
+    outcome.seconds = clock() - started_s
+    progress(len(recording.commands))
+    _read_end_state(book, outcome)
     shard.validate()
     return outcome
 
 
-def _command(command: ReplayCommand, account: int, shard: Shard) -> Any:
-    match command.kind:
-        case Kind.NEW | Kind.MARKET:
-            kind = 1 if command.kind == Kind.NEW else 2
-            return PlaceOrder(
-                account,
-                command.order,
-                SYMBOL,
-                command.side,
-                kind,
-                command.time_in_force,
-                command.price,
-                command.quantity,
-            )
-        case Kind.CANCEL:
-            return CancelOrder(account, SYMBOL, command.order)
-        case Kind.REPLACE:
-            return AmendOrder(
-                account, SYMBOL, command.order, 0, command.price, 0, open_quantity=command.quantity, requeue=True
-            )
-        case Kind.REDUCE:
-            order = shard.find(account, SYMBOL, command.order, 0)
-            left = order.open - command.quantity if order is not None else 0
-            if left <= 0:
-                return CancelOrder(account, SYMBOL, command.order)
-            return AmendOrder(account, SYMBOL, command.order, 0, 0, 0, open_quantity=left)
-
-
-def _note(event: Any, outcome: Outcome, names: dict[int, str], taker: str) -> None:
-    if event.kind == EventKind.TRADED:
+def _note(event: Event, outcome: Outcome, names: dict[int, str], taker: str) -> None:
+    if isinstance(event, OrderTraded):
         row = TradeRow(event.sequence, taker, names[event.maker_order_id], event.price, event.quantity)
         outcome.trades.append(row)
-    elif event.kind == EventKind.CLOSED:
+    elif isinstance(event, OrderClosed):
         outcome.cancelled[event.sequence] = event.quantity
 
 
@@ -100,3 +79,11 @@ def _best(book: Book) -> Best:
         *((bid.price, bid.quantity) if bid is not None else (0, 0)),
         *((ask.price, ask.quantity) if ask is not None else (0, 0)),
     )
+
+
+def _read_end_state(book: Book, outcome: Outcome) -> None:
+    outcome.orders = [
+        OrderRow(o.request.side, o.price, o.priority, o.request.client_order_id, o.open) for o in book.orders()
+    ]
+    for side, levels in ((Side.BUY, book.bids), (Side.SELL, book.asks)):
+        outcome.levels += [LevelRow(int(side), level.price, level.quantity, sum(1 for _ in level)) for level in levels]

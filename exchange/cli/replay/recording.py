@@ -43,9 +43,11 @@ class Recording:
 
 
 class RecordingInvalid(ValueError):
-    """A line cannot be read; says which, what was expected and what was found."""
+    """A file cannot be read; says which line (0: no line of it), what was expected and what was found."""
 
     code = "RECORDING_INVALID"
 
     def __init__(self, file: str, line: int, message: str) -> None:
-        super().__init__(f"{file}:{line}: {message}")
+        super().__init__(f"{file}:{line}: {message}" if line else f"{file}: {message}")
+        self.file = file
+        self.line = line
