@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import grpc
 
-from exchange.gateway.errors import abort
+from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort
 from exchange.gateway.replica import Execution, ShardReplica
 from exchange.v1 import trading_pb2
 
@@ -17,101 +20,218 @@ KEPT_PER_SHARD = 200_000
 PENDING_MAX = 50_000
 """Executions that wait for a reader; one that is further behind is ended, and can resume."""
 EXECUTIONS_PER_MESSAGE = 512
+EXECUTIONS_PER_COMMAND_MAX = 16_384
+"""A message holds whole commands, so that its last sequence is a place to resume from; but no more than this."""
+AHEAD_MAX = 1_000_000
+"""Commands by which a reader may be ahead: it comes from a gateway whose copy is further than this one's."""
+CHUNK_MIN = 4_096
+SLOW_READER_RETRY_MS = 1_000
+
+_SEQUENCE, _ACCOUNT = 0, 1
+
+
+class _Chunk:
+    """Executions in a row, of whole commands. Complete from the moment that somebody looks an account up."""
+
+    def __init__(self) -> None:
+        self.rows: list[Execution] = []
+        self._by_account: dict[int, list[Execution]] | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        return self._by_account is not None or len(self.rows) >= CHUNK_MIN
+
+    def of(self, account: int) -> list[Execution]:
+        """Return the account's executions. The first call sorts out all accounts: many readers may come at once."""
+        if self._by_account is None:
+            by_account: dict[int, list[Execution]] = {}
+            for row in self.rows:
+                by_account.setdefault(row[_ACCOUNT], []).append(row)
+            self._by_account = by_account
+        return self._by_account.get(account, [])
+
+
+class _Held:
+    """The newest executions of one shard, in chunks: adding costs next to nothing, old ones go a chunk at a time."""
+
+    def __init__(self, rows_max: int) -> None:
+        self.after = 0
+        """Everything after this sequence is held."""
+        self.chunks: deque[_Chunk] = deque()
+        self._rows_max = rows_max
+        self._rows = 0
+
+    def add(self, rows: list[Execution]) -> None:
+        if not self.chunks or self.chunks[-1].is_complete:
+            self.chunks.append(_Chunk())
+        self.chunks[-1].rows += rows
+        self._rows += len(rows)
+        while self._rows > self._rows_max and len(self.chunks) > 1:
+            oldest = self.chunks.popleft()
+            self._rows -= len(oldest.rows)
+            self.after = oldest.rows[-1][_SEQUENCE]
+
+    def restart(self, sequence: int) -> None:
+        self.chunks.clear()
+        self._rows = 0
+        self.after = sequence
 
 
 class _Reader:
-    """One stream's queue of (shard, execution)."""
+    """One stream: what waits for it, and per shard the sequence up to which it has everything already."""
 
-    def __init__(self) -> None:
+    def __init__(self, after: Mapping[str, int]) -> None:
         self.pending: deque[tuple[str, Execution]] = deque()
         self.more = asyncio.Event()
         self.is_slow = False
         self.gap = ""
+        self._after = after
 
-    def add(self, shard: str, execution: Execution) -> None:
-        if len(self.pending) >= PENDING_MAX:
+    def add(self, shard: str, execution: Execution, pending_max: int) -> None:
+        if self.is_slow or execution[_SEQUENCE] <= self._after.get(shard, 0):
+            return
+        if len(self.pending) >= pending_max:
+            # It resumes after what it was sent, so all that waits can go.
             self.is_slow = True
+            self.pending.clear()
         else:
             self.pending.append((shard, execution))
         self.more.set()
+
+    def take(self) -> list[tuple[str, Execution]]:
+        """Return what waits, up to a message, whole commands if possible."""
+        pending = self.pending
+        taken: list[tuple[str, Execution]] = []
+        while pending and len(taken) < EXECUTIONS_PER_COMMAND_MAX:
+            if len(taken) >= EXECUTIONS_PER_MESSAGE and _command(pending[0]) != _command(taken[-1]):
+                break
+            taken.append(pending.popleft())
+        if not pending:
+            self.more.clear()
+        return taken
 
 
 class ExecutionHub:
     """Keeps the newest executions of every shard, and hands them to the accounts that listen."""
 
-    def __init__(self, replicas: Mapping[str, ShardReplica]) -> None:
+    def __init__(
+        self,
+        replicas: Mapping[str, ShardReplica],
+        *,
+        kept_per_shard: int = KEPT_PER_SHARD,
+        pending_max: int = PENDING_MAX,
+    ) -> None:
         self._replicas = replicas
-        self._kept: dict[str, deque[Execution]] = {shard: deque(maxlen=KEPT_PER_SHARD) for shard in replicas}
-        self._held_after: dict[str, int] = dict.fromkeys(replicas, 0)
+        self._pending_max = pending_max
+        self._held = {shard: _Held(kept_per_shard) for shard in replicas}
         self._readers: dict[int, list[_Reader]] = {}
         for shard, replica in replicas.items():
-            replica.on_execution = self._keeper(shard)
+            replica.on_executions = partial(self._on_executions, shard)
 
     def reset(self, shard: str) -> None:
         """Forget what was kept: the shard's copy was loaded anew, and what lies between is not known."""
-        self._kept[shard].clear()
-        self._held_after[shard] = self._replicas[shard].sequence
+        self._held[shard].restart(self._replicas[shard].sequence)
         for readers in self._readers.values():
             for reader in readers:
                 reader.gap = shard
                 reader.more.set()
 
-    def _keeper(self, shard: str) -> Any:
-        kept = self._kept[shard]
+    def _on_executions(self, shard: str, executions: list[Execution]) -> None:
+        self._held[shard].add(executions)
+        if not self._readers:
+            return
         readers_of = self._readers.get
-        held_after = self._held_after
-
-        def keep(execution: Execution) -> None:
-            if len(kept) == KEPT_PER_SHARD:
-                held_after[shard] = kept[0][0]
-            kept.append(execution)
-            readers = readers_of(execution[1])
+        for execution in executions:
+            readers = readers_of(execution[_ACCOUNT])
             if readers:
                 for reader in readers:
-                    reader.add(shard, execution)
+                    reader.add(shard, execution, self._pending_max)
 
-        return keep
+    async def stream(
+        self, account: int, after: Mapping[str, int], context: Any
+    ) -> AsyncIterator[trading_pb2.StreamExecutionsResponse]:
+        """Yield the account's executions, from `after` (shard to sequence) on; shards not named, from now on.
 
-    async def stream(self, account: int, after: Mapping[str, int], context: Any) -> AsyncIterator[Any]:
-        """Yield the account's executions as StreamExecutionsResponses, from `after` (shard to sequence) on."""
+        Ends the call with OUT_OF_RANGE if what follows on `after` is not held (any longer), with RESOURCE_EXHAUSTED
+        if the reader is too slow, and with UNAVAILABLE if `after` names a shard of which there is no copy yet.
+        """
         for shard, sequence in after.items():
-            replica = self._replicas.get(shard)
-            if replica is None:
-                await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "SHARD_UNKNOWN", f"no shard {shard!r}")
-            if sequence < self._held_after[shard] or (sequence > replica.sequence and replica.is_loaded):
-                message = f"{shard}: asked for {sequence}, held is {self._held_after[shard]} to {replica.sequence}"
-                await abort(context, grpc.StatusCode.OUT_OF_RANGE, "NOT_HELD", message)
-        reader = _Reader()
-        starts = {shard: after.get(shard, replica.sequence) for shard, replica in self._replicas.items()}
-        for shard, sequence in after.items():
-            for execution in self._kept[shard]:
-                if execution[1] == account and execution[0] > sequence:
-                    reader.add(shard, execution)
+            await self._check(shard, sequence, context)
+        starts = {shard: after.get(shard, r.sequence) for shard, r in self._replicas.items() if r.is_loaded}
+        backlog = [(shard, list(self._held[shard].chunks)) for shard in after]
+        for _, chunks in backlog:
+            if chunks:
+                chunks[-1].of(account)  # completes it: what comes from now on goes to the reader
+        reader = _Reader(after)
         self._readers.setdefault(account, []).append(reader)
         try:
             yield trading_pb2.StreamExecutionsResponse(start_sequences=starts)
+            for shard, chunks in backlog:
+                while chunks:
+                    await self._check_reader(reader, context)
+                    rows = [row for row in chunks.pop(0).of(account) if row[_SEQUENCE] > after[shard]]
+                    for message in _whole_commands(shard, rows):
+                        yield message
             while True:
                 await reader.more.wait()
-                if reader.gap:
-                    message = f"{reader.gap} was loaded anew: list the orders, then start again"
-                    await abort(context, grpc.StatusCode.OUT_OF_RANGE, "GAP", message)
-                take = min(len(reader.pending), EXECUTIONS_PER_MESSAGE)
-                executions = [_encode(*reader.pending.popleft()) for _ in range(take)]
-                if executions:
-                    yield trading_pb2.StreamExecutionsResponse(executions=executions)
-                if not reader.pending:
-                    if reader.is_slow:
-                        message = f"more than {PENDING_MAX} executions waited: resume from the last sequence"
-                        await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_READER", message)
-                    reader.more.clear()
+                await self._check_reader(reader, context)
+                if taken := reader.take():
+                    yield _response(taken)
         finally:
             readers = self._readers[account]
             readers.remove(reader)
             if not readers:
                 del self._readers[account]
 
+    async def _check(self, shard: str, sequence: int, context: Any) -> None:
+        """End the call unless everything after `sequence` is held."""
+        replica = self._replicas.get(shard)
+        if replica is None:
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "SHARD_UNKNOWN", f"no shard {shard!r}")
+        if not replica.is_loaded:
+            message = f"{shard}: not known here yet"
+            await abort(context, grpc.StatusCode.UNAVAILABLE, "SHARD_UNAVAILABLE", message, UNAVAILABLE_RETRY_MS)
+        held_after = self._held[shard].after
+        if not held_after <= sequence <= replica.sequence + AHEAD_MAX:
+            message = f"{shard}: asked for what follows {sequence}, held is what follows {held_after}"
+            await abort(context, grpc.StatusCode.OUT_OF_RANGE, "NOT_HELD", message)
 
-def _encode(shard: str, execution: Execution) -> Any:
+    async def _check_reader(self, reader: _Reader, context: Any) -> None:
+        """End the call of a reader that missed something."""
+        if reader.gap:
+            message = f"{reader.gap} was loaded anew: list the orders, then start again"
+            await abort(context, grpc.StatusCode.OUT_OF_RANGE, "GAP", message)
+        if reader.is_slow:
+            message = f"more than {self._pending_max} executions waited: resume from the last sequence"
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED
+            await abort(context, code, "SLOW_READER", message, SLOW_READER_RETRY_MS)
+
+
+def _command(waiting: tuple[str, Execution]) -> tuple[str, int]:
+    return waiting[0], waiting[1][_SEQUENCE]
+
+
+def _whole_commands(shard: str, rows: Iterable[Execution]) -> Iterator[trading_pb2.StreamExecutionsResponse]:
+    """Split the executions of a shard into messages, as `_Reader.take` does."""
+    taken: list[tuple[str, Execution]] = []
+    for _, command in groupby(rows, itemgetter(_SEQUENCE)):
+        for row in command:
+            taken.append((shard, row))
+            if len(taken) == EXECUTIONS_PER_COMMAND_MAX:
+                yield _response(taken)
+                taken = []
+        if len(taken) >= EXECUTIONS_PER_MESSAGE:
+            yield _response(taken)
+            taken = []
+    if taken:
+        yield _response(taken)
+
+
+def _response(rows: Iterable[tuple[str, Execution]]) -> trading_pb2.StreamExecutionsResponse:
+    return trading_pb2.StreamExecutionsResponse(executions=[_encode(*row) for row in rows])
+
+
+def _encode(shard: str, execution: Execution) -> trading_pb2.Execution:
     (
         sequence,
         _,

@@ -3,147 +3,285 @@
 from __future__ import annotations
 
 from typing import Any
-from zlib import crc32
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exchange.engine.commands import AddInstrument, AmendOrder, CancelAll, CancelOrder, PlaceOrder, SetStage, Tick
+from exchange.engine.commands import (
+    AddInstrument,
+    AmendOrder,
+    CancelAll,
+    CancelAllAfter,
+    CancelOrder,
+    CancelSessions,
+    PlaceOrder,
+    SetStage,
+    Tick,
+)
+from exchange.engine.events import EventKind
 from exchange.engine.instrument import Instrument
 from exchange.engine.shard import Shard
 from exchange.engine.words import Stage
-from exchange.gateway.book_stream import BookView, checksum
-from exchange.gateway.replica import ShardReplica
+from exchange.gateway.replica import BookCopy, FeedBroken, ShardReplica
 from exchange.runtime.codec import ShardType, unpack_dump
 from exchange.runtime.feed import FeedBatch, unpack_batch
 from exchange.runtime.messages import pack
 
-SYMBOL = "BTC-USDT"
-NAMES = [f"o{n}" for n in range(12)]
+SYMBOLS = ["BTC-USDT", "ETH-USDT"]
+GTD = 4
 
 accounts = st.integers(1, 3)
-names = st.sampled_from(NAMES)
-prices = st.integers(95, 105)
+symbols = st.sampled_from(SYMBOLS)
+sides = st.integers(1, 2)
+prices = st.integers(97, 103)
 quantities = st.integers(1, 20)
-places = st.builds(
+times = st.integers(10, 60)
+# A command names no order yet: `named` gives each new one a name, and lets the others pick among those.
+unnamed, picks = st.just(""), st.integers(0, 8)
+# All fields are given: `builds` makes up those that are left out, defaults or not, and nearly every order is refused.
+limits = st.builds(
     PlaceOrder,
     accounts,
-    names,
-    st.just(SYMBOL),
-    st.integers(1, 2),
+    unnamed,
+    symbols,
+    sides,
     st.just(1),
-    st.sampled_from([0, 1, 2, 3]),
+    st.sampled_from([0, 1, 1, 2, 3]),
+    prices,
+    quantities,
+    st.sampled_from([False, False, False, True]),
+    st.integers(0, 3),
+    st.just(0),
+    st.integers(0, 2),
+)
+expiring = st.builds(
+    PlaceOrder,
+    accounts,
+    unnamed,
+    symbols,
+    sides,
+    st.just(1),
+    st.just(GTD),
     prices,
     quantities,
     st.just(False),
+    st.just(0),
+    times,
+    st.just(0),
+)
+markets = st.builds(
+    PlaceOrder,
+    accounts,
+    unnamed,
+    symbols,
+    sides,
+    st.just(2),
+    st.just(0),
+    st.just(0),
+    quantities,
+    st.just(False),
     st.integers(0, 3),
+    st.just(0),
+    st.just(0),
 )
 amends = st.builds(
     AmendOrder,
-    accounts,
-    st.just(SYMBOL),
-    names,
     st.just(0),
-    prices,
-    quantities,
+    unnamed,
+    unnamed,
+    picks,
+    st.one_of(st.just(0), prices),
+    st.one_of(st.just(0), quantities),
     st.just(0),
     st.booleans(),
     st.booleans(),
 )
-cancels = st.builds(CancelOrder, accounts, st.just(SYMBOL), names)
-commands = st.one_of(places, places, places, amends, cancels, st.builds(CancelAll, accounts), st.just(Tick()))
+cancels = st.builds(CancelOrder, st.just(0), unnamed, unnamed, picks)
+rarer: st.SearchStrategy[Any] = st.one_of(
+    st.builds(CancelAll, accounts, st.sampled_from(["", *SYMBOLS]), st.integers(0, 2), st.just(1)),
+    st.builds(CancelSessions, st.just(1), st.just(2)),
+    st.builds(CancelAllAfter, accounts, times),
+    st.just(SetStage(int(Stage.POST_ONLY))),
+    st.just(SetStage(int(Stage.OPEN))),
+)
+# Not `one_of`, which counts a strategy once however often it is named.
+mix = [*[limits] * 20, *[expiring] * 2, *[markets] * 3, *[amends] * 8, *[cancels] * 4, rarer, st.just(Tick())]
+commands: st.SearchStrategy[Any] = st.sampled_from(mix).flatmap(lambda chosen: chosen)
+
+
+def named(command: Any, placed: list[PlaceOrder]) -> Any:
+    """Name a new order, or pick one of the latest for a command that needs one."""
+    if isinstance(command, PlaceOrder):
+        placed.append(command._replace(client_order_id=f"o{len(placed)}"))
+        return placed[-1]
+    if isinstance(command, AmendOrder | CancelOrder) and placed:
+        order = placed[-1 - command.order_id % len(placed)]
+        return command._replace(
+            account=order.account, instrument=order.instrument, client_order_id=order.client_order_id, order_id=0
+        )
+    return command
 
 
 def new_shard() -> tuple[Shard, FeedBatch]:
     shard = Shard()
-    instrument = Instrument(SYMBOL, "BTC", "USDT", 2, 4, 6)
-    applied = shard.apply(1, [AddInstrument(instrument), SetStage(int(Stage.OPEN))])
-    return shard, FeedBatch(1, 1, shard.sequence, 1, list(applied.events))
+    instruments = [AddInstrument(Instrument(symbol, symbol[:3], "USDT", 2, 4, 6)) for symbol in SYMBOLS]
+    return shard, advance(shard, 1, [*instruments, SetStage(int(Stage.OPEN))])
 
 
-def advance(shard: Shard, time_ns: int, batch: list[Any]) -> FeedBatch:
+def advance(shard: Shard, time_ns: int, batch: list[Any], *, epoch: int = 1) -> FeedBatch:
+    """Apply commands and return their events as a gateway gets them."""
     first = shard.sequence + 1
     applied = shard.apply(time_ns, batch)
-    sent = pack(FeedBatch(1, first, shard.sequence, shard.time_ns, list(applied.events)))
-    return unpack_batch(sent)
+    return unpack_batch(pack(FeedBatch(epoch, first, shard.sequence, shard.time_ns, list(applied.events))))
 
 
-def book_of(shard: Shard) -> tuple[Any, Any, Any]:
-    book = shard.books[SYMBOL]
-    sides = [[(level.price, level.quantity, level.orders) for level in side] for side in (book.bids, book.asks)]
-    orders = {o.order_id: (o.request.account, o.price, o.quantity, o.open) for o in book.orders()}
-    return sides[0], sides[1], orders
+def order(name: str, side: int = 1, price: int = 100, quantity: int = 5, account: int = 1) -> PlaceOrder:
+    return PlaceOrder(account, name, SYMBOLS[0], side, 1, 1, price, quantity)
 
 
-def copy_of(replica: ShardReplica) -> tuple[Any, Any, Any]:
-    book = replica.books[SYMBOL]
-    orders = {i: (o.account, o.price, o.quantity, o.open) for i, o in book.orders.items()}
-    return book.bids.top(0), book.asks.top(0), orders
+def truth(shard: Shard) -> dict[str, Any]:
+    """Every level of every book, with its orders in the order of their priority."""
+    return {
+        symbol: [
+            (level.price, level.quantity, [(o.order_id, o.request.account, o.quantity, o.open) for o in level])
+            for side in (book.bids, book.asks)
+            for level in side
+        ]
+        for symbol, book in shard.books.items()
+    }
 
 
-@given(st.lists(st.lists(commands, min_size=1, max_size=5), max_size=25), st.integers(0, 25))
+def copied(replica: ShardReplica) -> dict[str, Any]:
+    return {symbol: copied_levels(book) for symbol, book in replica.books.items()}
+
+
+def copied_levels(book: BookCopy) -> list[Any]:
+    levels = []
+    for side, copy in ((1, book.bids), (2, book.asks)):
+        for price, quantity, orders in copy.top(0):
+            queue = [o for o in book.orders.values() if o.side == side and o.price == price]
+            assert orders == len(queue)
+            levels.append((price, quantity, [(o.order_id, o.account, o.quantity, o.open) for o in queue]))
+    return levels
+
+
+class Notes:
+    """A watcher that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def on_command(self, book: BookCopy) -> None:
+        self.told.append((book.sequence, list(book.bids.touched), list(book.asks.touched)))
+
+    def on_stage(self) -> None:
+        self.told.append("stage")
+
+    def on_load(self) -> None:
+        self.told.append("load")
+
+
+@given(st.lists(st.lists(commands, min_size=1, max_size=6), min_size=10, max_size=25), st.integers(0, 25))
 @settings(max_examples=150, deadline=None)
 def test_the_copy_equals_the_shard_after_every_batch(batches: list[list[Any]], load_at: int) -> None:
     shard, first = new_shard()
     replica, late = ShardReplica("shard-0"), ShardReplica("shard-0")
+    replica.set_away(False)
     replica.apply(first)
+    placed: list[PlaceOrder] = []
     for index, batch in enumerate(batches):
         if index == load_at:
             late.load(unpack_dump(ShardType().dump(shard, 1)))
-        sent = advance(shard, index + 2, batch)
+        sent = advance(shard, index * 3, [named(command, placed) for command in batch])
         replica.apply(sent)
         replica.apply(sent)
-        assert copy_of(replica) == book_of(shard)
+        assert copied(replica) == truth(shard)
+        assert (replica.sequence, replica.time_ns, replica.stage) == (shard.sequence, shard.time_ns, shard.stage)
         if late.is_loaded:
             late.apply(sent)
-            assert copy_of(late) == book_of(shard)
+            assert copied(late) == truth(shard)
 
 
-@given(st.lists(commands, max_size=60), st.sampled_from([0, 1, 5, 50]))
-@settings(max_examples=150, deadline=None)
-async def test_a_reader_can_follow_the_book_through_every_command(batch: list[Any], depth: int) -> None:
+def test_a_batch_that_leaves_a_gap_is_refused_and_changes_nothing() -> None:
     shard, first = new_shard()
     replica = ShardReplica("shard-0")
     replica.apply(first)
-    reader = BookView(replica, SYMBOL, depth).subscribe()
-    sides: tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]] = ({}, {})
-    sequence = 0
-    await reader.next()
-    for number, command in enumerate(batch):
-        before = replica.books[SYMBOL].bids.top(depth), replica.books[SYMBOL].asks.top(depth)
-        replica.apply(advance(shard, number + 2, [command]))
-        after = replica.books[SYMBOL].bids.top(depth), replica.books[SYMBOL].asks.top(depth)
-        if before == after:
-            continue
-        (update,) = (await reader.next()).updates
-        assert update.previous_sequence == sequence or not sequence
-        sequence = update.sequence
-        assert sequence == shard.sequence
-        for side, levels in zip(sides, (update.bids, update.asks), strict=True):
-            for level in levels:
-                side.pop(level.price, None)
-                if level.quantity:
-                    side[level.price] = level.quantity, level.orders
-        bids = [(p, *sides[0][p]) for p in sorted(sides[0], reverse=True)]
-        asks = [(p, *sides[1][p]) for p in sorted(sides[1])]
-        assert (bids, asks) == after
-        assert update.checksum == checksum(bids[:10], asks[:10])
+    advance(shard, 2, [order("lost")])
+    with pytest.raises(FeedBroken, match="expected 4, was 5"):
+        replica.apply(advance(shard, 3, [order("late")]))
+    assert replica.sequence == 3
+    assert not replica.books[SYMBOLS[0]].orders
 
 
-def test_the_checksum_is_that_of_the_protocol() -> None:
-    assert checksum([(10, 1, 1), (9, 2, 1)], [(11, 3, 1)]) == crc32(b"10:1:11:3:9:2")
-
-
-async def test_a_reader_that_falls_behind_gets_a_snapshot_instead(monkeypatch: Any) -> None:
-    monkeypatch.setattr("exchange.gateway.book_stream.PENDING_MAX", 10)
+def test_batches_of_a_fenced_writer_are_dropped() -> None:
     shard, first = new_shard()
     replica = ShardReplica("shard-0")
     replica.apply(first)
-    reader = BookView(replica, SYMBOL, 0).subscribe()
-    await reader.next()
-    for number in range(50):
-        place = PlaceOrder(1, f"x{number}", SYMBOL, 1, 1, 0, 50 + number, 1)
-        replica.apply(advance(shard, number + 2, [place]))
-    (update,) = (await reader.next()).updates
-    assert update.snapshot
-    assert [level.price for level in update.bids] == list(range(99, 49, -1))
+    replica.apply(advance(shard, 2, [order("one")], epoch=3))
+    known = copied(replica)
+    replica.apply(advance(shard, 3, [order("two")], epoch=2))
+    assert copied(replica) == known
+    assert (replica.epoch, replica.sequence) == (3, 4)
+
+
+def test_a_batch_that_contradicts_the_copy_makes_it_load_anew() -> None:
+    shard, first = new_shard()
+    replica = ShardReplica("shard-0")
+    replica.load(unpack_dump(ShardType().dump(shard, 1)))
+    closed = (int(EventKind.CLOSED), 4, SYMBOLS[0], 77, 1, 5)
+    with pytest.raises(FeedBroken, match="no order or instrument 77"):
+        replica.apply(first._replace(first_sequence=4, last_sequence=4, events=[closed]))
+    loaded = [replica.is_loaded]
+    advance(shard, 2, [order("one")])
+    replica.load(unpack_dump(ShardType().dump(shard, 1)))
+    assert [*loaded, replica.is_loaded] == [False, True]
+    assert copied(replica) == truth(shard)
+
+
+def test_while_the_shard_is_away_its_last_book_stands_as_replaying() -> None:
+    shard, first = new_shard()
+    replica = ShardReplica("shard-0")
+    replica.set_away(False)
+    replica.apply(first)
+    replica.apply(advance(shard, 2, [order("one")]))
+    notes = Notes()
+    replica.books[SYMBOLS[0]].watch(notes)
+    replica.set_away(True)
+    replica.set_away(True)
+    assert replica.stage == Stage.REPLAYING
+    assert copied(replica) == truth(shard)
+    replica.set_away(False)
+    assert replica.stage == Stage.OPEN
+    assert notes.told == ["stage", "stage"]
+
+
+def test_a_watcher_is_told_of_each_command_that_touched_its_book() -> None:
+    shard, first = new_shard()
+    replica = ShardReplica("shard-0")
+    replica.set_away(False)
+    replica.apply(first)
+    notes = Notes()
+    book = replica.books[SYMBOLS[0]]
+    book.watch(notes)
+    elsewhere = order("x")._replace(instrument=SYMBOLS[1])
+    replica.apply(advance(shard, 2, [order("one"), elsewhere, order("two", 2, 100, 2, 2), SetStage(int(Stage.HALTED))]))
+    assert notes.told == [(4, [100], []), (6, [100], []), "stage"]
+    replica.load(unpack_dump(ShardType().dump(shard, 1)))
+    assert notes.told[3:] == ["load"]
+    book = replica.books[SYMBOLS[0]]
+    book.unwatch(notes)
+    replica.apply(advance(shard, 3, [SetStage(int(Stage.OPEN)), order("three")]))
+    assert notes.told[4:] == []
+    assert not book.bids.touched, "nobody listens, yet it was written down"
+
+
+def test_each_instrument_is_told_once() -> None:
+    shard, first = new_shard()
+    told: list[str] = []
+    replica = ShardReplica("shard-0")
+    replica.on_instrument = told.append
+    replica.apply(first)
+    replica.load(unpack_dump(ShardType().dump(shard, 1)))
+    replica.apply(advance(shard, 2, [AddInstrument(Instrument("XRP-USDT", "XRP", "USDT", 2, 4, 6))]))
+    assert told == [*SYMBOLS, "XRP-USDT"]
