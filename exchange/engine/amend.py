@@ -7,24 +7,19 @@ from typing import TYPE_CHECKING
 from exchange.engine.commands import AmendOrder
 from exchange.engine.events import EventKind, OrderAmended, Result
 from exchange.engine.matching import match
-from exchange.engine.rules import refuse_amend
+from exchange.engine.rules import STAGE_REFUSES_AMENDS, refuse_amend
 from exchange.engine.words import CloseReason, RejectReason, Side, Stage
 
 if TYPE_CHECKING:
     from exchange.engine.shard import Shard
 
 _BUY = int(Side.BUY)
-_STAGE_REFUSES = {
-    int(Stage.REPLAYING): RejectReason.STAGE_REPLAYING,
-    int(Stage.CANCEL_ONLY): RejectReason.STAGE_CANCEL_ONLY,
-    int(Stage.HALTED): RejectReason.STAGE_HALTED,
-}
 
 
 def amend(shard: Shard, command: AmendOrder) -> Result:
     """Change price or size of an open order. At its price and no larger it keeps its place, unless told to requeue."""
-    if shard.stage in _STAGE_REFUSES:
-        return shard.refuse(command.client_order_id, _STAGE_REFUSES[shard.stage])
+    if shard.stage in STAGE_REFUSES_AMENDS:
+        return shard.refuse(command.client_order_id, STAGE_REFUSES_AMENDS[shard.stage])
     order = shard.find(command.account, command.instrument, command.client_order_id, command.order_id)
     if order is None or order.level is None:
         return shard.refuse_closed(command, order)

@@ -43,11 +43,12 @@ class Level:
 class BookSide:
     """One side's levels by key."""
 
-    __slots__ = ("best", "ladder", "levels", "sign")
+    __slots__ = ("best", "ladder", "levels", "sign", "symbol")
 
     best: Level | None
 
-    def __init__(self, sign: int) -> None:
+    def __init__(self, symbol: str, sign: int) -> None:
+        self.symbol = symbol
         self.sign = sign
         self.levels: dict[int, Level] = {}
         self.ladder = Ladder()
@@ -132,8 +133,8 @@ class Book:
             instrument.max_open_orders,
         )
         """What every order is checked against."""
-        self.bids = BookSide(1)
-        self.asks = BookSide(-1)
+        self.bids = BookSide(instrument.symbol, 1)
+        self.asks = BookSide(instrument.symbol, -1)
         self._band = instrument.band(0)
         self._band_reference = 0
         self.last_price = 0

@@ -12,6 +12,7 @@ CLOSED_KEPT_NS = 600 * NS_PER_S
 CLOSED_KEPT_NS_MIN = 10 * NS_PER_S
 """... and how long even when there are more than the next figure: twice the longest request deadline."""
 CLOSED_KEPT_MAX = 1_000_000
+ID_CHUNK_BITS = 10
 # Bounds what one command pays for forgetting; higher than what most commands can add.
 _FORGET_PER_COMMAND = 8
 
@@ -24,15 +25,19 @@ class RememberedOrders:
     def __init__(self) -> None:
         self.by_client_id: dict[int, dict[str, Order]] = {}
         """By account, then client order id: open, closed and refused orders, oldest first."""
-        self.by_id: dict[int, Order] = {}
-        """By order id: open and closed orders; a refused one has no order id."""
+        self.by_id: dict[int, dict[int, Order]] = {}
+        """By order id, in chunks of 1,024 ids: open and closed orders; a refused one has no order id.
+
+        In one table of a million orders, the one order that makes it grow would wait for 100 ms.
+        """
         self.closed: deque[Order] = deque()
 
     def add(self, order: Order) -> None:
         """Enter an order under its names."""
         self.by_client_id.setdefault(order.account, {})[order.request.client_order_id] = order
         if not order.reject_reason:
-            self.by_id[order.order_id] = order
+            order_id = order.order_id
+            self.by_id.setdefault(order_id >> ID_CHUNK_BITS, {})[order_id] = order
 
     def forget(self, time_ns: int, commands: int) -> None:
         """Drop the oldest closed orders that need not be remembered any longer, some for each of `commands`."""
@@ -45,12 +50,21 @@ class RememberedOrders:
                 return
             order = closed.popleft()
             del self.by_client_id[order.account][order.request.client_order_id]
-            self.by_id.pop(order.order_id, None)
+            if not order.reject_reason:
+                chunk = self.by_id[order.order_id >> ID_CHUNK_BITS]
+                del chunk[order.order_id]
+                if not chunk:
+                    del self.by_id[order.order_id >> ID_CHUNK_BITS]
+
+    def with_id(self, order_id: int) -> Order | None:
+        """Return the order with an id, whosever it is."""
+        chunk = self.by_id.get(order_id >> ID_CHUNK_BITS)
+        return chunk.get(order_id) if chunk is not None else None
 
     def find(self, account: int, symbol: str, client_order_id: str, order_id: int) -> Order | None:
         """Return an order of the account by client order id or else order id."""
         if client_order_id:
             order = self.by_client_id.get(account, {}).get(client_order_id)
         else:
-            order = self.by_id.get(order_id)
+            order = self.with_id(order_id)
         return order if order is not None and order.account == account and order.request.instrument == symbol else None

@@ -8,7 +8,7 @@ from exchange.engine.book import Book
 from exchange.engine.commands import AmendOrder
 from exchange.engine.instrument import PRICE_MAX, QUANTITY_MAX
 from exchange.engine.orders import Order
-from exchange.engine.words import OrderType, RejectReason, SelfTradePrevention, Side, TimeInForce
+from exchange.engine.words import OrderType, RejectReason, SelfTradePrevention, Side, Stage, TimeInForce
 
 _BUY, _SELL = int(Side.BUY), int(Side.SELL)
 _LIMIT, _MARKET = int(OrderType.LIMIT), int(OrderType.MARKET)
@@ -17,6 +17,14 @@ _GTD_MAX = int(max(TimeInForce))
 _PREVENTION_MAX = int(max(SelfTradePrevention))
 _CLIENT_ORDER_ID = re.compile(r"[A-Za-z0-9_-]{1,36}")
 _CLIENT_ORDER_ID_LENGTH_MAX = 36
+
+
+STAGE_REFUSES = {
+    int(stage): int(getattr(RejectReason, f"STAGE_{stage.name}")) for stage in Stage if stage != Stage.OPEN
+}
+"""What a stage says to what it does not let through."""
+STAGE_REFUSES_CANCELS = {int(stage): STAGE_REFUSES[stage] for stage in (Stage.REPLAYING, Stage.HALTED)}
+STAGE_REFUSES_AMENDS = STAGE_REFUSES_CANCELS | {int(Stage.CANCEL_ONLY): STAGE_REFUSES[Stage.CANCEL_ONLY]}
 
 
 def is_client_order_id(text: str) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from exchange.engine import commands as c
+from exchange.engine import mass_cancel
 from exchange.engine.amend import amend
 from exchange.engine.book import Book
 from exchange.engine.events import Event, EventKind, InstrumentAdded, OrderAccepted, OrderClosed, Result, StageChanged
@@ -20,8 +21,8 @@ from exchange.engine.instrument import InstrumentInvalid
 from exchange.engine.matching import can_fill, match
 from exchange.engine.orders import Order
 from exchange.engine.rate import OrderRate
-from exchange.engine.remembered import RememberedOrders
-from exchange.engine.rules import is_client_order_id, refuse_place
+from exchange.engine.remembered import ID_CHUNK_BITS, RememberedOrders
+from exchange.engine.rules import STAGE_REFUSES, STAGE_REFUSES_CANCELS, is_client_order_id, refuse_place
 from exchange.engine.timers import Timer, TimerKind, Timers
 from exchange.engine.words import CloseReason, OrderStatus, OrderType, RejectReason, Side, Stage, TimeInForce
 
@@ -37,14 +38,6 @@ _ACCEPTED, _CLOSED = int(EventKind.ACCEPTED), int(EventKind.CLOSED)
 _EXPIRY, _SWITCH = int(TimerKind.EXPIRY), int(TimerKind.SWITCH)
 _STAGES = tuple(map(int, Stage))
 _STAGE_OPEN, _STAGE_LIMITED, _STAGE_POST_ONLY = int(Stage.OPEN), int(Stage.LIMITED), int(Stage.POST_ONLY)
-STAGE_REFUSES = {
-    int(Stage.REPLAYING): int(RejectReason.STAGE_REPLAYING),
-    int(Stage.CANCEL_ONLY): int(RejectReason.STAGE_CANCEL_ONLY),
-    int(Stage.POST_ONLY): int(RejectReason.STAGE_POST_ONLY),
-    int(Stage.LIMITED): int(RejectReason.STAGE_LIMITED),
-    int(Stage.HALTED): int(RejectReason.STAGE_HALTED),
-}
-_STAGE_REFUSES_CANCELS = {int(stage): STAGE_REFUSES[stage] for stage in (Stage.REPLAYING, Stage.HALTED)}
 # Makes a named tuple from a tuple of its fields at a third of the cost of calling its class.
 _new = tuple.__new__
 
@@ -76,16 +69,16 @@ class Shard:
         self.events: list[Event] = []
         """What the batch at hand has done so far."""
         self._orders_by_id = self.remembered.by_id
-        self._sessions: dict[int, dict[int, Order]] = {}
-        self._timers = Timers()
+        self.sessions: dict[int, dict[int, Order]] = {}
+        self.timers = Timers()
         self._handlers: dict[type, Callable[[Any], Result]] = {
             c.PlaceOrder: self._place,
             c.CancelOrder: self._cancel,
             c.AmendOrder: lambda command: amend(self, command),
-            c.CancelAll: self._cancel_all,
-            c.CancelSessions: self._cancel_sessions,
-            c.CancelAllAfter: self._cancel_all_after,
-            c.Tick: self._tick,
+            c.CancelAll: lambda command: mass_cancel.cancel_all(self, command),
+            c.CancelSessions: lambda command: mass_cancel.cancel_sessions(self, command),
+            c.CancelAllAfter: lambda command: mass_cancel.cancel_all_after(self, command),
+            c.Tick: lambda _: mass_cancel.tick(self),
             c.SetStage: self._set_stage,
             c.AddInstrument: self._add_instrument,
         }
@@ -170,7 +163,11 @@ class Shard:
         sequence = self.sequence
         watched = session != 0 or time_in_force == _GTD
         order = Order(sequence, request, account, price, quantity, time_ns, watched)
-        known[client_order_id] = self._orders_by_id[sequence] = order
+        known[client_order_id] = order
+        same_chunk = self._orders_by_id.get(sequence >> ID_CHUNK_BITS)
+        if same_chunk is None:
+            same_chunk = self._orders_by_id[sequence >> ID_CHUNK_BITS] = {}
+        same_chunk[sequence] = order
         event = (_ACCEPTED, sequence, symbol, sequence, account, client_order_id, side, price, quantity)
         self.events.append(_new(OrderAccepted, event))
         if takes and (time_in_force != _FOK or can_fill(book, opposite, order)):
@@ -248,19 +245,19 @@ class Shard:
     def _watch(self, order: Order) -> None:
         request = order.request
         if request.time_in_force == _GTD:
-            self._timers.add(request.expire_time_ns, Timer(_EXPIRY, order.account, order.order_id))
+            self.timers.add(request.expire_time_ns, Timer(_EXPIRY, order.account, order.order_id))
         if request.session:
-            self._sessions.setdefault(request.session, {})[order.order_id] = order
+            self.sessions.setdefault(request.session, {})[order.order_id] = order
 
     def _unwatch(self, order: Order) -> None:
         request = order.request
         if request.time_in_force == _GTD:
-            self._timers.remove(request.expire_time_ns, Timer(_EXPIRY, order.account, order.order_id))
+            self.timers.remove(request.expire_time_ns, Timer(_EXPIRY, order.account, order.order_id))
         if request.session:
-            orders = self._sessions[request.session]
+            orders = self.sessions[request.session]
             del orders[order.order_id]
             if not orders:
-                del self._sessions[request.session]
+                del self.sessions[request.session]
 
     def close(self, book: Book, order: Order, reason: int) -> None:
         """Take a resting order out of the book for a reason: `unrest` and `close_taker` in one."""
@@ -311,50 +308,22 @@ class Shard:
 
     def _cancel(self, command: c.CancelOrder) -> Result:
         account, symbol, client_order_id, order_id = command
-        if self.stage in _STAGE_REFUSES_CANCELS:
+        if self.stage in STAGE_REFUSES_CANCELS:
             return self.refuse(client_order_id, STAGE_REFUSES[self.stage])
         known = self.orders_by_client_id.get(account)
-        order = known.get(client_order_id) if known is not None else None
-        if order is None or order.request.instrument != symbol:
+        order = known.get(client_order_id) if known is not None and client_order_id else None
+        if order is None:
             order = self.find(account, symbol, client_order_id, order_id)
             if order is None:
                 return self.refuse_closed(command, order)
-        if order.level is None:
-            return self.refuse_closed(command, order)
+            client_order_id = order.request.client_order_id
+        level = order.level
+        if level is None or level.side.symbol != symbol:
+            return self.refuse_closed(command, self.find(account, symbol, client_order_id, order_id))
         self.close(self.books[symbol], order, _REQUESTED)
-        client_order_id = order.request.client_order_id
         filled = order.quantity - order.open
         result = (self.sequence, client_order_id, order.order_id, _CANCELLED, filled, 0, 0, _REQUESTED, False, 0)
         return _new(Result, result)
-
-    def _cancel_all(self, command: c.CancelAll) -> Result:
-        if self.stage in _STAGE_REFUSES_CANCELS:
-            return self.refuse("", STAGE_REFUSES[self.stage])
-        if command.instrument and command.instrument not in self.books:
-            return self.refuse("", RejectReason.INSTRUMENT_UNKNOWN)
-        if command.side not in (0, Side.BUY, Side.SELL):
-            return self.refuse("", RejectReason.SIDE_INVALID)
-        cancelled = self._cancel_orders_of(command.account, command.instrument, command.side, command.reason)
-        return self._done(cancelled_orders=cancelled)
-
-    def _cancel_orders_of(self, account: int, symbol: str, side: int, reason: int) -> int:
-        books = [self.books[symbol]] if symbol else self.books.values()
-        cancelled = 0
-        for book in books:
-            for order in list(book.open_orders.get(account, {}).values()):
-                if not side or order.request.side == side:
-                    self.close(book, order, reason)
-                    cancelled += 1
-        return cancelled
-
-    def _cancel_sessions(self, command: c.CancelSessions) -> Result:
-        cancelled = 0
-        # In the order of their numbers: which of them came first, a restored shard could not tell.
-        for session in sorted(s for s in self._sessions if command.first <= s <= command.last):
-            for order in list(self._sessions[session].values()):
-                self.close(self.books[order.request.instrument], order, int(CloseReason.DISCONNECTED))
-                cancelled += 1
-        return self._done(cancelled_orders=cancelled)
 
     # ---------------------------------------------------------------- timers
 
@@ -363,31 +332,14 @@ class Shard:
         before_ns = self.switches.pop(account, 0)
         timer = Timer(_SWITCH, account, 0)
         if before_ns:
-            self._timers.remove(before_ns, timer)
+            self.timers.remove(before_ns, timer)
         if trigger_time_ns:
             self.switches[account] = trigger_time_ns
-            self._timers.add(trigger_time_ns, timer)
+            self.timers.add(trigger_time_ns, timer)
 
     def next_timer_ns(self) -> int | None:
         """When a `Tick` is due, or None."""
-        return self._timers.next_ns()
-
-    def _cancel_all_after(self, command: c.CancelAllAfter) -> Result:
-        self.set_switch(command.account, command.trigger_time_ns)
-        return self._done()
-
-    def _tick(self, _: c.Tick) -> Result:
-        cancelled = 0
-        while due := self._timers.due(self.time_ns):
-            for kind, account, order_id in due:
-                if kind == _SWITCH:
-                    self.set_switch(account, 0)
-                    cancelled += self._cancel_orders_of(account, "", 0, int(CloseReason.DEAD_MANS_SWITCH))
-                else:
-                    order = self._orders_by_id[order_id]
-                    self.close(self.books[order.request.instrument], order, int(CloseReason.EXPIRED))
-                    cancelled += 1
-        return self._done(cancelled_orders=cancelled)
+        return self.timers.next_ns()
 
     # ---------------------------------------------------------------- by the operator
 
@@ -398,21 +350,21 @@ class Shard:
         self.stage = int(stage)
         self.rate = OrderRate(orders_per_s, 0, self.time_ns)
         self.events.append(StageChanged(int(EventKind.STAGE), self.sequence, self.stage, orders_per_s, reason))
-        return self._done()
+        return self.done()
 
     def _add_instrument(self, command: c.AddInstrument) -> Result:
         instrument = command.instrument
         book = self.books.get(instrument.symbol)
         if book is not None:
             same = book.instrument == instrument
-            return self._done() if same else self.refuse("", RejectReason.INSTRUMENT_EXISTS)
+            return self.done() if same else self.refuse("", RejectReason.INSTRUMENT_EXISTS)
         try:
             instrument.check()
         except InstrumentInvalid:
             return self.refuse("", RejectReason.INSTRUMENT_INVALID)
         self.books[instrument.symbol] = Book(instrument)
         self.events.append(InstrumentAdded(int(EventKind.INSTRUMENT), self.sequence, instrument))
-        return self._done()
+        return self.done()
 
     # ---------------------------------------------------------------- results, checks
 
@@ -420,7 +372,8 @@ class Shard:
         """Return the result of a command that changed nothing."""
         return Result(self.sequence, client_order_id, 0, _REJECTED, 0, 0, int(reason))
 
-    def _done(self, *, cancelled_orders: int = 0) -> Result:
+    def done(self, *, cancelled_orders: int = 0) -> Result:
+        """Return the result of a command about no order in particular."""
         return Result(self.sequence, "", 0, 0, 0, 0, cancelled_orders=cancelled_orders)
 
     def result_of(self, order: Order, reject_reason: int = 0) -> Result:
@@ -447,20 +400,20 @@ class Shard:
                 open_orders += 1
                 named = self.orders_by_client_id[order.account].get(request.client_order_id)
                 assert named is order, f"{order.describe()}: rests under a client order id that is not its own"
-                assert self._orders_by_id.get(order.order_id) is order, f"{order.describe()}: not found by its id"
+                assert self.remembered.with_id(order.order_id) is order, f"{order.describe()}: not found by its id"
                 if request.time_in_force == _GTD:
                     timer = Timer(_EXPIRY, order.account, order.order_id)
-                    assert (request.expire_time_ns, timer) in self._timers, f"{order.describe()}: never expires"
+                    assert (request.expire_time_ns, timer) in self.timers, f"{order.describe()}: never expires"
                     timers += 1
                 if request.session:
-                    assert self._sessions[request.session][order.order_id] is order
+                    assert self.sessions[request.session][order.order_id] is order
                     in_sessions += 1
         for account, due_ns in self.switches.items():
-            assert (due_ns, Timer(_SWITCH, account, 0)) in self._timers, f"switch of account {account} has no timer"
-        assert len(self._timers) == timers + len(self.switches), "a timer is left that nothing needs"
-        assert in_sessions == sum(map(len, self._sessions.values()))
+            assert (due_ns, Timer(_SWITCH, account, 0)) in self.timers, f"switch of account {account} has no timer"
+        assert len(self.timers) == timers + len(self.switches), "a timer is left that nothing needs"
+        assert in_sessions == sum(map(len, self.sessions.values()))
         known_orders = sum(map(len, self.orders_by_client_id.values()))
         refused = sum(1 for order in self.closed if order.reject_reason)
         assert known_orders == open_orders + len(self.closed), "an order is neither open nor closed, or both"
-        assert known_orders == len(self._orders_by_id) + refused, "an order is not found by its id"
+        assert known_orders == sum(map(len, self._orders_by_id.values())) + refused, "an order is not found by its id"
         assert all(order.level is None for order in self.closed)

@@ -16,7 +16,9 @@ from exchange.engine.words import CloseReason, OrderStatus, OrderType, RejectRea
 R = RejectReason
 ID_CHARACTERS = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 LARGEST = 2**63 - 1
-STAGE_REFUSES: dict[Stage, RejectReason] = {s: RejectReason[f"STAGE_{s.name}"] for s in Stage if s != Stage.OPEN}
+STAGE_REFUSES: dict[Stage, RejectReason] = {
+    stage: getattr(R, f"STAGE_{stage.name}") for stage in Stage if stage != Stage.OPEN
+}
 
 
 @dataclass
