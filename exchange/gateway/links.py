@@ -15,7 +15,7 @@ from exchange.gateway.peers import Peer, PeerUnavailable
 from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, SegmentReply, pack, unpack_replies
 
 QUEUE_BYTES_MAX = 16 << 20
-BATCH_BYTES_MAX = 256 << 10
+BATCH_BYTES_MAX = 64 << 10
 UNKNOWN_AFTER_S = 9.0
 """A command that was sent and not answered by then has an unknown outcome."""
 

@@ -142,6 +142,8 @@ class Gateway:
                     continue
                 for data in batches:
                     self._apply(machine, data)
+                    # Answers to commands come first.
+                    await asyncio.sleep(0)
             except PeerUnavailable:
                 await asyncio.sleep(FEED_RETRY_S)
 

@@ -5,22 +5,39 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgpack
+
+BATCH_COMMANDS_MAX = 256
+"""A reader takes a batch in one go: more would keep it from what is urgent for longer than a millisecond."""
+
+_sequence_of = itemgetter(1)
 
 EventRow = tuple[Any, ...]
 """An event as a bare tuple: kind, sequence, then the fields of its class in `exchange.engine.events`."""
 
 
 class FeedBatch(NamedTuple):
-    """The events of one record, which holds the commands `first_sequence` to `last_sequence`."""
+    """The events of the commands `first_sequence` to `last_sequence`, which are of one record."""
 
     epoch: int
     first_sequence: int
     last_sequence: int
     time_ns: int
     events: list[EventRow]
+
+
+    def slices(self, commands_max: int) -> Iterator[FeedBatch]:
+        """Yield the batch in parts of at most so many commands, whole commands each."""
+        start = 0
+        for first in range(self.first_sequence, self.last_sequence + 1, commands_max):
+            last = min(first + commands_max - 1, self.last_sequence)
+            end = bisect_right(self.events, last, start, key=_sequence_of)
+            yield FeedBatch(self.epoch, first, last, self.time_ns, self.events[start:end])
+            start = end
 
 
 class BookDump(NamedTuple):
@@ -72,13 +89,14 @@ class Feed:
         return self._held_after
 
     def publish(self, batch: FeedBatch) -> None:
-        """Add a record's events and wake the readers."""
+        """Add the events of a record, or of a part of one, and wake the readers."""
         if batch.first_sequence != self.last_sequence + 1:
             raise ValueError(f"expected events from {self.last_sequence + 1}, was {batch.first_sequence}")
-        data: bytes = msgpack.packb(batch)
-        self._batches.append(data)
-        self._ends.append(batch.last_sequence)
-        self._bytes += len(data)
+        for part in batch.slices(BATCH_COMMANDS_MAX):
+            data: bytes = msgpack.packb(part)
+            self._batches.append(data)
+            self._ends.append(part.last_sequence)
+            self._bytes += len(data)
         self.last_sequence = batch.last_sequence
         while self._bytes > self._bytes_max and len(self._batches) > 1:
             self._bytes -= len(self._batches.popleft())

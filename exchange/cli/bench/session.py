@@ -17,7 +17,7 @@ from exchange.v1 import trading_pb2, trading_pb2_grpc
 
 COMMANDS_PER_MESSAGE = 200
 MESSAGES = 400
-IN_FLIGHT = 32
+IN_FLIGHT = 64
 ROUNDS = 5
 
 
