@@ -230,14 +230,7 @@ class Host:
         """Journal one record, then apply it and answer."""
         now_s = self._monotonic_s()
         expired = [_expired(letter, now_s) for letter in letters]
-        batches = [
-            letter.batch
-            if not any(late)
-            else letter.batch._replace(
-                segments=[s for s, is_late in zip(letter.batch.segments, late, strict=True) if not is_late]
-            )
-            for letter, late in zip(letters, expired, strict=True)
-        ]
+        batches = [_without(letter.batch, late) for letter, late in zip(letters, expired, strict=True)]
         payload = RecordPayload(max(self._clock_ns(), self.machine.time_ns), batches)
         record = self.at.record + 1
         append = self._in_writer(lambda: self.journal.append(self.epoch, record, pack(payload)))
@@ -320,6 +313,7 @@ def _expired(letter: _Letter, now_s: float) -> list[bool]:
 
 
 def _without(batch: LinkBatch, late: list[bool]) -> LinkBatch:
+    """Return the batch without the segments that are late."""
     if not any(late):
         return batch
     return batch._replace(segments=[s for s, is_late in zip(batch.segments, late, strict=True) if not is_late])

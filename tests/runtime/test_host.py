@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,22 @@ class CrashingJournal(MemoryJournal):
         if self.fail:
             raise JournalUnavailable("still no space left", surely_absent=True, errno=errno.ENOSPC)
         super().reopen()
+
+
+class HeldJournal(MemoryJournal):
+    """Keeps an append waiting while told to. `reached`: one waits."""
+
+    def __init__(self, machine: str) -> None:
+        super().__init__(machine)
+        self.reached = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def append(self, epoch: int, sequence: int, payload: bytes) -> None:
+        if not self.go_on.is_set():
+            self.reached.set()
+            self.go_on.wait()
+        super().append(epoch, sequence, payload)
 
 
 def place(name: str, *, side: Any = 1, price: int = 100, quantity: int = 5, remaining_ms: int = 1_000) -> Segment:
@@ -196,19 +213,29 @@ async def test_a_full_disk_acknowledges_nothing_and_says_why(
 
 
 async def test_a_command_past_its_deadline_is_refused_before_the_journal(
-    make_host: Callable[..., Host], clock: Clock
+    make_host: Callable[..., Host], clock: Clock, tmp_path: Path
 ) -> None:
-    journal = MemoryJournal("shard-0")
+    journal = HeldJournal("shard-0")
     host = await opened(make_host(journal))
-    late, in_time = place("late", remaining_ms=10), place("in-time")
-    submitted = asyncio.create_task(host.submit(LinkBatch("gateway-0", 1, 1, [late, in_time])))
-    # The batch is in the mailbox; the loop has not come to it yet.
+    journal.go_on.clear()
+    first = asyncio.create_task(host.submit(LinkBatch("gateway-1", 1, 1, [place("first")])))
+    await asyncio.to_thread(journal.reached.wait)
+    # Its record is on its way, so what comes now waits in the mailbox.
+    batch = LinkBatch("gateway-0", 1, 1, [place("late", remaining_ms=10), place("in-time")])
+    waiting = asyncio.create_task(host.submit(batch))
+    await asyncio.sleep(0)
     clock.ns += 100_000_000
-    replies = unpack_replies(await submitted)
-    if replies[0].status == ReplyStatus.REFUSED:
-        assert replies[0].reason == RejectReason.DEADLINE_EXCEEDED
-        assert host.machine.find(1, "BTC-USDT", "late", 0) is None
-    assert replies[1].status == ReplyStatus.DONE
+    journal.go_on.set()
+    late, in_time = unpack_replies(await waiting)
+    assert (late.status, late.reason) == (ReplyStatus.REFUSED, RejectReason.DEADLINE_EXCEEDED)
+    assert in_time.status == ReplyStatus.DONE
+    await first
+    names = [order.request.client_order_id for order in host.machine.books["BTC-USDT"].orders()]
+    assert names == ["first", "in-time"]
+    # Sent again, it is answered as it was, and the late command stays refused.
+    assert unpack_replies(await host.submit(batch)) == [late, in_time]
+    replayed = recover(host.kind, journal, SnapshotStore(tmp_path / "without"))
+    assert host.kind.state_hash(replayed.machine) == host.kind.state_hash(host.machine)
     await host.stop()
 
 
