@@ -29,7 +29,6 @@ class FeedBatch(NamedTuple):
     time_ns: int
     events: list[EventRow]
 
-
     def slices(self, commands_max: int) -> Iterator[FeedBatch]:
         """Yield the batch in parts of at most so many commands, whole commands each."""
         start = 0

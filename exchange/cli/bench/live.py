@@ -66,6 +66,16 @@ def targets() -> Iterator[Targets]:
         echo.communicate("")
 
 
+Plan = tuple[str, dict[str, Any], int]
+"""A command before it is a message: "place" or "cancel", its fields, and the account it is for."""
+
+
+def command_message(plan: Plan) -> trading_pb2.Command:
+    """Return the message of a planned command."""
+    kind, fields, account = plan
+    return trading_pb2.Command(on_behalf_of=account, **{kind: fields})  # type: ignore[arg-type]  # as the kind says
+
+
 class OrderFlow:
     """Seeded orders around a price: two thirds limit orders, of which a third trades, and one third cancels."""
 
@@ -76,31 +86,29 @@ class OrderFlow:
         self._count = 0
         self._live: list[tuple[str, int]] = []
 
-    def place(self) -> tuple[Any, int]:
-        """Return the next order, and the account it is for."""
+    def place(self) -> tuple[dict[str, Any], int]:
+        """Return the fields of the next order, and the account it is for."""
         chance = self._chance
         self._count += 1
         buy = chance.random() < 0.5
         offset = chance.randint(-12, 40)
-        order = trading_pb2.PlaceOrderRequest(
-            instrument=SYMBOL,
-            client_order_id=f"{self._prefix}{self._count}",
-            side=types_pb2.SIDE_BUY if buy else types_pb2.SIDE_SELL,
-            type=types_pb2.ORDER_TYPE_LIMIT,
-            price=100_000 + (-offset if buy else offset),
-            quantity=chance.randint(1, 100),
-        )
+        order = {
+            "instrument": SYMBOL,
+            "client_order_id": f"{self._prefix}{self._count}",
+            "side": types_pb2.SIDE_BUY if buy else types_pb2.SIDE_SELL,
+            "type": types_pb2.ORDER_TYPE_LIMIT,
+            "price": 100_000 + (-offset if buy else offset),
+            "quantity": chance.randint(1, 100),
+        }
         account = self._accounts[0 if buy else 1]
-        self._live.append((order.client_order_id, account))
+        self._live.append((f"{self._prefix}{self._count}", account))
         return order, account
 
-    def command(self) -> Any:
+    def command(self) -> Plan:
         """Return the next command of a stream."""
         if len(self._live) > 50 and self._chance.random() < 1 / 3:
             at = self._chance.randrange(len(self._live))
             self._live[at], self._live[-1] = self._live[-1], self._live[at]
             name, account = self._live.pop()
-            cancel = trading_pb2.CancelOrderRequest(instrument=SYMBOL, client_order_id=name)
-            return trading_pb2.Command(cancel=cancel, on_behalf_of=account)
-        order, account = self.place()
-        return trading_pb2.Command(place=order, on_behalf_of=account)
+            return "cancel", {"instrument": SYMBOL, "client_order_id": name}, account
+        return "place", *self.place()

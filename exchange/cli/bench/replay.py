@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from exchange.cli.bench import Figure
-from exchange.cli.bench.live import SYMBOL, OrderFlow
+from exchange.cli.bench.live import SYMBOL, OrderFlow, command_message
 from exchange.engine.commands import AddInstrument, SetStage
 from exchange.engine.instrument import Instrument
 from exchange.engine.words import Stage
@@ -36,7 +36,9 @@ def measure() -> Figure:
         segments = [rows_segment([AddInstrument(instrument), SetStage(int(Stage.OPEN))])]
         journal.append(epoch, 1, pack(RecordPayload(1, [LinkBatch("bench", 1, 1, segments)])))
         for n in range(2, RECORDS + 2):
-            request = trading_pb2.TradeRequest(commands=[flow.command() for _ in range(COMMANDS_PER_RECORD)])
+            request = trading_pb2.TradeRequest(
+                commands=[command_message(flow.command()) for _ in range(COMMANDS_PER_RECORD)]
+            )
             segments = [Segment(int(SegmentKind.TRADE), 1, 0, 1_000, request.SerializeToString())]
             journal.append(epoch, n, pack(RecordPayload(n, [LinkBatch("bench", 1, n, segments)])))
         snapshots = SnapshotStore(Path(directory) / "snapshots")

@@ -40,14 +40,14 @@ async def _measure(at: Targets) -> tuple[list[tuple[float, float]], list[float]]
         bare = echo.unary_unary(f"/{SERVICE}/Unary", request.SerializeToString, request.FromString)
         for number in range(ROUNDS + 1):
             flow = OrderFlow(at.accounts, f"u{number}-")
-            orders = [flow.place()[0] for _ in range(CALLS)]
+            orders = [request(**flow.place()[0]) for _ in range(CALLS)]
             ours = await _round(place, orders, at.metadata)
             theirs = await _round(bare, orders, ())
             if number:
                 rates.append((ours, theirs))
         flow = OrderFlow(at.accounts, "alone-")
         for _ in range(CALLS_ALONE):
-            order, _ = flow.place()
+            order = request(**flow.place()[0])
             started_s = time.perf_counter()
             await place(order, metadata=at.metadata)
             alone_ms.append((time.perf_counter() - started_s) * 1_000)
