@@ -49,6 +49,13 @@ def _settle_memory() -> None:
     gc.set_threshold(50_000, 50, 1_000)
 
 
+def _replace_text(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old text or the new one."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}")
+    aside.write_text(text)
+    aside.replace(path)
+
+
 class HostActor:
     """One machine's host: a shard or the ledger. The constructor returns when the machine is recovered."""
 
@@ -178,12 +185,13 @@ class RaySupervisor:
 class GatewayActor:
     """A gateway; its constructor returns when the port is open."""
 
-    async def __init__(self, name: str, incarnation: int, config: ExchangeConfig) -> None:  # type: ignore[misc]
+    async def __init__(self, name: str, incarnation: int, port: int, config: ExchangeConfig) -> None:  # type: ignore[misc]
         self._gateway = Gateway(name, incarnation, config.shard_names, RaySupervisor())
-        number = int(name.rpartition("-")[2])
-        port = config.port + number if config.port else 0
         self._peers: dict[str, RayPeer] = {}
         await self._gateway.start(f"{config.host}:{port}")
+        if name == config.gateway_names[0]:
+            # Written at every start, so that it stays true should the port be another one.
+            _replace_text(Path(config.data_dir) / ADDRESS_FILE, self._gateway.address + "\n")
         _settle_memory()
 
     async def configure(self, topology: bytes) -> None:
@@ -238,10 +246,10 @@ class RayLauncher:
     def __init__(self, config: ExchangeConfig) -> None:
         self._config = config
 
-    async def start(self, name: str, incarnation: int) -> RayProcess:
+    async def start(self, name: str, incarnation: int, port: int) -> RayProcess:
         options = {**_OPTIONS, "name": f"{name}.{incarnation}", "max_restarts": 0, "max_concurrency": 1_000}
         if name.startswith("gateway"):
-            handle = ray.remote(GatewayActor).options(**options).remote(name, incarnation, self._config)
+            handle = ray.remote(GatewayActor).options(**options).remote(name, incarnation, port, self._config)
         else:
             handle = ray.remote(HostActor).options(**options).remote(name, self._config)
         process = RayProcess(handle)

@@ -95,7 +95,6 @@ class LocalExchange:
             self._wait()
             gateway = next(c for c in self.status().components if c.name.startswith("gateway"))
             self.address = gateway.address
-            (self.config.data_dir / ADDRESS_FILE).write_text(self.address + "\n")
         except BaseException:
             self.stop()
             raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,7 +61,7 @@ class Host:
     """Runs one machine. `start` recovers it and takes the journal; then `submit` is how commands come in.
 
     `clock_ns` is the wall clock (ns since the epoch), `monotonic_s` measures waiting. All methods belong to one event
-    loop; the journal is written from a thread of its own.
+    loop; the journal is written from a thread of its own, or from `writer`, which must run one thing at a time.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Host:
         *,
         clock_ns: Callable[[], int] = time.time_ns,
         monotonic_s: Callable[[], float] = time.monotonic,
+        writer: Executor | None = None,
     ) -> None:
         self.kind = kind
         self.journal = journal
@@ -87,7 +88,7 @@ class Host:
         self.commands_since_snapshot = 0
         self._clock_ns = clock_ns
         self._monotonic_s = monotonic_s
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._writer = writer or ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._mailbox: list[_Letter] = []
         self._mailbox_bytes = 0
         self._arrived = asyncio.Event()

@@ -29,6 +29,8 @@ TICK_S = 0.05
 # Between starts that failed. A component that came up and died later is started again at once.
 BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 START_TIMEOUT_S = 120.0
+PORT_TRIES = 4
+"""Starts of a gateway on the port that it had, before it may take another: who else holds it may not let go."""
 SUPERVISOR = "supervisor"
 
 _log = structlog.get_logger()
@@ -62,8 +64,11 @@ class Process(Protocol):
 class Launcher(Protocol):
     """Starts components: the ledger, shards and gateways."""
 
-    async def start(self, name: str, incarnation: int) -> Process:
-        """Return once the process runs; it may still be recovering its machine."""
+    async def start(self, name: str, incarnation: int, port: int) -> Process:
+        """Return once the process runs; it may still be recovering its machine.
+
+        `port` is where a gateway is to listen, 0: on any free port.
+        """
         ...
 
 
@@ -83,6 +88,8 @@ class Component:
     task: asyncio.Task[Any] | None = None
     since_s: float = 0.0
     next_start_s: float = 0.0
+    port: int = 0
+    """Where a gateway listened last."""
     topology: int = 0
 
     @property
@@ -216,14 +223,23 @@ class Reconciler:
             await component.process.kill()
             component.process = None
         taken = await self._decide(TakeIncarnation(component.name))
-        component.process = await self._launcher.start(component.name, taken.incarnation)
+        component.process = await self._launcher.start(component.name, taken.incarnation, self._port_for(component))
         component.incarnation = taken.incarnation
         component.restarts += 1
         component.vitals = await component.process.ping()
+        component.port = int(component.vitals.get("address", "").rpartition(":")[2] or 0)
         if component.kind == "shard":
             await self._prepare_shard(component)
         elif component.kind == "gateway" and taken.previous:
             await self._cancel_sessions(taken.previous)
+
+    def _port_for(self, component: Component) -> int:
+        """Return where a gateway is to listen: as configured, else where its clients know it (0: any free port)."""
+        if component.kind != "gateway":
+            return 0
+        if self._config.port:
+            return self._config.port + int(component.name.rpartition("-")[2])
+        return component.port if component.failures <= PORT_TRIES else 0
 
     async def _prepare_shard(self, component: Component) -> None:
         """Give a shard its instruments, and open it unless it is held."""
