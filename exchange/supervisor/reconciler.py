@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import structlog
 
 from exchange.config import ExchangeConfig
-from exchange.engine.commands import AddInstrument, CancelSessions, SetStage
+from exchange.engine.commands import AddInstrument, SetStage
 from exchange.engine.control import Control, ControlResult, HoldStage, PlaceInstrument, TakeIncarnation
 from exchange.engine.events import Result
 from exchange.engine.instrument import Instrument
@@ -23,12 +23,14 @@ from exchange.engine.words import RejectReason, Stage
 from exchange.runtime.host import Host
 from exchange.runtime.messages import LinkBatch, ReplyStatus, pack, unpack_replies
 from exchange.runtime.rows import rows_segment, unpack_results
+from exchange.supervisor.sessions import cancel_ended
 from exchange.v1 import admin_pb2
 
 TICK_S = 0.05
 # Between starts that failed. A component that came up and died later is started again at once.
 BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 START_TIMEOUT_S = 120.0
+SESSIONS_RETRY_S = 0.5
 PORT_TRIES = 4
 """Starts of a gateway on the port that it had, before it may take another: who else holds it may not let go."""
 SUPERVISOR = "supervisor"
@@ -91,6 +93,10 @@ class Component:
     port: int = 0
     """Where a gateway listened last."""
     topology: int = 0
+    sessions_of: tuple[int, ...] | None = None
+    """Of a shard: the gateways' incarnations, when it last journaled that it cancels what all others placed."""
+    sessions_task: asyncio.Task[None] | None = None
+    sessions_next_s: float = 0.0
 
     @property
     def kind(self) -> str:
@@ -148,6 +154,8 @@ class Reconciler:
                 self._watch_start(component, now_s)
             else:
                 self._watch_ping(component, now_s)
+            if component.kind == "shard" and component.state == ComponentState.UP:
+                self._watch_sessions(component, now_s)
 
     @property
     def is_ready(self) -> bool:
@@ -230,8 +238,6 @@ class Reconciler:
         component.port = int(component.vitals.get("address", "").rpartition(":")[2] or 0)
         if component.kind == "shard":
             await self._prepare_shard(component)
-        elif component.kind == "gateway" and taken.previous:
-            await self._cancel_sessions(taken.previous)
 
     def _port_for(self, component: Component) -> int:
         """Return where a gateway is to listen: as configured, else where its clients know it (0: any free port)."""
@@ -246,18 +252,36 @@ class Reconciler:
         instruments = [i for i, shard in self._machine.instruments.values() if shard == component.name]
         if instruments:
             await self._command(component.name, *(AddInstrument(instrument) for instrument in instruments))
+        # Before it opens: what lived and died with a stream must not trade any more.
+        await self._cancel_ended_sessions(component)
         held = self._machine.held.get(component.name)
         stage = SetStage(int(Stage.OPEN), 0, "start")
         if held is not None:
             stage = SetStage(held.stage, held.orders_per_s, held.reason)
         await self._command(component.name, stage)
 
-    async def _cancel_sessions(self, incarnation: int) -> None:
-        """Cancel what the streams of a gateway that is gone have placed."""
-        first = incarnation << 32
-        shards = [c for c in self.components.values() if c.kind == "shard" and c.state == ComponentState.UP]
-        cancels = (self._command(c.name, CancelSessions(first, first | 0xFFFFFFFF)) for c in shards)
-        await asyncio.gather(*cancels, return_exceptions=True)
+    def _watch_sessions(self, component: Component, now_s: float) -> None:
+        """Have a shard cancel what ended sessions placed, again and again until it has journaled it."""
+        task = component.sessions_task
+        if task is not None:
+            if not task.done():
+                return
+            component.sessions_task = None
+            error = task.exception()
+            if error is not None:
+                _log.warning("sessions.cancel_failed", name=component.name, error=repr(error))
+                component.sessions_next_s = now_s + SESSIONS_RETRY_S
+        if component.sessions_of != self._gateway_incarnations() and now_s >= component.sessions_next_s:
+            component.sessions_task = asyncio.create_task(self._cancel_ended_sessions(component))
+
+    async def _cancel_ended_sessions(self, shard: Component) -> None:
+        incarnations = self._gateway_incarnations()
+        await self._command(shard.name, *cancel_ended(filter(None, incarnations), self._machine.incarnation))
+        shard.sessions_of = incarnations
+
+    def _gateway_incarnations(self) -> tuple[int, ...]:
+        """Return the last incarnation of each gateway; those before it are gone, as `_start` has seen to."""
+        return tuple(self._machine.incarnations.get(name, 0) for name in self._config.gateway_names)
 
     async def _ping(self, component: Component) -> None:
         process = component.process
@@ -350,8 +374,9 @@ class Reconciler:
         for kind in ("gateway", "shard", "ledger"):
             components = [c for c in self.components.values() if c.kind == kind and c.process is not None]
             for component in components:
-                if component.task is not None:
-                    component.task.cancel()
+                for task in (component.task, component.sessions_task):
+                    if task is not None:
+                        task.cancel()
             stops = (c.process.stop() for c in components if c.process is not None)
             for component, outcome in zip(
                 components, await asyncio.gather(*stops, return_exceptions=True), strict=True

@@ -13,7 +13,7 @@ from exchange.runtime.codec import ShardType
 from exchange.runtime.host import Host
 from exchange.runtime.journal import MemoryJournal
 from exchange.runtime.machine import MachineType
-from exchange.runtime.messages import unpack, unpack_batch
+from exchange.runtime.messages import unpack, unpack_batch, unpack_record
 from exchange.runtime.rows import ControlType, LedgerType
 from exchange.runtime.snapshot import SnapshotStore
 from exchange.supervisor.reconciler import Reconciler
@@ -39,11 +39,13 @@ class AtOnce(Executor):
 
 
 class HostProcess:
-    """A shard or the ledger."""
+    """A shard or the ledger. `deaf`: pings are answered, commands fail."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
         self.alive = True
+        self.deaf = False
+        self.batches = 0
 
     def _check(self) -> None:
         if not self.alive:
@@ -55,6 +57,9 @@ class HostProcess:
 
     async def submit(self, batch: bytes) -> bytes:
         self._check()
+        self.batches += 1
+        if self.deaf:
+            raise Gone
         return await self.host.submit(unpack_batch(unpack(batch)))
 
     async def configure(self, topology: bytes) -> None:
@@ -137,6 +142,12 @@ class ClusterInMemory:
         self.processes[name] = process
         return process
 
+    def journaled(self, name: str) -> list[Any]:
+        """Return all commands in the journal of a shard."""
+        payloads = [unpack_record(record.payload) for record in self._journals[name].read(1)]
+        segments = [segment for payload in payloads for batch in payload.batches for segment in batch.segments]
+        return [command for segment in segments for command in ShardType().decode(segment)]
+
     async def begin(self) -> None:
         """Start the supervisor and wait until everything is up."""
         await self.control.start()
@@ -150,6 +161,16 @@ class ClusterInMemory:
             self.reconciler.tick()
             for _ in range(STEPS_PER_TICK):
                 await asyncio.sleep(0)
+
+    async def restart_supervisor(self) -> None:
+        """Replace the supervisor, which then replaces everything else."""
+        await self.control.stop()
+        for process in self.processes.values():
+            await process.kill()
+        self.control = self._host("supervisor", ControlType())
+        self.reconciler = self._new_reconciler()
+        await self.control.start()
+        await self.reconciler.start()
 
     async def lose(self, name: str) -> None:
         """Let a process die, and wait until the supervisor has seen it."""
