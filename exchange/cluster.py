@@ -11,6 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+# Ray prints each death of a worker in ten lines, `log_to_driver=False` or not; here the supervisor says it, and acts.
+# This switch of Ray's keeps these lines from the terminal, and no others. Ray reads it when it is imported; if that was
+# before, or if they are worded differently one day, they are printed as ever.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^A worker died or was killed while executing a task")
+
 import ray
 
 from exchange.actors import ADDRESS_FILE, NAMESPACE, OPERATOR_KEY_FILE, SupervisorActor
@@ -28,7 +33,6 @@ _RAY_ENVIRONMENT = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
-    "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     # One machine, its own session, loopback alone: a token would be shared with nobody.
     "RAY_AUTH_MODE": "disabled",
