@@ -6,7 +6,6 @@ import asyncio
 import gc
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from exchange.runtime.feed import FeedGap
 from exchange.runtime.host import Host
 from exchange.runtime.messages import LinkBatch, pack, unpack, unpack_batch, unpack_replies
 from exchange.runtime.rows import rows_segment, unpack_results
-from exchange.runtime.snapshotter import KINDS, open_storage
+from exchange.runtime.snapshotter import KINDS, SnapshotterFailed, open_storage, snapshot_elsewhere
 from exchange.supervisor.reconciler import SUPERVISOR, Reconciler
 
 NAMESPACE = "evenkeel"
@@ -64,14 +63,14 @@ class HostActor:
         self._config = config
         kind = KINDS[name.partition("-")[0]]
         self._host = Host(kind, *open_storage(config.data_dir, name))
-        self._snapshotter: asyncio.subprocess.Process | None = None
+        self._snapshot_task: asyncio.Task[None] | None = None
         await self._host.start()
         _settle_memory()
 
     async def submit(self, batch: bytes) -> bytes:
         answer = await self._host.submit(unpack_batch(unpack(batch)))
-        if self._host.commands_since_snapshot > self._config.snapshot_every_commands and self._snapshotter is None:
-            self._tasks = asyncio.create_task(self._snapshot())
+        if self._host.commands_since_snapshot > self._config.snapshot_every_commands and not self._snapshot_task:
+            self._snapshot_task = asyncio.create_task(self._snapshot())
         return answer
 
     async def feed(self, after_sequence: int, timeout_s: float) -> list[bytes] | None:
@@ -96,6 +95,8 @@ class HostActor:
             "pid": os.getpid(),
             "epoch": host.epoch,
             "sequence": host.machine.sequence,
+            "state_hash": host.at.hashed.digest.hex(),
+            "state_hash_sequence": host.at.hashed.sequence,
             "failure": host.failure,
             "replayed_commands": host.at.replayed_commands,
             "broken": repr(host.broken) if host.broken else "fenced" if host.fenced.is_set() else None,
@@ -112,20 +113,17 @@ class HostActor:
     async def _snapshot(self) -> None:
         """Have a snapshot taken by a process of its own, then trim the journal."""
         host = self._host
-        arguments = (str(self._config.data_dir), self._name, host.kind.name, str(host.at.record))
         commands = host.commands_since_snapshot
-        self._snapshotter = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "exchange.runtime.snapshotter", *arguments, stderr=asyncio.subprocess.PIPE
-        )
-        _, stderr = await self._snapshotter.communicate()
-        if self._snapshotter.returncode == 0:
+        try:
+            host.at.hashed = await snapshot_elsewhere(self._config.data_dir, self._name, host.kind.name, host.at.record)
             since = host.commands_since_snapshot - commands
             await host.trim()
             host.commands_since_snapshot = since
-        else:
+        except SnapshotterFailed as error:
             host.commands_since_snapshot = 0
-            _log.error("snapshot.failed", machine=self._name, error=stderr.decode()[-2_000:])
-        self._snapshotter = None
+            _log.error("snapshot.failed", machine=self._name, error=str(error))
+        finally:
+            self._snapshot_task = None
 
 
 class RayPeer:

@@ -66,6 +66,8 @@ class Component:
     epoch: int
     sequence: int
     state_hash: str
+    """Of a machine: in hexadecimal, right after the command `state_hash_sequence`; empty before the first snapshot."""
+    state_hash_sequence: int
     stage: Stage
     """This and the next two: of a shard."""
     instruments: tuple[str, ...]
@@ -86,6 +88,7 @@ class Component:
             epoch=message.epoch,
             sequence=message.sequence,
             state_hash=message.state_hash,
+            state_hash_sequence=message.state_hash_sequence,
             stage=Stage(message.stage),
             instruments=tuple(message.instruments),
             open_orders=message.open_orders,

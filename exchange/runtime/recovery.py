@@ -38,9 +38,19 @@ class LinkState(NamedTuple):
     replies: bytes
 
 
+class StateHash(NamedTuple):
+    """The hash of a machine's whole state right after the command `sequence` (0 and b"": none was taken yet)."""
+
+    sequence: int = 0
+    digest: bytes = b""
+
+
 @dataclass(slots=True)
 class Recovered:
-    """A machine with what its host keeps beside it. `record` is the journal's record that it stands at."""
+    """A machine with what its host keeps beside it. `record` is the journal's record that it stands at.
+
+    `hashed` is of the newest snapshot: to hash what the machine is now would read all of it.
+    """
 
     machine: Machine
     record: int = 0
@@ -48,6 +58,7 @@ class Recovered:
     links: dict[str, LinkState] = field(default_factory=dict)
     feed: Feed = field(default_factory=Feed)
     replayed_commands: int = 0
+    hashed: StateHash = field(default_factory=StateHash)
 
 
 def apply_record(
@@ -152,6 +163,7 @@ def take_snapshot(kind: MachineType, at: Recovered, snapshots: SnapshotStore) ->
     payload = pack((kind.pack_state(at.machine), links, tail))
     snapshot = Snapshot(at.record, at.epoch, kind.version, kind.state_hash(at.machine), payload)
     snapshots.write(snapshot)
+    at.hashed = StateHash(at.machine.sequence, snapshot.state_hash)
     return snapshot
 
 
@@ -175,4 +187,5 @@ def _load(kind: MachineType, snapshot: Snapshot) -> Recovered:
         snapshot.epoch,
         {name: LinkState(*link) for name, *link in links},
         Feed.resume(list(tail), machine.sequence),
+        hashed=StateHash(machine.sequence, found),
     )

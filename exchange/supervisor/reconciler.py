@@ -358,6 +358,8 @@ class Reconciler:
                 pid=c.vitals.get("pid", 0),
                 epoch=c.vitals.get("epoch", 0),
                 sequence=c.vitals.get("sequence", 0),
+                state_hash=c.vitals.get("state_hash", ""),
+                state_hash_sequence=c.vitals.get("state_hash_sequence", 0),
                 stage=c.vitals.get("stage", 0) if c.state != ComponentState.DOWN else 0,
                 instruments=[symbol for symbol, shard in held.items() if shard == c.name],
                 open_orders=c.vitals.get("open_orders", 0),

@@ -52,6 +52,12 @@ def test_kill_9_of_shard_ledger_and_gateway_loses_nothing(tmp_path: Path) -> Non
     # A second start on the same directory carries on.
     with LocalExchange(config) as exchange, Client(exchange.address, secret, timeout=10) as client:
         assert len(list(client.list_orders())) == open_orders
+        machines = {c.name: c for c in exchange.status().components if c.sequence}
+        assert set(machines) == {"ledger", "shard-0"}
+        for machine in machines.values():
+            # As the clean stop left it; a shard has journaled its start since.
+            assert len(machine.state_hash) == 32
+            assert 0 < machine.state_hash_sequence <= machine.sequence
 
 
 def _replaced(exchange: LocalExchange, name: str, pid: int) -> bool:

@@ -18,7 +18,7 @@ from exchange.runtime.codec import ShardType
 from exchange.runtime.host import Host
 from exchange.runtime.journal import JournalUnavailable, MemoryJournal
 from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, SegmentKind, unpack_replies
-from exchange.runtime.recovery import recover
+from exchange.runtime.recovery import StateHash, recover
 from exchange.runtime.rows import rows_segment
 from exchange.runtime.snapshot import SnapshotStore
 from exchange.v1 import trading_pb2, types_pb2
@@ -250,6 +250,24 @@ async def test_a_writer_that_was_fenced_stops_for_good(make_host: Callable[..., 
     assert later.status == ReplyStatus.REFUSED
     assert new.machine.find(1, "BTC-USDT", "a", 0) is None
     await new.stop()
+
+
+async def test_the_hash_that_is_told_is_that_of_the_newest_snapshot(make_host: Callable[..., Host]) -> None:
+    journal = MemoryJournal("shard-0")
+    host = await opened(make_host(journal))
+    assert host.at.hashed == StateHash()
+    await host.submit(LinkBatch("gateway-0", 1, 1, [place("a")]))
+    at_snapshot = StateHash(host.machine.sequence, host.kind.state_hash(host.machine))
+    await host.snapshot()
+    await host.submit(LinkBatch("gateway-0", 1, 2, [place("b")]))
+    assert host.at.hashed == at_snapshot
+    # Replay goes on from the snapshot, and does not hash again what it comes to.
+    assert recover(host.kind, journal, host.snapshots).hashed == at_snapshot
+    at_stop = StateHash(host.machine.sequence, host.kind.state_hash(host.machine))
+    await host.stop()
+    again = await opened(make_host(journal))
+    assert again.at.hashed == at_stop
+    await again.stop()
 
 
 async def test_readers_of_the_feed_go_on_without_a_gap_after_a_restart(make_host: Callable[..., Host]) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from pathlib import Path
+
+import pytest
 
 from exchange.engine.commands import AddInstrument, SetStage
 from exchange.engine.instrument import Instrument
 from exchange.engine.words import Stage
 from exchange.runtime.host import Host
 from exchange.runtime.messages import LinkBatch, Segment, SegmentKind
-from exchange.runtime.recovery import recover
+from exchange.runtime.recovery import StateHash, recover
 from exchange.runtime.rows import rows_segment
-from exchange.runtime.snapshotter import KINDS, open_storage
+from exchange.runtime.snapshotter import KINDS, SnapshotterFailed, open_storage, snapshot_elsewhere
 from exchange.v1 import trading_pb2, types_pb2
 
 INSTRUMENT = Instrument("BTC-USDT", "BTC", "USDT", 2, 4, 6)
@@ -41,9 +41,8 @@ async def test_the_snapshotter_writes_what_the_host_stands_at(tmp_path: Path) ->
         await host.submit(LinkBatch("g", 1, number, [place(number)]))
         if number % 20 == 0:
             # The host holds the journal meanwhile, as it does when it starts one.
-            arguments = (str(tmp_path), "shard-0", "shard", str(host.at.record))
-            command = (sys.executable, "-m", "exchange.runtime.snapshotter", *arguments)
-            assert await (await asyncio.create_subprocess_exec(*command)).wait() == 0
+            hashed = await snapshot_elsewhere(tmp_path, "shard-0", "shard", host.at.record)
+            assert hashed == StateHash(host.machine.sequence, kind.state_hash(host.machine))
             assert host.snapshots.sequences[0] == host.at.record
     await host.trim()
     expected = kind.state_hash(host.machine)
@@ -58,3 +57,9 @@ async def test_the_snapshotter_writes_what_the_host_stands_at(tmp_path: Path) ->
     assert kind.state_hash(whole.machine) == kind.state_hash(host.machine)
     assert whole.links["g"] == host.at.links["g"]
     await host.stop()
+
+
+async def test_a_snapshotter_that_fails_says_why(tmp_path: Path) -> None:
+    (tmp_path / "shard-0").write_text("where the journal's directory should be")
+    with pytest.raises(SnapshotterFailed, match="shard-0"):
+        await snapshot_elsewhere(tmp_path, "shard-0", "shard", 7)

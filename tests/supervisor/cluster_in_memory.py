@@ -53,7 +53,14 @@ class HostProcess:
 
     async def ping(self) -> dict[str, Any]:
         self._check()
-        return {"pid": id(self), "epoch": self.host.epoch, "sequence": self.host.machine.sequence}
+        hashed = self.host.at.hashed
+        return {
+            "pid": id(self),
+            "epoch": self.host.epoch,
+            "sequence": self.host.machine.sequence,
+            "state_hash": hashed.digest.hex(),
+            "state_hash_sequence": hashed.sequence,
+        }
 
     async def submit(self, batch: bytes) -> bytes:
         self._check()
