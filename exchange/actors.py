@@ -22,6 +22,7 @@ from exchange.gateway.admin import new_api_key
 from exchange.gateway.auth import hash_of_key
 from exchange.gateway.peers import PeerUnavailable
 from exchange.gateway.server import Gateway
+from exchange.runtime.aside import AsideFailed, do_aside
 from exchange.runtime.feed import FeedGap
 from exchange.runtime.host import Host
 from exchange.runtime.messages import LinkBatch, pack, unpack, unpack_batch, unpack_replies
@@ -32,6 +33,7 @@ from exchange.supervisor.reconciler import SUPERVISOR, Reconciler
 NAMESPACE = "evenkeel"
 OPERATOR_KEY_FILE = "operator.key"
 ADDRESS_FILE = "address"
+DUMP_TIMEOUT_S = 30.0
 _OPTIONS: dict[str, Any] = {"num_cpus": 0, "namespace": NAMESPACE, "lifetime": "detached", "max_task_retries": 0}
 _LOST = (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, ray.exceptions.RayTaskError)
 
@@ -64,6 +66,7 @@ class HostActor:
         kind = KINDS[name.partition("-")[0]]
         self._host = Host(kind, *open_storage(config.data_dir, name))
         self._snapshot_task: asyncio.Task[None] | None = None
+        self._dump: asyncio.Task[bytes] | None = None
         await self._host.start()
         _settle_memory()
 
@@ -80,7 +83,31 @@ class HostActor:
             return None
 
     async def dump(self) -> bytes:
+        """Return the state as of some moment between the call and the answer; the feed goes on from there."""
+        if self._open_orders() <= self._config.dump_at_once_orders_max:
+            return self._dump_now()
+        if self._dump is None:
+            self._dump = asyncio.create_task(self._dump_aside())
+        # Gateways that ask meanwhile share it.
+        return await asyncio.shield(self._dump)
+
+    def _dump_now(self) -> bytes:
         return self._host.kind.dump(self._host.machine, self._host.epoch)
+
+    async def _dump_aside(self) -> bytes:
+        try:
+            return await do_aside(self._dump_now, DUMP_TIMEOUT_S)
+        except AsideFailed as error:
+            _log.error("dump.failed", machine=self._name, error=str(error))
+            return self._dump_now()
+        finally:
+            self._dump = None
+
+    def _open_orders(self) -> int:
+        if self._host.kind.name != "shard":
+            return 0
+        books = self._host.machine.books.values()
+        return sum(len(orders) for book in books for orders in book.open_orders.values())
 
     async def query(self, request: bytes) -> bytes:
         return self._host.kind.query(self._host.machine, request)
@@ -102,9 +129,8 @@ class HostActor:
             "broken": repr(host.broken) if host.broken else "fenced" if host.fenced.is_set() else None,
         }
         if host.kind.name == "shard":
-            books = host.machine.books.values()
             vitals["stage"] = host.machine.stage
-            vitals["open_orders"] = sum(len(orders) for book in books for orders in book.open_orders.values())
+            vitals["open_orders"] = self._open_orders()
         return vitals
 
     async def stop(self) -> None:

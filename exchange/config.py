@@ -28,6 +28,9 @@ class ExchangeConfig:
     gateways: int = 1
     # Replaying this many commands takes about 4 s here; a snapshot costs a second process that long.
     snapshot_every_commands: int = 500_000
+    # A gateway that starts takes a dump of each shard. One of so many open orders takes the shard 10 ms; one of more is
+    # made by a forked process, which the shard stops for no longer than that.
+    dump_at_once_orders_max: int = 10_000
     # How long a process may leave a ping unanswered. Generous while a slow disk or a busy machine is the likelier
     # cause; a process that died is noticed at once.
     suspect_after_ms: int = 500
@@ -39,6 +42,7 @@ class ExchangeConfig:
             ("shards", 1, 64),
             ("gateways", 1, 64),
             ("snapshot_every_commands", 1_000, 1_000_000_000),
+            ("dump_at_once_orders_max", 0, 1_000_000_000),
             ("suspect_after_ms", 50, 60_000),
             ("dead_after_ms", 100, 600_000),
         ):
