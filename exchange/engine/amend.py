@@ -68,7 +68,7 @@ def amend(shard: Shard, command: AmendOrder) -> Result:
     )
     if not keeps_place:
         if takes:
-            shard.close_filled(book, match(book, opposite, order, shard.sequence, shard.events, shard.close))
+            match(shard, book, opposite, order)
         if order.close_reason:
             shard.close_taker(order, order.close_reason)
         elif order.open:

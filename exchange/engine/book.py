@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from exchange.engine.instrument import Instrument
@@ -99,12 +100,13 @@ class BookSide:
 
     def drop(self, level: Level) -> None:
         """Take a level out whose last order has left."""
-        key = level.key
-        del self.levels[key]
-        ladder = self.ladder
-        ladder.remove(key)
-        if level is self.best:
-            self.best = self.levels[ladder.highest()] if ladder else None
+        levels = self.levels
+        del levels[level.key]
+        if level is not self.best:
+            self.ladder.remove(level.key)
+        else:
+            self.ladder.remove_highest()
+            self.best = levels[self.ladder.highest()] if levels else None
 
 
 class Book:
@@ -139,7 +141,7 @@ class Book:
         self._band_reference = 0
         self.last_price = 0
         self.trade_id = 0
-        self.open_orders: dict[int, dict[int, Order]] = {}
+        self.open_orders: defaultdict[int, dict[int, Order]] = defaultdict(dict)
         """Open orders by account and order id, in the order in which they came to rest."""
 
     def band(self) -> tuple[int, int]:

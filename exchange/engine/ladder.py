@@ -39,7 +39,7 @@ class Ladder:
             self._chunks.append([value])
             self._firsts.append(value)
             return
-        at = max(bisect_right(self._firsts, value) - 1, 0)
+        at = (bisect_right(self._firsts, value) or 1) - 1
         chunk = self._chunks[at]
         insort(chunk, value)
         self._firsts[at] = chunk[0]
@@ -48,6 +48,13 @@ class Ladder:
             del chunk[_CHUNK_MAX // 2 :]
             self._chunks.insert(at + 1, upper)
             self._firsts.insert(at + 1, upper[0])
+
+    def remove_highest(self) -> None:
+        """Remove the highest value; the ladder must not be empty."""
+        chunk = self._chunks[-1]
+        chunk.pop()
+        if not chunk:
+            del self._chunks[-1], self._firsts[-1]
 
     def remove(self, value: int) -> None:
         """Remove a value; KeyError if it is not there."""

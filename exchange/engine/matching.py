@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from exchange.engine.book import Book, BookSide
-from exchange.engine.events import Event, EventKind, OrderTraded
+from exchange.engine.events import EventKind
 from exchange.engine.orders import Order
 from exchange.engine.words import CloseReason, SelfTradePrevention
+
+if TYPE_CHECKING:
+    from exchange.engine.shard import Shard
 
 _TRADED = int(EventKind.TRADED)
 _CANCEL_MAKER = int(SelfTradePrevention.CANCEL_MAKER)
 _CANCEL_TAKER = int(SelfTradePrevention.CANCEL_TAKER)
 _SELF_TRADE = int(CloseReason.SELF_TRADE)
-# Makes a named tuple from a tuple of its fields at a third of the cost of calling its class.
-_new = tuple.__new__
-
-CloseOrder = Callable[[Book, Order, int], None]
-"""Take a resting order out of the book and close it for a reason."""
 
 
-def match(
-    book: Book, side: BookSide, taker: Order, sequence: int, events: list[Event], close: CloseOrder
-) -> list[Order]:
+def match(shard: Shard, book: Book, side: BookSide, taker: Order) -> None:
     """Trade `taker` against `side` down to its price, best price first and first come first within a price.
 
-    Each trade is made at the maker's price. Returns the makers that are filled: they have left their levels, and what
-    else refers to them is the caller's to settle. If self-trade prevention stops the taker, it gets a `close_reason`.
+    Each trade is made at the maker's price, and makers that are filled are closed. If self-trade prevention stops the
+    taker, it gets a `close_reason`; to close it is the caller's part, as is to let it rest.
     """
     account = taker.account
     limit_key = taker.price * side.sign
+    sequence, events = shard.sequence, shard.events
     symbol = book.instrument.symbol
-    taker_id = taker.order_id
-    trade_id = book.trade_id
-    price = book.last_price
     left = taker.open
     filled: list[Order] = []
     while left:
@@ -44,7 +38,7 @@ def match(
         if maker.account == account:
             prevention = taker.request.self_trade_prevention or _CANCEL_MAKER
             if prevention != _CANCEL_TAKER:
-                close(book, maker, _SELF_TRADE)
+                shard.close(book, maker, _SELF_TRADE)
             if prevention != _CANCEL_MAKER:
                 taker.close_reason = _SELF_TRADE
                 break
@@ -52,20 +46,23 @@ def match(
         open_quantity = maker.open
         quantity = left if left < open_quantity else open_quantity  # noqa: FURB136  # min() takes four times as long
         left -= quantity
-        trade_id += 1
-        price = level.price
-        event = (_TRADED, sequence, symbol, trade_id, maker.order_id, taker_id, price, quantity)
-        events.append(_new(OrderTraded, event))
+        maker_id = maker.order_id
+        book.trade_id += 1
+        book.last_price = price = level.price
+        events.append((_TRADED, sequence, symbol, book.trade_id, maker_id, taker.order_id, price, quantity))
         if quantity < open_quantity:
             maker.open = open_quantity - quantity
             level.quantity -= quantity
         else:
             side.remove(maker, level)
             maker.open = 0
+            maker.update_time_ns = shard.time_ns
+            del book.open_orders[maker.account][maker_id]
             filled.append(maker)
-    book.trade_id, book.last_price = trade_id, price
+            if maker.watched:
+                shard.unwatch(maker)
     taker.open = left
-    return filled
+    shard.closed.extend(filled)
 
 
 def can_fill(book: Book, side: BookSide, taker: Order) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 
 from exchange.engine.orders import Order
 
@@ -23,9 +23,9 @@ class RememberedOrders:
     __slots__ = ("by_client_id", "by_id", "closed")
 
     def __init__(self) -> None:
-        self.by_client_id: dict[int, dict[str, Order]] = {}
+        self.by_client_id: defaultdict[int, dict[str, Order]] = defaultdict(dict)
         """By account, then client order id: open, closed and refused orders, oldest first."""
-        self.by_id: dict[int, dict[int, Order]] = {}
+        self.by_id: defaultdict[int, dict[int, Order]] = defaultdict(dict)
         """By order id, in chunks of 1,024 ids: open and closed orders; a refused one has no order id.
 
         In one table of a million orders, the one order that makes it grow would wait for 100 ms.
@@ -34,10 +34,10 @@ class RememberedOrders:
 
     def add(self, order: Order) -> None:
         """Enter an order under its names."""
-        self.by_client_id.setdefault(order.account, {})[order.request.client_order_id] = order
+        self.by_client_id[order.account][order.request.client_order_id] = order
         if not order.reject_reason:
             order_id = order.order_id
-            self.by_id.setdefault(order_id >> ID_CHUNK_BITS, {})[order_id] = order
+            self.by_id[order_id >> ID_CHUNK_BITS][order_id] = order
 
     def forget(self, time_ns: int, commands: int) -> None:
         """Drop the oldest closed orders that need not be remembered any longer, some for each of `commands`."""

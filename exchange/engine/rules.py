@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from exchange.engine.book import Book
-from exchange.engine.commands import AmendOrder
+from exchange.engine.commands import AmendOrder, PlaceOrder
 from exchange.engine.instrument import PRICE_MAX, QUANTITY_MAX
 from exchange.engine.orders import Order
 from exchange.engine.words import OrderType, RejectReason, SelfTradePrevention, Side, Stage, TimeInForce
@@ -35,38 +35,27 @@ def is_client_order_id(text: str) -> bool:
     )
 
 
-def refuse_place(
-    book: Book,
-    client_order_id: str,
-    side: int,
-    kind: int,
-    time_in_force: int,
-    price: int,
-    quantity: int,
-    post_only: bool,
-    prevention: int,
-    expire_time_ns: int,
-    time_ns: int,
-    open_orders: int,
-) -> int:
+def refuse_place(request: PlaceOrder, book: Book, time_ns: int, open_orders: int) -> int:
     """Return the `RejectReason` of an order that breaks a rule of its instrument, 0 if it breaks none.
 
-    All but the last two are the fields of `PlaceOrder`: naming the few again costs less than reading them from it.
     `open_orders`: how many its account has in the instrument.
     """
-    tick, lot, quantity_min, quantity_max, band_bps, open_orders_max = book.limits
-    if not is_client_order_id(client_order_id):
+    side, kind, time_in_force = request.side, request.type, request.time_in_force
+    price, quantity, post_only = request.price, request.quantity, request.post_only
+    expire_time_ns = request.expire_time_ns
+    instrument = book.instrument
+    if not is_client_order_id(request.client_order_id):
         return RejectReason.CLIENT_ORDER_ID_INVALID
-    if side != _BUY and side != _SELL:  # noqa: PLR1714  # a tuple of the two would be made anew for each order
+    if side != _BUY and side != _SELL:  # noqa: PLR1714
         return RejectReason.SIDE_INVALID
     if not 0 <= time_in_force <= _GTD_MAX:
         return RejectReason.TIME_IN_FORCE_INVALID
     if kind == _LIMIT:
         if not 0 < price <= PRICE_MAX:
             return RejectReason.PRICE_INVALID
-        if price % tick:
+        if price % instrument.tick_size:
             return RejectReason.PRICE_NOT_ON_TICK
-        if band_bps and _outside_band(book, side, price):
+        if instrument.band_bps and outside_band(book, side, price):
             return RejectReason.PRICE_OUTSIDE_BAND
         if post_only and time_in_force not in (_DEFAULT, _GTC, _GTD):
             return RejectReason.POST_ONLY_INVALID
@@ -79,13 +68,14 @@ def refuse_place(
             return RejectReason.POST_ONLY_INVALID
     else:
         return RejectReason.ORDER_TYPE_INVALID
-    if not quantity_min <= quantity <= quantity_max or quantity % lot:
-        return _refuse_quantity(quantity, book)
+    reason = _refuse_quantity(quantity, book)
+    if reason:
+        return reason
     if expire_time_ns if time_in_force != _GTD else expire_time_ns <= time_ns:
         return RejectReason.EXPIRE_TIME_INVALID
-    if not 0 <= prevention <= _PREVENTION_MAX:
+    if not 0 <= request.self_trade_prevention <= _PREVENTION_MAX:
         return RejectReason.SELF_TRADE_PREVENTION_INVALID
-    if open_orders >= open_orders_max:
+    if open_orders >= instrument.max_open_orders:
         return RejectReason.TOO_MANY_OPEN_ORDERS
     return 0
 
@@ -101,14 +91,15 @@ def refuse_amend(amend: AmendOrder, order: Order, price: int, open_quantity: int
         return RejectReason.QUANTITY_INVALID
     if price % instrument.tick_size:
         return RejectReason.PRICE_NOT_ON_TICK
-    if price != order.price and instrument.band_bps and _outside_band(book, order.request.side, price):
+    if price != order.price and instrument.band_bps and outside_band(book, order.request.side, price):
         return RejectReason.PRICE_OUTSIDE_BAND
     if open_quantity <= 0:
         return RejectReason.QUANTITY_BELOW_FILLED
     return _refuse_quantity(order.filled + open_quantity, book)
 
 
-def _outside_band(book: Book, side: int, price: int) -> bool:
+def outside_band(book: Book, side: int, price: int) -> bool:
+    """Whether a price is outside the band that its instrument has around the last trade."""
     # One-sided, as its purpose is to stop a fat finger from trading: an order far on its own side of the book is safe.
     lowest, highest = book.band()
     return price > highest if side == _BUY else price < lowest

@@ -16,19 +16,19 @@ from exchange.engine import commands as c
 from exchange.engine import mass_cancel
 from exchange.engine.amend import amend
 from exchange.engine.book import Book
-from exchange.engine.events import Event, EventKind, InstrumentAdded, OrderAccepted, OrderClosed, Result, StageChanged
-from exchange.engine.instrument import InstrumentInvalid
+from exchange.engine.events import EventKind, EventRow, InstrumentAdded, Result, StageChanged
+from exchange.engine.instrument import PRICE_MAX, InstrumentInvalid
 from exchange.engine.matching import can_fill, match
-from exchange.engine.orders import Order
+from exchange.engine.orders import Order, new_order
 from exchange.engine.rate import OrderRate
 from exchange.engine.remembered import ID_CHUNK_BITS, RememberedOrders
-from exchange.engine.rules import STAGE_REFUSES, STAGE_REFUSES_CANCELS, is_client_order_id, refuse_place
+from exchange.engine.rules import STAGE_REFUSES, STAGE_REFUSES_CANCELS, is_client_order_id, outside_band, refuse_place
 from exchange.engine.timers import Timer, TimerKind, Timers
 from exchange.engine.words import CloseReason, OrderStatus, OrderType, RejectReason, Side, Stage, TimeInForce
 
-_BUY = int(Side.BUY)
-_MARKET = int(OrderType.MARKET)
-_IOC, _FOK, _GTD = int(TimeInForce.IOC), int(TimeInForce.FOK), int(TimeInForce.GTD)
+_BUY, _SELL = int(Side.BUY), int(Side.SELL)
+_LIMIT, _MARKET = int(OrderType.LIMIT), int(OrderType.MARKET)
+_DEFAULT, _IOC, _FOK, _GTD = (int(t) for t in (TimeInForce.DEFAULT, TimeInForce.IOC, TimeInForce.FOK, TimeInForce.GTD))
 _OPEN, _FILLED, _CANCELLED, _REJECTED = (
     int(s) for s in (OrderStatus.OPEN, OrderStatus.FILLED, OrderStatus.CANCELLED, OrderStatus.REJECTED)
 )
@@ -38,15 +38,16 @@ _ACCEPTED, _CLOSED = int(EventKind.ACCEPTED), int(EventKind.CLOSED)
 _EXPIRY, _SWITCH = int(TimerKind.EXPIRY), int(TimerKind.SWITCH)
 _STAGES = tuple(map(int, Stage))
 _STAGE_OPEN, _STAGE_LIMITED, _STAGE_POST_ONLY = int(Stage.OPEN), int(Stage.LIMITED), int(Stage.POST_ONLY)
+_NONE_KNOWN: dict[str, Order] = {}
 # Makes a named tuple from a tuple of its fields at a third of the cost of calling its class.
 _new = tuple.__new__
 
 
 class Applied(NamedTuple):
-    """What a batch did: one result per command, and the events in order."""
+    """What a batch did: one result per command, and the events in order, as rows (see `event_of`)."""
 
     results: list[Result]
-    events: list[Event]
+    events: list[EventRow]
 
 
 class Shard:
@@ -66,14 +67,12 @@ class Shard:
         self.orders_by_client_id = self.remembered.by_client_id
         """By account, then client order id: open orders and remembered closed ones, oldest first."""
         self.closed = self.remembered.closed
-        self.events: list[Event] = []
-        """What the batch at hand has done so far."""
+        self.events: list[EventRow] = []
+        """What the batch at hand has done so far; empty between batches."""
         self._orders_by_id = self.remembered.by_id
         self.sessions: dict[int, dict[int, Order]] = {}
         self.timers = Timers()
-        self._handlers: dict[type, Callable[[Any], Result]] = {
-            c.PlaceOrder: self._place,
-            c.CancelOrder: self._cancel,
+        self._handlers_of_the_rest: dict[type, Callable[[Any], Result]] = {
             c.AmendOrder: lambda command: amend(self, command),
             c.CancelAll: lambda command: mass_cancel.cancel_all(self, command),
             c.CancelSessions: lambda command: mass_cancel.cancel_sessions(self, command),
@@ -88,12 +87,18 @@ class Shard:
         self.time_ns = max(self.time_ns, time_ns)
         self.remembered.forget(self.time_ns, len(batch))
         results: list[Result] = []
-        events: list[Event] = []
+        events: list[EventRow] = []
         self.events = events
-        handlers = self._handlers
         for command in batch:
             self.sequence += 1
-            results.append(handlers[type(command)](command))
+            if type(command) is c.PlaceOrder:
+                results.append(self._place(command))
+            elif type(command) is c.CancelOrder:
+                results.append(self._cancel(command))
+            else:
+                results.append(self._handlers_of_the_rest[type(command)](command))
+        # Else the next batch would have to free all of them before its first command.
+        self.events = []
         return Applied(results, events)
 
     # ---------------------------------------------------------------- place
@@ -113,10 +118,8 @@ class Shard:
             expire_time_ns,
             session,
         ) = request
-        known = self.orders_by_client_id.get(account)
-        if known is None:
-            known = self.orders_by_client_id[account] = {}
-        elif client_order_id in known:
+        known = self.orders_by_client_id[account]
+        if client_order_id in known:
             return self._repeat(known[client_order_id], request)
         if self.stage != _STAGE_OPEN:
             reason = self._stage_refuses_place(post_only)
@@ -125,26 +128,28 @@ class Shard:
         book = self.books.get(symbol)
         if book is None:
             return self._refuse_order(request, RejectReason.INSTRUMENT_UNKNOWN)
-        own_orders = book.open_orders.get(account)
-        if own_orders is None:
-            own_orders = book.open_orders[account] = {}
+        own_orders = book.open_orders[account]
         time_ns = self.time_ns
-        reason = refuse_place(
-            book,
-            client_order_id,
-            side,
-            kind,
-            time_in_force,
-            price,
-            quantity,
-            post_only,
-            prevention,
-            expire_time_ns,
-            time_ns,
-            len(own_orders),
-        )
-        if reason:
-            return self._refuse_order(request, reason)
+        tick, lot, quantity_min, quantity_max, band_bps, open_orders_max = book.limits
+        # Most orders pass here; of the others `refuse_place` knows whether they are wrong, and in what.
+        if (
+            kind != _LIMIT
+            or not _BUY <= side <= _SELL
+            or not _DEFAULT <= time_in_force <= _FOK
+            or not 0 < price <= PRICE_MAX
+            or price % tick
+            or not quantity_min <= quantity <= quantity_max
+            or quantity % lot
+            or prevention
+            or expire_time_ns
+            or (post_only and time_in_force in _NEVER_RESTS)
+            or (band_bps and outside_band(book, side, price))
+            or len(own_orders) >= open_orders_max
+            or not is_client_order_id(client_order_id)
+        ):
+            reason = refuse_place(request, book, time_ns, len(own_orders))
+            if reason:
+                return self._refuse_order(request, reason)
 
         if kind == _MARKET:
             lowest, highest = book.band()
@@ -162,18 +167,12 @@ class Shard:
 
         sequence = self.sequence
         watched = session != 0 or time_in_force == _GTD
-        order = Order(sequence, request, account, price, quantity, time_ns, watched)
+        order = new_order(sequence, request, account, price, quantity, time_ns, watched)
         known[client_order_id] = order
-        same_chunk = self._orders_by_id.get(sequence >> ID_CHUNK_BITS)
-        if same_chunk is None:
-            same_chunk = self._orders_by_id[sequence >> ID_CHUNK_BITS] = {}
-        same_chunk[sequence] = order
-        event = (_ACCEPTED, sequence, symbol, sequence, account, client_order_id, side, price, quantity)
-        self.events.append(_new(OrderAccepted, event))
+        self._orders_by_id[sequence >> ID_CHUNK_BITS][sequence] = order
+        self.events.append((_ACCEPTED, sequence, symbol, sequence, account, client_order_id, side, price, quantity))
         if takes and (time_in_force != _FOK or can_fill(book, opposite, order)):
-            filled = match(book, opposite, order, sequence, self.events, self.close)
-            if filled:
-                self.close_filled(book, filled)
+            match(self, book, opposite, order)
         left = order.open
         filled_quantity = quantity - left
         if not left:
@@ -216,7 +215,7 @@ class Shard:
         """Refuse an order for what it is: a repeat of it gets the same answer, if its name is one to remember."""
         if not is_client_order_id(request.client_order_id):
             return self.refuse(request.client_order_id, RejectReason.CLIENT_ORDER_ID_INVALID)
-        order = Order(self.sequence, request, request.account, request.price, request.quantity, self.time_ns, False)
+        order = new_order(self.sequence, request, request.account, request.price, request.quantity, self.time_ns, False)
         order.reject_reason = int(reason)
         self.remembered.add(order)
         self.closed.append(order)
@@ -229,7 +228,7 @@ class Shard:
         request = order.request
         book = self.books[request.instrument]
         (book.bids if request.side == _BUY else book.asks).append(order)
-        book.open_orders.setdefault(order.account, {})[order.order_id] = order
+        book.open_orders[order.account][order.order_id] = order
         if order.watched:
             self._watch(order)
 
@@ -240,7 +239,7 @@ class Shard:
         level.side.remove(order, level)
         del book.open_orders[order.account][order.order_id]
         if order.watched:
-            self._unwatch(order)
+            self.unwatch(order)
 
     def _watch(self, order: Order) -> None:
         request = order.request
@@ -249,7 +248,8 @@ class Shard:
         if request.session:
             self.sessions.setdefault(request.session, {})[order.order_id] = order
 
-    def _unwatch(self, order: Order) -> None:
+    def unwatch(self, order: Order) -> None:
+        """Let no timer or session look for an order any longer."""
         request = order.request
         if request.time_in_force == _GTD:
             self.timers.remove(request.expire_time_ns, Timer(_EXPIRY, order.account, order.order_id))
@@ -267,30 +267,18 @@ class Shard:
         order_id = order.order_id
         del book.open_orders[order.account][order_id]
         if order.watched:
-            self._unwatch(order)
+            self.unwatch(order)
         order.close_reason = reason
         order.update_time_ns = self.time_ns
-        event = (_CLOSED, self.sequence, book.instrument.symbol, order_id, reason, order.open)
-        self.events.append(_new(OrderClosed, event))
+        self.events.append((_CLOSED, self.sequence, order.request.instrument, order_id, reason, order.open))
         self.closed.append(order)
 
     def close_taker(self, order: Order, reason: int) -> None:
         """Close an order that does not rest, for a reason."""
         order.close_reason = reason
         order.update_time_ns = self.time_ns
-        event = (_CLOSED, self.sequence, order.request.instrument, order.order_id, reason, order.open)
-        self.events.append(_new(OrderClosed, event))
+        self.events.append((_CLOSED, self.sequence, order.request.instrument, order.order_id, reason, order.open))
         self.closed.append(order)
-
-    def close_filled(self, book: Book, makers: list[Order]) -> None:
-        """Close makers that `match` has filled and taken out of their levels."""
-        time_ns, closed, open_orders = self.time_ns, self.closed, book.open_orders
-        for order in makers:
-            order.update_time_ns = time_ns
-            del open_orders[order.account][order.order_id]
-            closed.append(order)
-            if order.watched:
-                self._unwatch(order)
 
     # ---------------------------------------------------------------- cancel
 
@@ -310,8 +298,7 @@ class Shard:
         account, symbol, client_order_id, order_id = command
         if self.stage in STAGE_REFUSES_CANCELS:
             return self.refuse(client_order_id, STAGE_REFUSES[self.stage])
-        known = self.orders_by_client_id.get(account)
-        order = known.get(client_order_id) if known is not None and client_order_id else None
+        order = self.orders_by_client_id.get(account, _NONE_KNOWN).get(client_order_id)
         if order is None:
             order = self.find(account, symbol, client_order_id, order_id)
             if order is None:

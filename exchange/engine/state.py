@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from exchange.engine.book import Book
 from exchange.engine.commands import PlaceOrder
 from exchange.engine.instrument import Instrument
-from exchange.engine.orders import Order
+from exchange.engine.orders import Order, new_order
 from exchange.engine.rate import OrderRate
 from exchange.engine.shard import Shard
 from exchange.engine.words import TimeInForce
@@ -129,7 +129,7 @@ def _unpack(packed: Sequence[Any]) -> Order:
     ) = packed
     request = PlaceOrder(*request)
     watched = request.session != 0 or request.time_in_force == TimeInForce.GTD
-    order = Order(order_id, request, request.account, price, quantity, create_time_ns, watched)
+    order = new_order(order_id, request, request.account, price, quantity, create_time_ns, watched)
     order.open, order.priority = open_quantity, priority
     order.update_time_ns = update_time_ns
     order.close_reason, order.reject_reason = close_reason, reject_reason

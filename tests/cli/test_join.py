@@ -14,7 +14,7 @@ from exchange.cli.replay.outcome import Best, TradeRow
 from exchange.cli.replay.recording import Kind, Recording, ReplayCommand
 from exchange.cli.replay.translate import Translator, encode
 from exchange.engine.commands import AddInstrument, SetStage
-from exchange.engine.events import OrderAccepted, OrderAmended, OrderClosed, OrderTraded
+from exchange.engine.events import Event, OrderAccepted, OrderAmended, OrderClosed, OrderTraded, event_of
 from exchange.engine.instrument import Instrument
 from exchange.engine.shard import Shard
 from exchange.engine.words import Stage
@@ -247,8 +247,8 @@ class Gateway:
         self._orders: dict[int, list[Any]] = {}  # id: account, name, price, open
         translate = Translator(SYMBOL)
         for command in recording.commands:
-            for event in self.shard.apply(1, [translate(command)]).events:
-                self._report(event)
+            for row in self.shard.apply(1, [translate(command)]).events:
+                self._report(event_of(row))
             book = self.shard.books[SYMBOL]
             bid, ask = book.bids.best, book.asks.best
             best = (
@@ -258,7 +258,7 @@ class Gateway:
             if best != self.changes[-1][1]:
                 self.changes.append((self.shard.sequence, best))
 
-    def _report(self, event: object) -> None:
+    def _report(self, event: Event) -> None:
         if isinstance(event, OrderTraded):
             for order_id, liquidity in ((event.taker_order_id, TAKER), (event.maker_order_id, MAKER)):
                 account, name, price, open_quantity = self._orders[order_id]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from exchange.engine.commands import AddInstrument, AmendOrder, CancelOrder, Command, PlaceOrder, SetStage
-from exchange.engine.events import Event, OrderTraded, Result
+from exchange.engine.events import Event, OrderTraded, Result, event_of
 from exchange.engine.instrument import Instrument
 from exchange.engine.shard import Shard
 from exchange.engine.words import Stage
@@ -32,7 +32,8 @@ class Market:
         self.apply(SetStage(int(stage)))
 
     def apply(self, command: Command) -> Result:
-        (result,), self.events = self.shard.apply(self.time_ns, [command])
+        (result,), rows = self.shard.apply(self.time_ns, [command])
+        self.events = [event_of(row) for row in rows]
         self.trades = [(event.price, event.quantity) for event in self.events if isinstance(event, OrderTraded)]
         self.shard.validate()
         return result

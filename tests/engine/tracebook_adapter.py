@@ -25,7 +25,7 @@ from tracebook.core.order import OrderSide, OrderType
 from tracebook.events import MarketEvent
 
 from exchange.engine.commands import AddInstrument, AmendOrder, CancelAll, CancelOrder, PlaceOrder, SetStage
-from exchange.engine.events import EventKind, Result
+from exchange.engine.events import EventKind, OrderTraded, Result
 from exchange.engine.instrument import Instrument
 from exchange.engine.shard import Shard
 from exchange.engine.words import RejectReason, Stage
@@ -113,20 +113,18 @@ class ShardAdapter:
         if result.reject_reason:
             return Outcome("rejected", _reason(result, event.op)), ()
         trades = []
-        for happened in events:
-            if happened.kind == EventKind.TRADED:
-                taker, maker = (
-                    self._orders[symbol, happened.taker_order_id],  # type: ignore[union-attr]
-                    self._orders[symbol, happened.maker_order_id],  # type: ignore[union-attr]
-                )
+        for row in events:
+            if row[0] == EventKind.TRADED:
+                trade = OrderTraded(*row)
+                taker, maker = self._orders[symbol, trade.taker_order_id], self._orders[symbol, trade.maker_order_id]
                 buyer, seller = (taker, maker) if taker[1] == 1 else (maker, taker)
                 trades.append(
                     TradeFill(
                         symbol,
                         buyer[0],
                         seller[0],
-                        _unscaled(happened.price, PRICE_SCALE),  # type: ignore[union-attr]
-                        _unscaled(happened.quantity, QUANTITY_SCALE),  # type: ignore[union-attr]
+                        _unscaled(trade.price, PRICE_SCALE),
+                        _unscaled(trade.quantity, QUANTITY_SCALE),
                     )
                 )
         book = self._shard.books[symbol]

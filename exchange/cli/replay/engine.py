@@ -10,7 +10,7 @@ from exchange.cli.replay.recording import Recording, ReplayCommand
 from exchange.cli.replay.translate import Translator
 from exchange.engine.book import Book
 from exchange.engine.commands import AddInstrument, SetStage
-from exchange.engine.events import Event, OrderClosed, OrderTraded
+from exchange.engine.events import Event, OrderClosed, OrderTraded, event_of
 from exchange.engine.instrument import Instrument
 from exchange.engine.shard import Shard
 from exchange.engine.words import Side, Stage
@@ -50,8 +50,8 @@ def replay_engine(
         if result.order_id:
             names[result.order_id] = command.order
         outcome.answers.append(Answer(result.sequence, result.status, bool(result.reject_reason)))
-        for event in events:
-            _note(event, outcome, names, command.order)
+        for row in events:
+            _note(event_of(row), outcome, names, command.order)
         now = _best(book)
         if now != best:
             best = now
