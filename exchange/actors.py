@@ -17,7 +17,7 @@ from exchange import __version__
 from exchange.config import ExchangeConfig
 from exchange.engine.control import ControlResult
 from exchange.engine.instrument import Instrument
-from exchange.engine.ledger import CreateAccount, CreateApiKey, LedgerResult, Permission
+from exchange.engine.ledger_words import CreateAccount, CreateApiKey, Permission
 from exchange.gateway.admin import new_api_key
 from exchange.gateway.auth import hash_of_key
 from exchange.gateway.peers import PeerUnavailable
@@ -26,7 +26,7 @@ from exchange.runtime.aside import AsideFailed, do_aside
 from exchange.runtime.feed import FeedGap
 from exchange.runtime.host import Host
 from exchange.runtime.messages import LinkBatch, pack, unpack, unpack_batch, unpack_replies
-from exchange.runtime.rows import rows_segment, unpack_results
+from exchange.runtime.rows import rows_segment, unpack_ledger_result
 from exchange.runtime.snapshotter import KINDS, SnapshotterFailed, open_storage, snapshot_elsewhere
 from exchange.supervisor.reconciler import SUPERVISOR, Reconciler
 
@@ -323,7 +323,7 @@ class SupervisorActor:
             return
         key_id, key = new_api_key()
         account = await self._ledger(ledger.process, CreateAccount("operator"))
-        permissions = (int(Permission.READ), int(Permission.TRADE), int(Permission.OPERATOR))
+        permissions = tuple(map(int, Permission))
         await self._ledger(ledger.process, CreateApiKey(account, key_id, hash_of_key(key), permissions))
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
@@ -332,5 +332,4 @@ class SupervisorActor:
     async def _ledger(self, process: Any, command: Any) -> int:
         batch = LinkBatch("", 0, 0, [rows_segment([command])])
         reply = unpack_replies(await process.submit(pack(batch)))[0]
-        result: LedgerResult = unpack_results(reply.data, LedgerResult)[0]
-        return result.account
+        return unpack_ledger_result(reply.data).account

@@ -1,102 +1,45 @@
-"""The ledger machine: accounts and API keys, as a deterministic function of its commands.
+"""The ledger machine: accounts, API keys and money, as a deterministic function of its commands.
 
-Funds come to live here too. Keys are known by their hash alone; ids and hashes come in with the commands.
+Keys are known by their hash alone; ids and hashes come in with the commands.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from enum import IntEnum
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from ipaddress import ip_network
 from typing import Any, NamedTuple
+
+from exchange.engine.balances import Balances
+from exchange.engine.ledger_words import (
+    Account,
+    AccountCreated,
+    ApiKey,
+    ApiKeyChanged,
+    AssetCreated,
+    CreateAccount,
+    CreateApiKey,
+    CreateAsset,
+    Deposit,
+    EntryMade,
+    EntryType,
+    LedgerCommand,
+    LedgerEntry,
+    LedgerEvent,
+    LedgerEventKind,
+    LedgerRefusal,
+    LedgerResult,
+    Permission,
+    RevokeApiKey,
+    Transfer,
+    Withdraw,
+)
+from exchange.engine.money import Asset
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 API_KEYS_PER_ACCOUNT_MAX = 100
-
-
-class Permission(IntEnum):
-    READ = 1
-    TRADE = 2
-    TRANSFER = 3
-    OPERATOR = 4
-
-
-class LedgerRefusal(IntEnum):
-    """Why a ledger command was refused; 0 is none."""
-
-    NONE = 0
-    NAME_INVALID = 1
-    ACCOUNT_UNKNOWN = 2
-    PERMISSIONS_INVALID = 3
-    KEY_EXISTS = 4
-    KEY_UNKNOWN = 5
-    TOO_MANY_KEYS = 6
-
-
-class CreateAccount(NamedTuple):
-    """A repeat with a known name answers with the account that has it."""
-
-    name: str
-
-
-class CreateApiKey(NamedTuple):
-    """`key_hash`: SHA-256 of the whole key, in hexadecimal."""
-
-    account: int
-    key_id: str
-    key_hash: str
-    permissions: tuple[int, ...]
-
-
-class RevokeApiKey(NamedTuple):
-    key_id: str
-
-
-LedgerCommand = CreateAccount | CreateApiKey | RevokeApiKey
-
-
-class Account(NamedTuple):
-    account: int
-    name: str
-    create_time_ns: int
-
-
-class ApiKey(NamedTuple):
-    key_id: str
-    account: int
-    key_hash: str
-    permissions: tuple[int, ...]
-    create_time_ns: int
-    revoked: bool
-
-
-class LedgerEventKind(IntEnum):
-    ACCOUNT = 1
-    API_KEY = 2
-
-
-class AccountCreated(NamedTuple):
-    kind: int
-    sequence: int
-    account: Account
-
-
-class ApiKeyChanged(NamedTuple):
-    kind: int
-    sequence: int
-    api_key: ApiKey
-
-
-LedgerEvent = AccountCreated | ApiKeyChanged
-
-
-class LedgerResult(NamedTuple):
-    """`account`: the account that the command made, found or concerned."""
-
-    sequence: int
-    refusal: int
-    account: int
+ALLOWED_IPS_MAX = 32
 
 
 class LedgerApplied(NamedTuple):
@@ -105,9 +48,9 @@ class LedgerApplied(NamedTuple):
 
 
 class Ledger:
-    """Accounts by id and by name, API keys by id."""
+    """Accounts by id and by name, API keys by id, balances."""
 
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self) -> None:
         self.sequence = 0
@@ -115,40 +58,49 @@ class Ledger:
         self.accounts: dict[int, Account] = {}
         self.account_ids: dict[str, int] = {}
         self.api_keys: dict[str, ApiKey] = {}
+        self.balances = Balances()
         self._keys_of_account: dict[int, int] = {}
+        self._events: list[LedgerEvent] = []
+        self._handlers: dict[type, Callable[[Any], LedgerResult]] = {
+            CreateAccount: self._create_account,
+            CreateApiKey: self._create_api_key,
+            RevokeApiKey: self._revoke_api_key,
+            CreateAsset: self._create_asset,
+            Deposit: self._deposit,
+            Withdraw: self._withdraw,
+            Transfer: self._transfer,
+        }
 
     def apply(self, time_ns: int, batch: Sequence[LedgerCommand]) -> LedgerApplied:
         """Apply commands in order at one time (ns since the epoch)."""
         self.time_ns = max(self.time_ns, time_ns)
-        applied = LedgerApplied([], [])
+        events: list[LedgerEvent] = []
+        results: list[LedgerResult] = []
+        self._events = events
         for command in batch:
             self.sequence += 1
-            if isinstance(command, CreateAccount):
-                result = self._create_account(command, applied.events)
-            elif isinstance(command, CreateApiKey):
-                result = self._create_api_key(command, applied.events)
-            else:
-                result = self._revoke_api_key(command, applied.events)
-            applied.results.append(result)
-        return applied
+            results.append(self._handlers[type(command)](command))
+        return LedgerApplied(results, events)
 
     def next_timer_ns(self) -> int | None:
-        """The ledger has no timers yet."""
+        """The ledger has no timers."""
         return None
 
-    def _create_account(self, command: CreateAccount, events: list[LedgerEvent]) -> LedgerResult:
+    # ---------------------------------------------------------------- accounts and keys
+
+    def _create_account(self, command: CreateAccount) -> LedgerResult:
         known = self.account_ids.get(command.name)
         if known is not None:
-            return LedgerResult(self.sequence, LedgerRefusal.NONE, known)
+            return self._done(known)
         if not _NAME.fullmatch(command.name):
-            return LedgerResult(self.sequence, LedgerRefusal.NAME_INVALID, 0)
+            return self._refuse(LedgerRefusal.NAME_INVALID)
         account = Account(len(self.accounts) + 1, command.name, self.time_ns)
         self.accounts[account.account] = account
         self.account_ids[account.name] = account.account
-        events.append(AccountCreated(int(LedgerEventKind.ACCOUNT), self.sequence, account))
-        return LedgerResult(self.sequence, LedgerRefusal.NONE, account.account)
+        self._events.append(AccountCreated(int(LedgerEventKind.ACCOUNT), self.sequence, account))
+        return self._done(account.account)
 
-    def _create_api_key(self, command: CreateApiKey, events: list[LedgerEvent]) -> LedgerResult:
+    def _create_api_key(self, command: CreateApiKey) -> LedgerResult:
         account = command.account
         permissions = tuple(sorted({int(p) for p in command.permissions}))
         refusal = LedgerRefusal.NONE
@@ -156,47 +108,150 @@ class Ledger:
             refusal = LedgerRefusal.ACCOUNT_UNKNOWN
         elif not permissions or not all(Permission.READ <= p <= Permission.OPERATOR for p in permissions):
             refusal = LedgerRefusal.PERMISSIONS_INVALID
+        elif command.expire_time_ns and command.expire_time_ns <= self.time_ns:
+            refusal = LedgerRefusal.EXPIRE_TIME_INVALID
+        elif len(command.allowed_ips) > ALLOWED_IPS_MAX or not all(map(_is_network, command.allowed_ips)):
+            refusal = LedgerRefusal.ADDRESS_INVALID
         elif command.key_id in self.api_keys:
             refusal = LedgerRefusal.KEY_EXISTS
         elif self._keys_of_account.get(account, 0) >= API_KEYS_PER_ACCOUNT_MAX:
             refusal = LedgerRefusal.TOO_MANY_KEYS
         if refusal:
-            return LedgerResult(self.sequence, refusal, account)
-        api_key = ApiKey(command.key_id, account, command.key_hash, permissions, self.time_ns, False)
-        self.api_keys[api_key.key_id] = api_key
+            return self._refuse(refusal, account)
+        self._enter_key(
+            ApiKey(
+                command.key_id,
+                account,
+                command.key_hash,
+                permissions,
+                self.time_ns,
+                False,
+                command.expire_time_ns,
+                tuple(command.allowed_ips),
+            )
+        )
         self._keys_of_account[account] = self._keys_of_account.get(account, 0) + 1
-        events.append(ApiKeyChanged(int(LedgerEventKind.API_KEY), self.sequence, api_key))
-        return LedgerResult(self.sequence, LedgerRefusal.NONE, account)
+        return self._done(account)
 
-    def _revoke_api_key(self, command: RevokeApiKey, events: list[LedgerEvent]) -> LedgerResult:
+    def _revoke_api_key(self, command: RevokeApiKey) -> LedgerResult:
         api_key = self.api_keys.get(command.key_id)
         if api_key is None:
-            return LedgerResult(self.sequence, LedgerRefusal.KEY_UNKNOWN, 0)
+            return self._refuse(LedgerRefusal.KEY_UNKNOWN)
         if not api_key.revoked:
             self._keys_of_account[api_key.account] -= 1
-            api_key = self.api_keys[command.key_id] = api_key._replace(revoked=True)
-            events.append(ApiKeyChanged(int(LedgerEventKind.API_KEY), self.sequence, api_key))
-        return LedgerResult(self.sequence, LedgerRefusal.NONE, api_key.account)
+            self._enter_key(api_key._replace(revoked=True))
+        return self._done(api_key.account)
+
+    def _enter_key(self, api_key: ApiKey) -> None:
+        self.api_keys[api_key.key_id] = api_key
+        self._events.append(ApiKeyChanged(int(LedgerEventKind.API_KEY), self.sequence, api_key))
+
+    # ---------------------------------------------------------------- money
+
+    def _create_asset(self, command: CreateAsset) -> LedgerResult:
+        asset = Asset(*command)
+        is_new = asset.symbol not in self.balances.assets
+        refusal = self.balances.create_asset(asset)
+        if refusal:
+            return self._refuse(refusal)
+        if is_new:
+            self._events.append(AssetCreated(int(LedgerEventKind.ASSET), self.sequence, asset))
+        return self._done(0)
+
+    def _deposit(self, command: Deposit) -> LedgerResult:
+        refused = self._repeat_or_refuse(command, EntryType.DEPOSIT, command.amount, 0)
+        if refused is not None:
+            return refused
+        return self._entered(command.account, self.balances.deposit(*command, self.sequence, self.time_ns))
+
+    def _withdraw(self, command: Withdraw) -> LedgerResult:
+        refused = self._repeat_or_refuse(command, EntryType.WITHDRAWAL, -command.amount, 0)
+        if refused is not None:
+            return refused
+        return self._entered(command.account, self.balances.withdraw(*command, self.sequence, self.time_ns))
+
+    def _transfer(self, command: Transfer) -> LedgerResult:
+        refused = self._repeat_or_refuse(command, EntryType.TRANSFER, -command.amount, command.to_account)
+        if refused is not None:
+            return refused
+        if command.to_account not in self.accounts:
+            return self._refuse(LedgerRefusal.ACCOUNT_UNKNOWN, command.to_account)
+        entries = self.balances.transfer(*command, self.sequence, self.time_ns)
+        return self._entered(command.account, *(entries if isinstance(entries, tuple) else (entries,)))
+
+    def _repeat_or_refuse(
+        self, command: Deposit | Withdraw | Transfer, entry_type: EntryType, change: int, counterparty: int
+    ) -> LedgerResult | None:
+        """Answer a reference that is known with its first entry, if it asks for the same; None: go on."""
+        first = self.balances.known(entry_type, command.account, command.reference)
+        if first is not None:
+            asked = (command.account, command.asset, change, counterparty)
+            if (first.account, first.asset, first.change, first.counterparty) != asked:
+                return self._refuse(LedgerRefusal.REFERENCE_REUSED, command.account)
+            return self._done(command.account)._replace(entry=first, duplicate=True)
+        refusal = self.balances.refuse(command.asset, command.amount, command.reference)
+        if not refusal and command.account not in self.accounts:
+            refusal = LedgerRefusal.ACCOUNT_UNKNOWN
+        return self._refuse(refusal, command.account) if refusal else None
+
+    def _entered(self, account: int, *entries: LedgerEntry | LedgerRefusal) -> LedgerResult:
+        first = entries[0]
+        if isinstance(first, LedgerRefusal):
+            return self._refuse(first, account)
+        for entry in entries:
+            assert isinstance(entry, tuple)
+            self._events.append(EntryMade(int(LedgerEventKind.ENTRY), self.sequence, entry))
+        return self._done(account)._replace(entry=first)
+
+    # ---------------------------------------------------------------- results, state
+
+    def _done(self, account: int) -> LedgerResult:
+        return LedgerResult(self.sequence, int(LedgerRefusal.NONE), account)
+
+    def _refuse(self, refusal: LedgerRefusal, account: int = 0) -> LedgerResult:
+        return LedgerResult(self.sequence, int(refusal), account)
 
     def state(self) -> tuple[Any, ...]:
         """Return the whole state as nested tuples."""
-        return self.sequence, self.time_ns, list(self.accounts.values()), list(self.api_keys.values())
+        accounts, api_keys = list(self.accounts.values()), list(self.api_keys.values())
+        return self.sequence, self.time_ns, accounts, api_keys, self.balances.state()
 
     @classmethod
     def restore(cls, state: Sequence[Any]) -> Ledger:
         """Return a ledger in a state that `state` gave."""
         ledger = cls()
-        ledger.sequence, ledger.time_ns, accounts, api_keys = state
+        ledger.sequence, ledger.time_ns, accounts, api_keys, balances = state
         for row in accounts:
             account = Account(*row)
             ledger.accounts[account.account] = account
             ledger.account_ids[account.name] = account.account
-        for key_id, account_id, key_hash, permissions, create_time_ns, revoked in api_keys:
-            api_key = ApiKey(key_id, account_id, key_hash, tuple(permissions), create_time_ns, revoked)
-            ledger.api_keys[key_id] = api_key
-            ledger._keys_of_account[account_id] = ledger._keys_of_account.get(account_id, 0) + (not revoked)
+        for row in api_keys:
+            api_key = api_key_of(row)
+            ledger.api_keys[api_key.key_id] = api_key
+            kept = ledger._keys_of_account.get(api_key.account, 0)
+            ledger._keys_of_account[api_key.account] = kept + (not api_key.revoked)
+        ledger.balances = Balances.restore(balances)
         return ledger
 
     def state_hash(self) -> bytes:
         """Return the hash of the state."""
         return blake2b(repr(self.state()).encode(), digest_size=16).digest()
+
+    def validate(self) -> None:
+        """Check what must hold between commands; AssertionError says what does not."""
+        self.balances.validate()
+        assert set(self.balances.available) <= set(self.accounts), "an account has money and does not exist"
+
+
+def api_key_of(row: Sequence[Any]) -> ApiKey:
+    """Return a key from its row, whose parts may have become lists on the way."""
+    key = ApiKey(*row)
+    return key._replace(permissions=tuple(key.permissions), allowed_ips=tuple(key.allowed_ips))
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True

@@ -11,23 +11,23 @@ import grpc
 
 from exchange.engine.control import ControlResult
 from exchange.engine.instrument import Instrument, InstrumentInvalid
-from exchange.engine.ledger import (
+from exchange.engine.ledger_words import (
     ApiKey,
     CreateAccount,
     CreateApiKey,
-    LedgerRefusal,
-    LedgerResult,
+    CreateAsset,
+    Deposit,
     Permission,
     RevokeApiKey,
+    Withdraw,
 )
 from exchange.engine.words import RejectReason
-from exchange.gateway.auth import LedgerReplica, authenticate, hash_of_key
+from exchange.gateway.account import encode_result, read_amount
+from exchange.gateway.auth import authenticate, hash_of_key
 from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort
-from exchange.gateway.links import Link
+from exchange.gateway.ledger import LedgerClient
 from exchange.gateway.peers import PeerUnavailable
-from exchange.runtime.messages import ReplyStatus
-from exchange.runtime.rows import rows_segment, unpack_results
-from exchange.v1 import admin_pb2, admin_pb2_grpc, types_pb2
+from exchange.v1 import account_pb2, admin_pb2, admin_pb2_grpc, types_pb2
 
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1_000
 _FIELDS = Instrument._fields
@@ -54,12 +54,10 @@ def new_api_key() -> tuple[str, str]:
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
     """`is_known` tells whether this gateway has seen an instrument: an answer waits for that."""
 
-    def __init__(
-        self, supervisor: Supervisor, ledger_link: Link, ledger: LedgerReplica, is_known: Callable[[str], bool]
-    ) -> None:
+    def __init__(self, supervisor: Supervisor, ledger: LedgerClient, is_known: Callable[[str], bool]) -> None:
         self._supervisor = supervisor
-        self._link = ledger_link
-        self._ledger = ledger
+        self._client = ledger
+        self._ledger = ledger.replica
         self._is_known = is_known
 
     async def CreateInstrument(self, request: Any, context: Any) -> Any:
@@ -90,8 +88,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
 
     async def CreateAccount(self, request: Any, context: Any) -> Any:
         await authenticate(context, self._ledger, Permission.OPERATOR)
-        result = await self._command(CreateAccount(request.name), context)
-        await _until(lambda: result.account in self._ledger.accounts)
+        result = await self._client.command(CreateAccount(request.name), context)
         return admin_pb2.CreateAccountResponse(account=_account(self._ledger.accounts[result.account]))
 
     async def ListAccounts(self, request: Any, context: Any) -> Any:
@@ -104,9 +101,15 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     async def CreateApiKey(self, request: Any, context: Any) -> Any:
         await authenticate(context, self._ledger, Permission.OPERATOR)
         key_id, key = new_api_key()
-        command = CreateApiKey(request.account_id, key_id, hash_of_key(key), tuple(request.permissions))
-        await self._command(command, context)
-        await _until(lambda: key_id in self._ledger.api_keys)
+        command = CreateApiKey(
+            request.account_id,
+            key_id,
+            hash_of_key(key),
+            tuple(request.permissions),
+            request.expire_time_ns,
+            tuple(request.allowed_ips),
+        )
+        await self._client.command(command, context)
         return admin_pb2.CreateApiKeyResponse(api_key=_api_key(self._ledger.api_keys[key_id]), key=key)
 
     async def ListApiKeys(self, request: Any, context: Any) -> Any:
@@ -119,9 +122,28 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
 
     async def RevokeApiKey(self, request: Any, context: Any) -> Any:
         await authenticate(context, self._ledger, Permission.OPERATOR)
-        await self._command(RevokeApiKey(request.key_id), context)
-        await _until(lambda: self._ledger.api_keys[request.key_id].revoked)
+        await self._client.command(RevokeApiKey(request.key_id), context)
         return admin_pb2.RevokeApiKeyResponse()
+
+    async def CreateAsset(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        asset = request.asset
+        await self._client.command(CreateAsset(asset.symbol, asset.scale), context)
+        return admin_pb2.CreateAssetResponse(asset=account_pb2.Asset(symbol=asset.symbol, scale=asset.scale))
+
+    async def Deposit(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        amount = await read_amount(request.asset, request.amount, self._ledger, context)
+        command = Deposit(request.account_id, request.asset, amount, request.reference)
+        entry, duplicate = encode_result(await self._client.command(command, context), self._ledger)
+        return admin_pb2.DepositResponse(entry=entry, duplicate=duplicate)
+
+    async def Withdraw(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        amount = await read_amount(request.asset, request.amount, self._ledger, context)
+        command = Withdraw(request.account_id, request.asset, amount, request.reference)
+        entry, duplicate = encode_result(await self._client.command(command, context), self._ledger)
+        return admin_pb2.WithdrawResponse(entry=entry, duplicate=duplicate)
 
     async def SetStage(self, request: Any, context: Any) -> Any:
         await authenticate(context, self._ledger, Permission.OPERATOR)
@@ -145,20 +167,6 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             return admin_pb2.GetStatusResponse.FromString(await self._supervisor.status())
         except PeerUnavailable as error:
             await self._away(context, "supervisor", str(error))
-
-    async def _command(self, command: Any, context: Any) -> LedgerResult:
-        if not self._link.is_up:
-            await self._away(context, "ledger", "the ledger is away")
-        reply = await self._link.enqueue(rows_segment([command], remaining_ms=2_000))
-        if reply.status != ReplyStatus.DONE:
-            await self._away(context, "ledger", reply.detail)
-        result: LedgerResult = unpack_results(reply.data, LedgerResult)[0]
-        if result.refusal:
-            refusal = LedgerRefusal(result.refusal)
-            unknown = refusal in (LedgerRefusal.ACCOUNT_UNKNOWN, LedgerRefusal.KEY_UNKNOWN)
-            code = grpc.StatusCode.NOT_FOUND if unknown else grpc.StatusCode.INVALID_ARGUMENT
-            await abort(context, code, refusal.name, f"{type(command).__name__}: {refusal.name}")
-        return result
 
     async def _away(self, context: Any, who: str, detail: str) -> NoReturn:
         message = f"{who}: {detail}"
@@ -200,4 +208,6 @@ def _api_key(key: ApiKey) -> admin_pb2.ApiKey:
         permissions=key.permissions,  # type: ignore[arg-type]
         create_time_ns=key.create_time_ns,
         revoked=key.revoked,
+        expire_time_ns=key.expire_time_ns,
+        allowed_ips=key.allowed_ips,
     )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import lru_cache
 from hashlib import sha256
-from typing import Any, NamedTuple
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any, NamedTuple, NoReturn
+from urllib.parse import unquote
 
 import grpc
 
-from exchange.engine.ledger import Account, ApiKey, LedgerEventKind, Permission
+from exchange.engine.ledger_words import Permission
 from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort
-from exchange.runtime.feed import unpack_batch
-from exchange.runtime.messages import unpack
+from exchange.gateway.ledger import LedgerReplica
 
 
 class Caller(NamedTuple):
@@ -22,43 +27,6 @@ class Caller(NamedTuple):
 
     def may(self, permission: Permission) -> bool:
         return int(permission) in self.permissions
-
-
-class LedgerReplica:
-    """A copy of the ledger's accounts and keys, kept from its feed."""
-
-    def __init__(self) -> None:
-        self.sequence = -1
-        self.accounts: dict[int, Account] = {}
-        self.api_keys: dict[str, ApiKey] = {}
-        self._by_hash: dict[str, ApiKey] = {}
-
-    @property
-    def is_loaded(self) -> bool:
-        return self.sequence >= 0
-
-    def load(self, dump: bytes) -> None:
-        """Start from the ledger's packed dump."""
-        _, self.sequence, _, accounts, api_keys = unpack(dump)
-        self.accounts = {row[0]: Account(*row) for row in accounts}
-        self.api_keys = {row[0]: ApiKey(*row) for row in api_keys}
-        self._by_hash = {key.key_hash: key for key in self.api_keys.values()}
-
-    def apply(self, data: bytes) -> None:
-        """Go on with a packed FeedBatch."""
-        batch = unpack_batch(data)
-        for kind, _, row in batch.events:
-            if kind == LedgerEventKind.ACCOUNT:
-                self.accounts[row[0]] = Account(*row)
-            else:
-                key = ApiKey(*row)
-                self.api_keys[key.key_id] = self._by_hash[key.key_hash] = key
-        self.sequence = batch.last_sequence
-
-    def find(self, secret: str) -> Caller | None:
-        """Return the owner of a key that is valid."""
-        key = self._by_hash.get(hash_of_key(secret))
-        return None if key is None or key.revoked else Caller(key.account, key.key_id, key.permissions)
 
 
 def hash_of_key(secret: str) -> str:
@@ -73,11 +41,90 @@ async def authenticate(context: Any, ledger: LedgerReplica, permission: Permissi
     if not ledger.is_loaded:
         message = "the gateway does not know the keys yet"
         await abort(context, grpc.StatusCode.UNAVAILABLE, "STARTING", message, UNAVAILABLE_RETRY_MS)
-    caller = ledger.find(secret.strip()) if scheme.lower() == "bearer" else None
-    if caller is None:
+    key = ledger.key_with_hash(hash_of_key(secret.strip())) if scheme.lower() == "bearer" else None
+    if key is None:
         message = "expected metadata 'authorization: Bearer KEY' with a valid key"
         await abort(context, grpc.StatusCode.UNAUTHENTICATED, "KEY_INVALID", message)
+    fault = ledger.fault_of(key)
+    if fault:
+        await _end_for(context, key.key_id, fault)
+    if key.allowed_ips and not _is_allowed(context.peer(), key.allowed_ips):
+        message = f"key {key.key_id} may not be used from {context.peer()}"
+        await abort(context, grpc.StatusCode.PERMISSION_DENIED, "ADDRESS_NOT_ALLOWED", message)
+    caller = Caller(key.account, key.key_id, key.permissions)
     if not caller.may(permission):
         message = f"key {caller.key_id} lacks the permission {permission.name}"
         await abort(context, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING", message)
     return caller
+
+
+async def account_of(context: Any, caller: Caller, account: int) -> int:
+    """Return the account that a request means, 0 being the caller's own; another one is for operators alone."""
+    if account and account != caller.account and not caller.may(Permission.OPERATOR):
+        message = f"key {caller.key_id} may not see or move what another account has"
+        await abort(context, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING", message)
+    return account or caller.account
+
+
+@asynccontextmanager
+async def while_valid(
+    context: Any, ledger: LedgerReplica, caller: Caller
+) -> AsyncIterator[Callable[[Any], Awaitable[None]]]:
+    """End the stream that runs within with UNAUTHENTICATED as soon as its key is revoked or expires.
+
+    Gives the function to write messages with: gRPC can send no status while a message is on its way, so that a stream
+    whose reader is slow ends after that message.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    fault = ""
+    is_writing = False
+
+    def end(reason: str) -> None:
+        nonlocal fault
+        fault = reason
+        if not is_writing:
+            task.cancel()
+
+    async def write(message: Any) -> None:
+        nonlocal is_writing
+        is_writing = True
+        try:
+            await context.write(message)
+        finally:
+            is_writing = False
+        if fault:
+            raise asyncio.CancelledError
+
+    unwatch = ledger.watch(caller.key_id, end)
+    try:
+        yield write
+    except asyncio.CancelledError:
+        if not fault:
+            raise
+        task.uncancel()
+        await _end_for(context, caller.key_id, fault)
+    finally:
+        unwatch()
+
+
+async def _end_for(context: Any, key_id: str, fault: str) -> NoReturn:
+    message = f"key {key_id} can no longer be used: {fault}"
+    await abort(context, grpc.StatusCode.UNAUTHENTICATED, fault, message)
+
+
+def _is_allowed(peer: str, allowed_ips: tuple[str, ...]) -> bool:
+    """Whether a peer as gRPC names it, such as "ipv4:192.0.2.7:5000" or "ipv6:%5B::1%5D:5000", is in a network."""
+    host = unquote(peer.partition(":")[2]).rpartition(":")[0].strip("[]")
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return any(address.ipv4_mapped in network for network in _networks(allowed_ips))
+    return any(address in network for network in _networks(allowed_ips))
+
+
+@lru_cache(maxsize=10_000)
+def _networks(texts: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(text, strict=False) for text in texts)

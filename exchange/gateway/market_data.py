@@ -30,8 +30,6 @@ class MarketDataLimits:
     streams_max: int = 2_000
     book: ReaderLimits = field(default_factory=ReaderLimits)
     trades_pending_max: int = 10_000
-    write_s_max: float = 10.0
-    """A reader that takes nothing for so long is ended."""
     ticker_interval_s: float = 0.25
     """What happens in between is left out."""
 
@@ -120,7 +118,7 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
                     response = await reader.next()
                 except SlowReader as error:
                     await _end_slow_reader(context, str(error))
-                await self._write(context, response)
+                await context.write(response)
         finally:
             view.unsubscribe(reader)
             self._streams -= 1
@@ -137,7 +135,7 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
                 await reader.more.wait()
                 if reader.is_slow:
                     await _end_slow_reader(context, f"more than {self._limits.trades_pending_max} trades waited")
-                await self._write(context, market_data_pb2.StreamTradesResponse(trades=reader.take()))
+                await context.write(market_data_pb2.StreamTradesResponse(trades=reader.take()))
         finally:
             view.unsubscribe(book.tape, reader)
             self._streams -= 1
@@ -150,7 +148,7 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
         try:
             while True:
                 ticker = await view.next(sent)
-                await self._write(context, market_data_pb2.StreamTickerResponse(ticker=ticker))
+                await context.write(market_data_pb2.StreamTickerResponse(ticker=ticker))
                 sent = ticker
         finally:
             self._streams -= 1
@@ -176,15 +174,6 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
             view = _TickerView(replica, symbol, self._clock_ns, self._limits.ticker_interval_s)
             self._tickers[symbol] = view
         return view
-
-    async def _write(self, context: Any, message: Any) -> None:
-        """Send a message; end the stream if the reader takes too long for it."""
-        limit_s = self._limits.write_s_max
-        try:
-            async with asyncio.timeout(limit_s):
-                await context.write(message)
-        except TimeoutError:
-            await _end_slow_reader(context, f"nothing was read for {limit_s:g} s")
 
 
 class _TradeReader:

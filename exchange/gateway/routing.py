@@ -10,7 +10,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from exchange.engine.commands import CancelSessions
-from exchange.engine.ledger import Permission
+from exchange.engine.ledger_words import Permission
 from exchange.engine.words import RejectReason
 from exchange.gateway.auth import Caller
 from exchange.gateway.errors import UNAVAILABLE_RETRY_MS

@@ -12,9 +12,10 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from exchange.gateway.account import AccountService
 from exchange.gateway.admin import AdminService, Supervisor
-from exchange.gateway.auth import LedgerReplica
 from exchange.gateway.executions import ExecutionHub
+from exchange.gateway.ledger import LedgerClient, LedgerReplica
 from exchange.gateway.links import Link
 from exchange.gateway.market_data import MarketDataService
 from exchange.gateway.peers import Peer, PeerUnavailable
@@ -23,7 +24,15 @@ from exchange.gateway.routing import Router
 from exchange.gateway.trading import TradingService, add_trading_service
 from exchange.runtime.codec import unpack_dump
 from exchange.runtime.feed import unpack_batch
-from exchange.v1 import admin_pb2, admin_pb2_grpc, market_data_pb2, market_data_pb2_grpc, trading_pb2
+from exchange.v1 import (
+    account_pb2,
+    account_pb2_grpc,
+    admin_pb2,
+    admin_pb2_grpc,
+    market_data_pb2,
+    market_data_pb2_grpc,
+    trading_pb2,
+)
 
 MESSAGE_BYTES_MAX = 1 << 20
 CONCURRENT_RPCS_MAX = 4_000
@@ -49,7 +58,7 @@ class Gateway:
         *,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        self.ledger = LedgerReplica()
+        self.ledger = LedgerReplica(clock_ns=clock_ns)
         self.replicas = {shard: ShardReplica(shard) for shard in shards}
         self.shard_of: dict[str, str] = {}
         self.executions = ExecutionHub(self.replicas)
@@ -58,7 +67,9 @@ class Gateway:
         self._router = Router(self._links, self.shard_of)
         self._trading = TradingService(self._router, self.ledger, self.executions, incarnation << 32, clock_ns)
         self._market_data = MarketDataService(self.replicas, self.shard_of)
-        self._admin = AdminService(supervisor, self._ledger_link, self.ledger, self.shard_of.__contains__)
+        ledger = LedgerClient(self._ledger_link, self.ledger)
+        self._account = AccountService(ledger, self.replicas)
+        self._admin = AdminService(supervisor, ledger, self.shard_of.__contains__)
         self._followers: dict[str, asyncio.Task[None]] = {}
         self._server: Any = None
         self._health = health.aio.HealthServicer()
@@ -80,11 +91,13 @@ class Gateway:
         )
         add_trading_service(self._trading, self._server)
         market_data_pb2_grpc.add_MarketDataServiceServicer_to_server(self._market_data, self._server)
+        account_pb2_grpc.add_AccountServiceServicer_to_server(self._account, self._server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(self._admin, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         services = [
             trading_pb2.DESCRIPTOR.services_by_name["TradingService"].full_name,
             market_data_pb2.DESCRIPTOR.services_by_name["MarketDataService"].full_name,
+            account_pb2.DESCRIPTOR.services_by_name["AccountService"].full_name,
             admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
         ]
         reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)

@@ -12,11 +12,12 @@ from typing import Any
 import grpc
 
 from exchange.engine.commands import CancelAllAfter
-from exchange.engine.ledger import Permission
+from exchange.engine.ledger_words import Permission
 from exchange.engine.words import RejectReason
-from exchange.gateway.auth import Caller, LedgerReplica, authenticate
+from exchange.gateway.auth import Caller, authenticate, while_valid
 from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort, code_of
 from exchange.gateway.executions import ExecutionHub
+from exchange.gateway.ledger import LedgerReplica
 from exchange.gateway.links import CANCELS, Link
 from exchange.gateway.peers import PeerUnavailable
 from exchange.gateway.routing import RequestInvalid, Router, read_request
@@ -107,7 +108,7 @@ class TradingService(trading_pb2_grpc.TradingServiceServicer):
 
     # ---------------------------------------------------------------- streams
 
-    async def trade_stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    async def trade_stream(self, requests: AsyncIterator[bytes], context: Any) -> None:
         """Serve `Trade` on raw bytes: what one shard can take whole is neither built nor read again on the way."""
         caller = await authenticate(context, self._ledger, Permission.TRADE)
         await self._enter(context, caller)
@@ -132,8 +133,9 @@ class TradingService(trading_pb2_grpc.TradingServiceServicer):
 
         reader = asyncio.create_task(read())
         try:
-            while (answer := await answers.get()) is not None:
-                yield await answer
+            async with while_valid(context, self._ledger, caller) as write:
+                while (answer := await answers.get()) is not None:
+                    await write(await answer)
             if refusal is not None:
                 await abort(context, refusal.code, refusal.reason, str(refusal))
         finally:
@@ -146,12 +148,13 @@ class TradingService(trading_pb2_grpc.TradingServiceServicer):
         """Not reached: `trade_stream` is registered in its place."""
         raise NotImplementedError
 
-    async def StreamExecutions(self, request: Any, context: Any) -> AsyncIterator[Any]:
+    async def StreamExecutions(self, request: Any, context: Any) -> None:  # type: ignore[override]  # writes itself
         caller = await authenticate(context, self._ledger, Permission.READ)
         await self._enter(context, caller)
         try:
-            async for response in self._executions.stream(caller.account, dict(request.after_sequences), context):
-                yield response
+            async with while_valid(context, self._ledger, caller) as write:
+                async for response in self._executions.stream(caller.account, dict(request.after_sequences), context):
+                    await write(response)
         finally:
             self._leave(caller)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-import msgpack
+from exchange.runtime.messages import pack, unpack
 
 BATCH_COMMANDS_MAX = 256
 """A reader takes a batch in one go: more would keep it from what is urgent for longer than a millisecond."""
@@ -92,7 +92,7 @@ class Feed:
         if batch.first_sequence != self.last_sequence + 1:
             raise ValueError(f"expected events from {self.last_sequence + 1}, was {batch.first_sequence}")
         for part in batch.slices(BATCH_COMMANDS_MAX):
-            data: bytes = msgpack.packb(part)
+            data = pack(part)
             self._batches.append(data)
             self._ends.append(part.last_sequence)
             self._bytes += len(data)
@@ -150,5 +150,5 @@ class Feed:
 
 def unpack_batch(data: bytes) -> FeedBatch:
     """Return a batch from its packed form; rows come as tuples."""
-    epoch, first, last, time_ns, events = msgpack.unpackb(data, use_list=False)
+    epoch, first, last, time_ns, events = unpack(data)
     return FeedBatch(epoch, first, last, time_ns, events)

@@ -64,13 +64,31 @@ class RecordPayload(NamedTuple):
     batches: list[LinkBatch]
 
 
+_BIG_INTEGER = 1
+
+
 def pack(value: Any) -> bytes:
-    data: bytes = msgpack.packb(value)
+    """Return plain values packed. Integers may be of any size."""
+    data: bytes = msgpack.packb(value, default=_pack_integer)
     return data
 
 
 def unpack(data: bytes) -> Any:
-    return msgpack.unpackb(data, use_list=False)
+    """Return what was packed, sequences as tuples."""
+    return msgpack.unpackb(data, use_list=False, ext_hook=_unpack_integer)
+
+
+def _pack_integer(value: Any) -> msgpack.ExtType:
+    """Pack what MessagePack cannot: an integer of more than 64 bits, as an amount may be."""
+    if not isinstance(value, int):
+        raise TypeError(f"expected plain values, was {type(value).__name__}")
+    return msgpack.ExtType(_BIG_INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+
+
+def _unpack_integer(code: int, data: bytes) -> int:
+    if code != _BIG_INTEGER:
+        raise ValueError(f"expected extension {_BIG_INTEGER}, was {code}")
+    return int.from_bytes(data, "big", signed=True)
 
 
 def unpack_batch(row: Any) -> LinkBatch:

@@ -18,7 +18,18 @@ from exchange.engine.commands import (
 )
 from exchange.engine.control import Control, HoldStage, PlaceInstrument, TakeIncarnation
 from exchange.engine.instrument import Instrument
-from exchange.engine.ledger import CreateAccount, CreateApiKey, Ledger, RevokeApiKey
+from exchange.engine.ledger import Ledger
+from exchange.engine.ledger_words import (
+    CreateAccount,
+    CreateApiKey,
+    CreateAsset,
+    Deposit,
+    LedgerEntry,
+    LedgerResult,
+    RevokeApiKey,
+    Transfer,
+    Withdraw,
+)
 from exchange.runtime.messages import Segment, SegmentKind, pack, unpack
 
 # The place in the tuple is the number on disk: add at the end, remove nothing.
@@ -33,7 +44,7 @@ SHARD_COMMANDS = (
     SetStage,
     AddInstrument,
 )
-LEDGER_COMMANDS = (CreateAccount, CreateApiKey, RevokeApiKey)
+LEDGER_COMMANDS = (CreateAccount, CreateApiKey, RevokeApiKey, CreateAsset, Deposit, Withdraw, Transfer)
 CONTROL_COMMANDS = (TakeIncarnation, PlaceInstrument, HoldStage)
 
 _NUMBERS = {
@@ -96,7 +107,11 @@ class _RowsType:
 
 
 class LedgerType(_RowsType):
-    """The ledger. Its feed carries accounts and keys, its dump all of them."""
+    """The ledger. Its feed carries accounts, keys, assets and entries; its dump all but the entries, as
+    (epoch, sequence, time, accounts, API keys, assets, balances by account).
+
+    Query: ("entries", account, asset, before entry id, limit); the answer is packed rows of `LedgerEntry`.
+    """
 
     name = "ledger"
     version = Ledger.VERSION
@@ -107,6 +122,18 @@ class LedgerType(_RowsType):
 
     def unpack_state(self, data: bytes) -> Ledger:
         return Ledger.restore(unpack(data))
+
+    def dump(self, machine: Ledger, epoch: int) -> bytes:
+        *head, balances = machine.state()
+        assets, available, *_ = balances
+        return pack((epoch, *head, assets, available))
+
+    def query(self, machine: Ledger, request: bytes) -> bytes:
+        match unpack(request):
+            case ("entries", account, asset, before_entry_id, limit):
+                return pack(machine.balances.entries_of(account, asset, before_entry_id, limit))
+            case other:
+                raise ValueError(f"unknown query {other[0]!r}")
 
 
 class ControlType(_RowsType):
@@ -129,3 +156,10 @@ ResultClass = Callable[..., Any]
 def unpack_results(data: bytes, result: ResultClass) -> list[Any]:
     """Return the results of a rows segment as instances of `result`."""
     return [result(*row) for row in unpack(data)]
+
+
+def unpack_ledger_result(data: bytes) -> LedgerResult:
+    """Return the result of a segment with one ledger command."""
+    (row,) = unpack_results(data, LedgerResult)
+    result: LedgerResult = row
+    return result if result.entry is None else result._replace(entry=LedgerEntry(*result.entry))

@@ -1,0 +1,184 @@
+"""The gateway's side of the ledger: a copy kept from its feed, and commands sent to it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import grpc
+
+from exchange.engine.ledger import api_key_of
+from exchange.engine.ledger_words import (
+    Account,
+    ApiKey,
+    LedgerEntry,
+    LedgerEventKind,
+    LedgerRefusal,
+    LedgerResult,
+)
+from exchange.engine.money import Asset
+from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort
+from exchange.gateway.links import Link
+from exchange.gateway.peers import PeerUnavailable
+from exchange.runtime.feed import unpack_batch
+from exchange.runtime.messages import ReplyStatus, pack, unpack
+from exchange.runtime.rows import rows_segment, unpack_ledger_result
+
+SEEN_WITHIN_S = 2.0
+
+_NOT_FOUND = (LedgerRefusal.ACCOUNT_UNKNOWN, LedgerRefusal.KEY_UNKNOWN, LedgerRefusal.ASSET_UNKNOWN)
+_EXISTS = (LedgerRefusal.ASSET_EXISTS, LedgerRefusal.REFERENCE_REUSED, LedgerRefusal.KEY_EXISTS)
+_CODES = {
+    **dict.fromkeys(_NOT_FOUND, grpc.StatusCode.NOT_FOUND),
+    **dict.fromkeys(_EXISTS, grpc.StatusCode.ALREADY_EXISTS),
+    LedgerRefusal.INSUFFICIENT_FUNDS: grpc.StatusCode.FAILED_PRECONDITION,
+    LedgerRefusal.TOO_MANY_KEYS: grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+
+class LedgerReplica:
+    """A copy of the ledger's accounts, keys, assets and balances. `on_entries` gets the entries of each batch."""
+
+    def __init__(self, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        self.sequence = -1
+        self.accounts: dict[int, Account] = {}
+        self.api_keys: dict[str, ApiKey] = {}
+        self.assets: dict[str, Asset] = {}
+        self.balances: dict[int, dict[str, int]] = {}
+        self.on_load: Callable[[], None] | None = None
+        self.on_entries: Callable[[list[LedgerEntry]], None] | None = None
+        self._by_hash: dict[str, ApiKey] = {}
+        self._clock_ns = clock_ns
+        self._watchers: dict[str, list[Callable[[str], None]]] = {}
+        self._changed = asyncio.Event()
+
+    @property
+    def is_loaded(self) -> bool:
+        return self.sequence >= 0
+
+    def load(self, dump: bytes) -> None:
+        """Start from the ledger's packed dump."""
+        _, sequence, _, accounts, api_keys, assets, balances = unpack(dump)
+        self.accounts = {row[0]: Account(*row) for row in accounts}
+        self.assets = {symbol: Asset(symbol, scale) for symbol, scale in assets}
+        self.balances = {account: dict(rows) for account, rows in balances}
+        self._by_hash.clear()
+        for row in api_keys:
+            self._enter_key(api_key_of(row))
+        self._go_to(sequence)
+        if self.on_load is not None:
+            self.on_load()
+
+    def apply(self, data: bytes) -> None:
+        """Go on with a packed FeedBatch."""
+        batch = unpack_batch(data)
+        entries: list[LedgerEntry] = []
+        for kind, _, row in batch.events:
+            if kind == LedgerEventKind.ENTRY:
+                entry = LedgerEntry(*row)
+                self.balances.setdefault(entry.account, {})[entry.asset] = entry.available
+                entries.append(entry)
+            elif kind == LedgerEventKind.ACCOUNT:
+                self.accounts[row[0]] = Account(*row)
+            elif kind == LedgerEventKind.API_KEY:
+                self._enter_key(api_key_of(row))
+            elif kind == LedgerEventKind.ASSET:
+                self.assets[row[0]] = Asset(*row)
+        self._go_to(batch.last_sequence)
+        if entries and self.on_entries is not None:
+            self.on_entries(entries)
+
+    async def seen(self, sequence: int) -> None:
+        """Wait a little for this copy to have what the ledger did up to here, so that the next call finds it."""
+        try:
+            async with asyncio.timeout(SEEN_WITHIN_S):
+                while self.sequence < sequence:
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    # ---------------------------------------------------------------- keys
+
+    def key_with_hash(self, key_hash: str) -> ApiKey | None:
+        return self._by_hash.get(key_hash)
+
+    def fault_of(self, key: ApiKey) -> str:
+        """Return why a key cannot be used any more, "" if it can."""
+        if key.revoked:
+            return "KEY_REVOKED"
+        return "KEY_EXPIRED" if key.expire_time_ns and key.expire_time_ns <= self._clock_ns() else ""
+
+    def watch(self, key_id: str, on_fault: Callable[[str], None]) -> Callable[[], None]:
+        """Have `on_fault` called once when the key is revoked or expires; what is returned stops that."""
+        watchers = self._watchers.setdefault(key_id, [])
+        watchers.append(on_fault)
+        expire_time_ns = self.api_keys[key_id].expire_time_ns
+        timer = None
+        if expire_time_ns:
+            in_s = max(expire_time_ns - self._clock_ns(), 0) / 1e9
+            timer = asyncio.get_running_loop().call_later(in_s, on_fault, "KEY_EXPIRED")
+
+        def unwatch() -> None:
+            watchers.remove(on_fault)
+            if not watchers:
+                self._watchers.pop(key_id, None)
+            if timer is not None:
+                timer.cancel()
+
+        return unwatch
+
+    def _enter_key(self, key: ApiKey) -> None:
+        self.api_keys[key.key_id] = self._by_hash[key.key_hash] = key
+        if key.revoked:
+            for on_fault in list(self._watchers.get(key.key_id, ())):
+                on_fault("KEY_REVOKED")
+
+    def _go_to(self, sequence: int) -> None:
+        self.sequence = sequence
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class LedgerClient:
+    """Sends commands and questions to the ledger; what it refuses ends the call with an error of that name."""
+
+    def __init__(self, link: Link, replica: LedgerReplica) -> None:
+        self._link = link
+        self.replica = replica
+
+    async def command(self, command: Any, context: Any) -> LedgerResult:
+        """Return what a command did, once this gateway's copy has it too."""
+        if not self._link.is_up:
+            await self._away(context, "the ledger is away")
+        reply = await self._link.enqueue(rows_segment([command], remaining_ms=2_000))
+        if reply.status == ReplyStatus.UNKNOWN:
+            message = "whether the ledger did it is not known: ask, or send the same again"
+            await abort(context, grpc.StatusCode.UNKNOWN, "OUTCOME_UNKNOWN", message)
+        if reply.status != ReplyStatus.DONE:
+            await self._away(context, reply.detail)
+        result = unpack_ledger_result(reply.data)
+        if result.refusal:
+            refusal = LedgerRefusal(result.refusal)
+            code = _CODES.get(refusal, grpc.StatusCode.INVALID_ARGUMENT)
+            await abort(context, code, refusal.name, f"{type(command).__name__}: {refusal.name}")
+        await self.replica.seen(result.sequence)
+        return result
+
+    async def entries(
+        self, account: int, asset: str, before_entry_id: int, limit: int, context: Any
+    ) -> Sequence[LedgerEntry]:
+        """Return an account's newest entries before one."""
+        peer = self._link.peer
+        try:
+            if peer is None:
+                raise PeerUnavailable("the ledger is away")
+            answer = await peer.query(pack(("entries", account, asset, before_entry_id, limit)))
+        except PeerUnavailable as error:
+            await self._away(context, str(error))
+        return [LedgerEntry(*row) for row in unpack(answer)]
+
+    async def _away(self, context: Any, detail: str) -> NoReturn:
+        message = f"ledger: {detail}"
+        await abort(context, grpc.StatusCode.UNAVAILABLE, "LEDGER_UNAVAILABLE", message, UNAVAILABLE_RETRY_MS)
