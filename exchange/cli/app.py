@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from exchange.cli import admin, orders
+from exchange.cli import account, admin, orders
 from exchange.cli.connection import DATA_DEFAULT, Address, Data, Json, Key, connect
 from exchange.cli.output import show, show_line
 
@@ -20,6 +20,7 @@ app = typer.Typer(
     "    export EVENKEEL_API_KEY=$(exchange admin key create 2)\n\n"
     "    exchange orders place BTC-USDT buy 0.5 60000.10\n\n"
     "    exchange book BTC-USDT\n\n"
+    "    exchange account balances\n\n"
     "Commands find an exchange on this machine by its data directory (--data), any other by --address and --key. "
     "With --json they print JSON. What fails says so in one line on stderr and ends with 1, wrong usage with 2.",
     no_args_is_help=True,
@@ -27,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(orders.app, name="orders")
+app.add_typer(account.app, name="account")
 app.add_typer(admin.app, name="admin")
 
 Symbol = Annotated[str, typer.Argument(help='An instrument, such as "BTC-USDT".')]

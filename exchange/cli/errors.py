@@ -9,9 +9,15 @@ from enum import Enum
 import grpc
 
 _USAGE_EXIT_CODE = 2
+_GIVE_A_KEY = "--key or EVENKEEL_API_KEY gives a key, --data the directory of an exchange on this machine"
+_NEW_KEY = "`exchange admin key create ACCOUNT` makes a new one"
 _HINTS = {
     "UNAVAILABLE": "is an exchange running there? `exchange up` starts one",
-    "UNAUTHENTICATED": "--key or EVENKEEL_API_KEY gives a key, --data the directory of an exchange on this machine",
+    "UNAUTHENTICATED": _GIVE_A_KEY,
+    "KEY_INVALID": _GIVE_A_KEY,
+    "KEY_EXPIRED": _NEW_KEY,
+    "KEY_REVOKED": _NEW_KEY,
+    "ASSET_UNKNOWN": "`exchange admin asset list` shows those that there are",
 }
 
 
@@ -35,7 +41,8 @@ def describe(error: Exception) -> tuple[str, int]:
     if format_message is not None:
         return _describe_usage(error, _one_line(format_message()))
     code, message = _code_and_message(error)
-    hint = _HINTS.get(code)
+    reference = getattr(error, "reference", "")
+    hint = f"`--reference {reference}` sends it again, and it happens once" if reference else _HINTS.get(code)
     return f"error {code}: {message}" + (f" ({hint})" if hint else ""), 1
 
 
@@ -57,10 +64,10 @@ def _code_and_message(error: Exception) -> tuple[str, str]:
     if isinstance(code, grpc.StatusCode):
         # The SDK's messages begin with it.
         message = message.removeprefix(code.name).removeprefix(": ")
-    reason = getattr(error, "reason", None)
-    if isinstance(reason, Enum) and reason.value:
-        code = reason.name
-        message = message.removesuffix(f" ({reason.name})")
+    reason: object = getattr(error, "reason_name", "")
+    if reason:
+        code = reason
+        message = message.removesuffix(f" ({reason})")
     if isinstance(code, Enum):
         code = code.name
     return str(code or type(error).__name__), message

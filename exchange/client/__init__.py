@@ -1,4 +1,4 @@
-"""The Python SDK of Evenkeel: trade, read market data, and operate an exchange.
+"""The Python SDK of Evenkeel: trade, read market data, move money, and operate an exchange.
 
     from decimal import Decimal
     from exchange.client import AsyncClient, Side
@@ -10,11 +10,21 @@
         if result.rejected:
             print(result.reject_reason.name)
 
-`Client` is the same without `async` and `await`. Prices and quantities are Decimal (int and str are
-taken too, float never); each call has one deadline over all its attempts; `EvenkeelError` is the root of
-all errors, and `NotExecuted`, `OutcomeUnknown` say what an error means for a command.
+`Client` is the same without `async` and `await`. Prices, quantities and amounts are Decimal (int and str
+are taken too, float never); each call has one deadline over all its attempts; `EvenkeelError` is the root
+of all errors, and `NotExecuted`, `OutcomeUnknown` say what an error means for a command.
 """
 
+from exchange.client._accounts import (
+    Asset,
+    Balance,
+    Balances,
+    BalanceUpdate,
+    EntryResult,
+    Fee,
+    LedgerEntry,
+    new_reference,
+)
 from exchange.client._async_client import AsyncClient
 from exchange.client._book import Level, Levels, OrderBook, RawLevel
 from exchange.client._call import Statistics
@@ -31,6 +41,7 @@ from exchange.client._enums import (
     CandleInterval,
     CloseReason,
     ComponentState,
+    EntryType,
     ExecutionType,
     Liquidity,
     OrderStatus,
@@ -45,11 +56,13 @@ from exchange.client._enums import (
 )
 from exchange.client._environment import Environment
 from exchange.client._errors import (
+    AlreadyExists,
     ChecksumMismatch,
     ClientClosed,
     DeadlineExceeded,
     EvenkeelError,
     GapDetected,
+    InsufficientFunds,
     InvalidArgument,
     InvalidNumber,
     NotExecuted,
@@ -82,9 +95,14 @@ from exchange.client._streams import Stream
 
 __all__ = [
     "Account",
+    "AlreadyExists",
     "AmendOrder",
     "ApiKey",
+    "Asset",
     "AsyncClient",
+    "Balance",
+    "BalanceUpdate",
+    "Balances",
     "BlockingStream",
     "BlockingTradeSession",
     "CancelAllOrders",
@@ -101,15 +119,20 @@ __all__ = [
     "ComponentState",
     "DeadMansSwitch",
     "DeadlineExceeded",
+    "EntryResult",
+    "EntryType",
     "Environment",
     "EvenkeelError",
     "ExchangeStatus",
     "Execution",
     "ExecutionType",
+    "Fee",
     "GapDetected",
     "Instrument",
+    "InsufficientFunds",
     "InvalidArgument",
     "InvalidNumber",
+    "LedgerEntry",
     "Level",
     "Levels",
     "Liquidity",
@@ -149,4 +172,5 @@ __all__ = [
     "Unavailable",
     "UnknownInstrument",
     "new_client_order_id",
+    "new_reference",
 ]

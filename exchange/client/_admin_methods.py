@@ -1,23 +1,28 @@
 """The operator's part of a client: needs a key with the operator permission."""
 
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 
+from exchange.client._accounts import Asset, EntryResult, check_reference
 from exchange.client._call import Caller, Effect
 from exchange.client._enums import Permission, Stage
 from exchange.client._instruments import Instrument
-from exchange.client._numbers import Number, digits_after_point, to_scaled
+from exchange.client._numbers import Number, digits_after_point, to_amount, to_scaled, to_time_ns
 from exchange.client._operation import Account, ApiKey, ExchangeStatus, NewApiKey
 from exchange.client._rpcs import (
     CREATE_ACCOUNT,
     CREATE_API_KEY,
+    CREATE_ASSET,
     CREATE_INSTRUMENT,
+    DEPOSIT,
     GET_STATUS,
     LIST_ACCOUNTS,
     LIST_API_KEYS,
     REVOKE_API_KEY,
     SET_STAGE,
+    WITHDRAW,
 )
-from exchange.v1 import admin_pb2, types_pb2
+from exchange.v1 import account_pb2, admin_pb2, types_pb2
 
 
 class AdminMethods:
@@ -116,16 +121,26 @@ class AdminMethods:
         account_id: int,
         permissions: Sequence[Permission],
         *,
+        expire_time: datetime | None = None,
+        allowed_ips: Sequence[str] = (),
         timeout: float | None = None,
     ) -> NewApiKey:
         """A new key; its secret is shown this once.
 
+        `expire_time` needs a time zone; None: it never ends. `allowed_ips` are the addresses and networks
+        that calls may come from, such as "192.0.2.7" or "10.0.0.0/8"; none: from anywhere.
+
         Not sent again once its outcome is unknown, because that would make another key; revoke what
         `list_api_keys` then shows too many.
         """
+        if isinstance(allowed_ips, str):
+            # A sequence too, of one character each.
+            raise TypeError(f"allowed_ips: expected a sequence of addresses, was one string {allowed_ips!r}")
         request = admin_pb2.CreateApiKeyRequest(
             account_id=account_id,
             permissions=[admin_pb2.Permission.ValueType(value) for value in permissions],
+            expire_time_ns=0 if expire_time is None else to_time_ns(expire_time, "expire_time"),
+            allowed_ips=allowed_ips,
         )
         response = await self._caller.call(CREATE_API_KEY, request, effect=Effect.AGAIN, timeout=timeout)
         return NewApiKey(ApiKey.from_proto(response.api_key), response.key)
@@ -159,6 +174,72 @@ class AdminMethods:
             effect=Effect.SAME,
             timeout=timeout,
         )
+
+    async def create_asset(self, symbol: str, scale: int, *, timeout: float | None = None) -> Asset:
+        """A new asset that accounts can hold, with `scale` digits after the point, or the one that is there.
+
+        Raises:
+            AlreadyExists: it is there with another scale (ASSET_EXISTS).
+        """
+        response = await self._caller.call(
+            CREATE_ASSET,
+            admin_pb2.CreateAssetRequest(asset=account_pb2.Asset(symbol=symbol, scale=scale)),
+            effect=Effect.SAME,
+            timeout=timeout,
+        )
+        return Asset.from_proto(response.asset)
+
+    async def deposit(
+        self,
+        account_id: int,
+        asset: str,
+        amount: Number,
+        *,
+        reference: str,
+        timeout: float | None = None,
+    ) -> EntryResult:
+        """Money comes in, once for each `reference`, however often it is sent.
+
+        `reference` is yours, such as the transaction that brought it: 1 to 64 characters of
+        [A-Za-z0-9_.:-], unique among deposits.
+
+        Raises:
+            NotFound: no such account or asset (ACCOUNT_UNKNOWN, ASSET_UNKNOWN).
+            AlreadyExists: the reference was used for something else (REFERENCE_REUSED).
+            OutcomeUnknown: send it again with its `reference`.
+        """
+        request = admin_pb2.DepositRequest(
+            account_id=account_id,
+            asset=asset,
+            amount=to_amount(amount, "amount"),
+            reference=check_reference(reference),
+        )
+        response = await self._caller.call(DEPOSIT, request, effect=Effect.SAME, reference=reference, timeout=timeout)
+        return EntryResult.from_proto(response)
+
+    async def withdraw(
+        self,
+        account_id: int,
+        asset: str,
+        amount: Number,
+        *,
+        reference: str,
+        timeout: float | None = None,
+    ) -> EntryResult:
+        """Money goes out, once for each `reference`; like `deposit`, but its references are its own.
+
+        Raises:
+            InsufficientFunds: the account has less available.
+            NotFound, AlreadyExists, OutcomeUnknown: as `deposit`.
+        """
+        request = admin_pb2.WithdrawRequest(
+            account_id=account_id,
+            asset=asset,
+            amount=to_amount(amount, "amount"),
+            reference=check_reference(reference),
+        )
+        response = await self._caller.call(WITHDRAW, request, effect=Effect.SAME, reference=reference, timeout=timeout)
+        return EntryResult.from_proto(response)
 
     async def set_stage(
         self,

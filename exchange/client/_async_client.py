@@ -6,6 +6,7 @@ from types import TracebackType
 
 import grpc
 
+from exchange.client._account_methods import AccountMethods
 from exchange.client._admin_methods import AdminMethods
 from exchange.client._call import Caller, Metadata, Statistics
 from exchange.client._channels import ChannelOptions, Channels
@@ -18,7 +19,7 @@ from exchange.client._streams import Streams
 from exchange.client._trading import TradingMethods
 
 
-class AsyncClient(TradingMethods, MarketDataMethods, AdminMethods):
+class AsyncClient(TradingMethods, MarketDataMethods, AccountMethods, AdminMethods):
     """A client of an exchange, for one event loop.
 
         async with AsyncClient("localhost:50051", api_key) as client:

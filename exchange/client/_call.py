@@ -7,7 +7,6 @@ from enum import Enum
 import grpc
 
 from exchange.client._channels import Channels, Gateway
-from exchange.client._enums import RejectReason
 from exchange.client._environment import Environment
 from exchange.client._errors import (
     NotExecuted,
@@ -21,8 +20,10 @@ from exchange.client._rpcs import RequestT, ResponseT, Rpc
 
 Metadata = tuple[tuple[str, str], ...]
 
-# Whichever gateway is asked, it asks the same shard and the same journal.
-_BEHIND_THE_GATEWAY = frozenset({RejectReason.SHARD_UNAVAILABLE, RejectReason.JOURNAL_UNAVAILABLE})
+# Reasons of what is the same whichever gateway is asked.
+_BEHIND_THE_GATEWAY = frozenset(
+    {"SHARD_UNAVAILABLE", "JOURNAL_UNAVAILABLE", "LEDGER_UNAVAILABLE", "SUPERVISOR_UNAVAILABLE"}
+)
 _GATEWAY_FAILED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 
@@ -86,10 +87,13 @@ class Caller:
         request: RequestT,
         *,
         effect: Effect = Effect.NONE,
+        reference: str = "",
         timeout: float | None = None,
         attempts: Attempts | None = None,
     ) -> ResponseT:
         """The answer, from as many attempts as the policy allows.
+
+        `reference` is the request's, for an OutcomeUnknown to carry.
 
         Raises:
             NotExecuted: no attempt was executed.
@@ -108,7 +112,7 @@ class Caller:
                 if may_repeat and await self.again(attempts, _failure_of(error)):
                     continue
                 if effect is not Effect.NONE and attempts.open:
-                    raise self.unknown(rpc.name, attempts, error) from error
+                    raise self.unknown(rpc.name, attempts, error, reference) from error
                 raise
 
     async def again(self, attempts: Attempts, failure: Failure) -> bool:
@@ -146,17 +150,21 @@ class Caller:
         A timeout counts: a gateway that is stopped or cut off gives no other sign.
         """
         if isinstance(error, NotExecuted):
-            away = isinstance(error, Unavailable) and error.reason not in _BEHIND_THE_GATEWAY
+            away = isinstance(error, Unavailable) and error.reason_name not in _BEHIND_THE_GATEWAY
         else:
             away = error.code in _GATEWAY_FAILED
         if away and self.channels.move_on(gateway):
             self.statistics.failovers += 1
 
-    def unknown(self, what: str, attempts: Attempts, cause: Exception | None) -> OutcomeUnknown:
+    def unknown(self, what: str, attempts: Attempts, cause: Exception | None, reference: str = "") -> OutcomeUnknown:
         self.statistics.outcomes_unknown += 1
         spent = "; the retry budget is spent" if attempts.budget_spent else ""
         why = f": {cause}" if cause is not None else ""
-        return OutcomeUnknown(f"{what}: may or may not have been executed after {attempts.made} attempt(s){spent}{why}")
+        named = f" {reference!r}" if reference else ""
+        return OutcomeUnknown(
+            f"{what}{named}: may or may not have been executed after {attempts.made} attempt(s){spent}{why}",
+            reference=reference,
+        )
 
 
 def _failure_of(error: NotExecuted | TransportError) -> Failure:

@@ -197,12 +197,22 @@ class Client:
     stream_trades = _iterating(AsyncClient.stream_trades)
     stream_ticker = _iterating(AsyncClient.stream_ticker)
 
+    assets = _blocking(AsyncClient.assets)
+    balances = _blocking(AsyncClient.balances)
+    ledger_entries = _iterating(AsyncClient.ledger_entries)
+    fees = _blocking(AsyncClient.fees)
+    transfer = _blocking(AsyncClient.transfer)
+    stream_balances = _iterating(AsyncClient.stream_balances)
+
     create_instrument = _blocking(AsyncClient.create_instrument)
     create_account = _blocking(AsyncClient.create_account)
     list_accounts = _iterating(AsyncClient.list_accounts)
     create_api_key = _blocking(AsyncClient.create_api_key)
     list_api_keys = _iterating(AsyncClient.list_api_keys)
     revoke_api_key = _blocking(AsyncClient.revoke_api_key)
+    create_asset = _blocking(AsyncClient.create_asset)
+    deposit = _blocking(AsyncClient.deposit)
+    withdraw = _blocking(AsyncClient.withdraw)
     set_stage = _blocking(AsyncClient.set_stage)
     status = _blocking(AsyncClient.status)
 

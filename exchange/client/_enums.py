@@ -180,6 +180,15 @@ class CandleInterval(_ProtocolEnum):
     DAY = 5
 
 
+class EntryType(_ProtocolEnum):
+    """How an account came by money, or lost it."""
+
+    UNSPECIFIED = 0
+    DEPOSIT = 1
+    WITHDRAWAL = 2
+    TRANSFER = 3
+
+
 class Permission(_ProtocolEnum):
     UNSPECIFIED = 0
     READ = 1

@@ -1,7 +1,7 @@
 """The errors of the SDK.
 
     EvenkeelError
-    ├── InvalidNumber          (a ValueError) a price or quantity that cannot be meant; nothing was sent
+    ├── InvalidNumber          (a ValueError) a price, quantity or amount that cannot be meant; nothing was sent
     ├── NotExecuted            the exchange, or nobody, took the request: surely not executed
     │   ├── Overloaded         backpressure or a rate limit; `retry_after` says when to come back
     │   ├── StageForbids       the shard's stage does not let it through
@@ -10,8 +10,10 @@
     │   ├── InvalidArgument    it can never be executed as it is
     │   │   └── UnknownInstrument
     │   ├── NotFound           what it names does not exist
-    │   ├── Unauthenticated    the API key is missing or not known
-    │   └── PermissionDenied   the API key may not do this
+    │   ├── AlreadyExists      what it names is there already, with other content
+    │   ├── InsufficientFunds  the account has less than it takes
+    │   ├── Unauthenticated    the API key is missing, not known, expired or revoked
+    │   └── PermissionDenied   the API key may not do this, or not from this address
     ├── OutcomeUnknown         a command may or may not have been executed, and it could not be found out
     ├── TransportError         a question got no answer: the connection broke
     │   └── TimedOut
@@ -20,7 +22,8 @@
     │   └── ChecksumMismatch   a local order book differs from the exchange's
     └── ClientClosed
 
-A rejected order is no error: the exchange did its work, and the `OrderResult` says so.
+`NotExecuted.reason_name` says why in one word, such as "ASSET_UNKNOWN". A rejected order is no error: the
+exchange did its work, and the `OrderResult` says so.
 """
 
 from typing import TYPE_CHECKING
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
 
 _PUSHBACK_KEY = "grpc-retry-pushback-ms"
 _REASON_PREFIX = "REJECT_REASON_"
+_STAGE_PREFIX = "STAGE_"
+_OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
 
 
 class EvenkeelError(Exception):
@@ -44,7 +49,7 @@ class EvenkeelError(Exception):
 
 
 class InvalidNumber(EvenkeelError, ValueError):
-    """A price or quantity with more digits than its scale, not positive, or not a number."""
+    """A price, quantity or amount with more digits than its scale, not positive, or not a number."""
 
 
 class NotExecuted(EvenkeelError):
@@ -55,13 +60,17 @@ class NotExecuted(EvenkeelError):
         message: str,
         *,
         reason: RejectReason = RejectReason.UNSPECIFIED,
+        reason_name: str = "",
         retry_after: float | None = None,
         code: grpc.StatusCode | None = None,
         worth_retrying: bool = False,
     ) -> None:
         super().__init__(message)
         self.reason = reason
-        """Why, as the exchange says it; UNSPECIFIED where it did not."""
+        """Why, as an order would be told it; UNSPECIFIED where it is none of these."""
+        self.reason_name = reason_name or (reason.name if reason else "")
+        """Why, as the exchange names it: a RejectReason's name, or one that no order knows, such as
+        "REFERENCE_REUSED" or "KEY_EXPIRED". Empty where it did not say."""
         self.retry_after = retry_after
         """Seconds after which coming back may help, as the exchange says it. None: it does not."""
         self.code = code
@@ -97,26 +106,40 @@ class NotFound(NotExecuted):
     """What it names does not exist (NOT_FOUND)."""
 
 
+class AlreadyExists(NotExecuted):
+    """What it names is there already, with other content (ALREADY_EXISTS).
+
+    A repeat with the same content is no error: it returns what is there.
+    """
+
+
+class InsufficientFunds(NotExecuted):
+    """The account has less available than it takes (INSUFFICIENT_FUNDS)."""
+
+
 class Unauthenticated(NotExecuted):
-    """The API key is missing, not known or revoked (UNAUTHENTICATED)."""
+    """The API key is missing, not known, expired or revoked (UNAUTHENTICATED)."""
 
 
 class PermissionDenied(NotExecuted):
-    """The API key may not do this (PERMISSION_DENIED)."""
+    """The API key may not do this, or not from this address (PERMISSION_DENIED)."""
 
 
 class OutcomeUnknown(EvenkeelError):
     """A command may or may not have been executed.
 
-    Send it again with the same client order id, or ask with `get_order`: both give the truth. The
-    cause (`__cause__`) says what went wrong.
+    An order: send it again with the same client order id, or ask with `get_order`. A deposit, withdrawal or
+    transfer: send it again with the same reference. Each gives the truth. The cause (`__cause__`) says what
+    went wrong.
     """
 
-    def __init__(self, message: str, *, instrument: str = "", client_order_id: str = "") -> None:
+    def __init__(self, message: str, *, instrument: str = "", client_order_id: str = "", reference: str = "") -> None:
         super().__init__(message)
         self.instrument = instrument
         self.client_order_id = client_order_id
         """Of the order, where the command was about one and named it so."""
+        self.reference = reference
+        """Of the deposit, withdrawal or transfer, also where it was made up."""
 
 
 class TransportError(EvenkeelError):
@@ -153,13 +176,14 @@ class GapDetected(EvenkeelError):
     """A stream cannot be continued without a hole.
 
     Of executions: what happened after `position` is no longer held. Read the state with
-    `list_orders(include_closed=True)`, and start a new stream without `after`.
+    `list_orders(include_closed=True)`, and start a new stream without `after`. Of balances: read them with
+    `balances()`, and go on after their `sequence`.
     """
 
     def __init__(self, message: str, *, position: dict[str, int] | None = None) -> None:
         super().__init__(message)
         self.position = position or {}
-        """Shard → last sequence seen."""
+        """Shard, or "ledger" of balances → last sequence seen."""
 
 
 class ChecksumMismatch(GapDetected):
@@ -170,13 +194,17 @@ class ClientClosed(EvenkeelError):
     """The client was closed."""
 
 
+_BY_REASON: dict[str, type[NotExecuted]] = {
+    "ORDER_UNKNOWN": NotFound,
+    "INSUFFICIENT_FUNDS": InsufficientFunds,
+}
 _BY_CODE: dict[grpc.StatusCode, type[NotExecuted]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
-    grpc.StatusCode.FAILED_PRECONDITION: StageForbids,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
     grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
     grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
 }
@@ -203,8 +231,9 @@ _CONNECT_FAILED = "failed to connect to all addresses"
 def from_rpc_error(error: grpc.aio.AioRpcError) -> NotExecuted | TransportError:
     """What a gRPC error means for the request.
 
-    An ErrorInfo proves that the exchange made the error, hence that nothing was executed. The
-    `grpc-retry-pushback-ms` trailer outranks RetryInfo; negative means: do not come back.
+    An ErrorInfo proves that the exchange made the error, hence that nothing was executed, unless it says
+    that not even the exchange knows. The `grpc-retry-pushback-ms` trailer outranks RetryInfo; negative
+    means: do not come back.
     """
     code = error.code()
     info, retry_after = _details(error)
@@ -214,24 +243,21 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> NotExecuted | TransportError:
         retry_after = None if forbidden else pushback
     text = error.details() or ""
     message = f"{code.name}: {text}" if text else code.name
-    if info is None and code in _OPEN_CODES:
+    reason_name = "" if info is None else info.reason.removeprefix(_REASON_PREFIX)
+    if (info is None and code in _OPEN_CODES) or reason_name == _OUTCOME_UNKNOWN:
         if code is grpc.StatusCode.UNAVAILABLE and text.startswith(_CONNECT_FAILED):
             return Unavailable(message, retry_after=retry_after, code=code, worth_retrying=not forbidden)
         timed_out = code is grpc.StatusCode.DEADLINE_EXCEEDED
         transport_error = TimedOut if timed_out else TransportError
         return transport_error(message, retry_after=retry_after, code=code, worth_retrying=not forbidden)
 
-    reason = _reason(info)
-    kind = _BY_CODE.get(code, NotExecuted)
-    if reason is RejectReason.ORDER_UNKNOWN:
-        kind = NotFound
-    elif kind is StageForbids and reason and not 500 <= reason < 600:
-        kind = NotExecuted
-    if reason is not RejectReason.UNSPECIFIED:
-        message = f"{message} ({reason.name})"
-    return kind(
+    if reason_name and reason_name not in text:
+        message = f"{message} ({reason_name})"
+    return _kind(code, reason_name)(
         message,
-        reason=reason,
+        # A name that this SDK does not know, of a newer exchange or of no order, is kept as a name.
+        reason=RejectReason.__members__.get(reason_name, RejectReason.UNSPECIFIED),
+        reason_name=reason_name,
         retry_after=retry_after,
         code=code,
         worth_retrying=retry_after is not None,
@@ -272,8 +298,8 @@ def _pushback_s(error: grpc.aio.AioRpcError) -> float | None:
     return None
 
 
-def _reason(info: error_details_pb2.ErrorInfo | None) -> RejectReason:
-    if info is None:
-        return RejectReason.UNSPECIFIED
-    name = info.reason.removeprefix(_REASON_PREFIX)
-    return RejectReason.__members__.get(name, RejectReason.UNSPECIFIED)
+def _kind(code: grpc.StatusCode, reason_name: str) -> type[NotExecuted]:
+    # FAILED_PRECONDITION is said of stages, and of much else.
+    if code is grpc.StatusCode.FAILED_PRECONDITION and reason_name.startswith(_STAGE_PREFIX):
+        return StageForbids
+    return _BY_REASON.get(reason_name) or _BY_CODE.get(code, NotExecuted)

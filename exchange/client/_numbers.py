@@ -1,4 +1,7 @@
-"""Decimals at the edge, scaled integers on the wire; nothing is ever rounded, and no float gets in."""
+"""Decimals at the edge, scaled integers (of amounts: decimal strings) on the wire.
+
+Nothing is ever rounded, and no float gets in.
+"""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
@@ -7,10 +10,11 @@ from typing import TypeAlias
 from exchange.client._errors import InvalidNumber
 
 Number: TypeAlias = Decimal | int | str
-"""What stands for a price or a quantity. A float does not: 0.1 is not a tenth."""
+"""What stands for a price, a quantity or an amount. A float does not: 0.1 is not a tenth."""
 
 INT64_MAX = 2**63 - 1
 _INT64_DIGITS = 19
+_AMOUNT_DIGITS_MAX = 38
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Its own context, so that a program's `decimal.getcontext()` cannot make a price inexact.
@@ -48,6 +52,33 @@ def to_scaled(value: Number, scale: int, name: str) -> int:
 def from_scaled(units: int, scale: int) -> Decimal:
     """`units` of 10^-`scale`, exactly."""
     return Decimal(units).scaleb(-scale, _EXACT)
+
+
+def to_amount(value: Number, name: str) -> str:
+    """`value` as the wire has amounts: a plain decimal, such as "12.5".
+
+    How many digits the asset allows is for the exchange to say.
+
+    Raises:
+        TypeError: for a float, or what is no number at all.
+        InvalidNumber: not a finite positive number, or far too large or too precise for any asset.
+    """
+    number = _decimal(value, name)
+    if not number.is_finite() or number <= 0:
+        raise InvalidNumber(f"{name}: expected a finite positive number, was {value!r}")
+    # The exponent is bounded first: Decimal("1e999999") must not become a text.
+    if abs(number.adjusted()) >= _AMOUNT_DIGITS_MAX:
+        raise InvalidNumber(f"{name}: expected at most {_AMOUNT_DIGITS_MAX} digits, was {value!r}")
+    try:
+        # Without zeros at the end, which would count as digits after the point.
+        return format(number.normalize(_EXACT), "f")
+    except Inexact:
+        raise InvalidNumber(f"{name}: expected at most {_EXACT.prec} digits, was {value!r}") from None
+
+
+def from_amount(text: str) -> Decimal:
+    """Of the wire's decimal string; one that is not set is 0."""
+    return Decimal(text or "0")
 
 
 def digits_after_point(value: Number, name: str) -> int:

@@ -30,10 +30,18 @@ class ApiKey:
     permissions: tuple[Permission, ...]
     create_time_ns: int
     revoked: bool
+    expire_time_ns: int = 0
+    """0: never."""
+    allowed_ips: tuple[str, ...] = ()
+    """Addresses and networks that calls may come from; empty: from anywhere."""
 
     @property
     def create_time(self) -> datetime:
         return from_time_ns(self.create_time_ns)
+
+    @property
+    def expire_time(self) -> datetime | None:
+        return from_time_ns(self.expire_time_ns) if self.expire_time_ns else None
 
     @classmethod
     def from_proto(cls, message: admin_pb2.ApiKey) -> "ApiKey":
@@ -43,6 +51,8 @@ class ApiKey:
             permissions=tuple(Permission(value) for value in message.permissions),
             create_time_ns=message.create_time_ns,
             revoked=message.revoked,
+            expire_time_ns=message.expire_time_ns,
+            allowed_ips=tuple(message.allowed_ips),
         )
 
 

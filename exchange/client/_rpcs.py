@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from exchange.v1 import admin_pb2, market_data_pb2, trading_pb2
+from exchange.v1 import account_pb2, admin_pb2, market_data_pb2, trading_pb2
 
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
@@ -90,6 +90,24 @@ STREAM_TICKER = Rpc(
     market_data_pb2.StreamTickerResponse,
 )
 
+_ACCOUNT = "AccountService"
+LIST_ASSETS = Rpc(_ACCOUNT, "ListAssets", account_pb2.ListAssetsRequest, account_pb2.ListAssetsResponse)
+GET_BALANCES = Rpc(_ACCOUNT, "GetBalances", account_pb2.GetBalancesRequest, account_pb2.GetBalancesResponse)
+LIST_LEDGER_ENTRIES = Rpc(
+    _ACCOUNT,
+    "ListLedgerEntries",
+    account_pb2.ListLedgerEntriesRequest,
+    account_pb2.ListLedgerEntriesResponse,
+)
+STREAM_BALANCES = Rpc(
+    _ACCOUNT,
+    "StreamBalances",
+    account_pb2.StreamBalancesRequest,
+    account_pb2.StreamBalancesResponse,
+)
+GET_FEES = Rpc(_ACCOUNT, "GetFees", account_pb2.GetFeesRequest, account_pb2.GetFeesResponse)
+TRANSFER = Rpc(_ACCOUNT, "Transfer", account_pb2.TransferRequest, account_pb2.TransferResponse)
+
 _ADMIN = "AdminService"
 CREATE_INSTRUMENT = Rpc(
     _ADMIN,
@@ -102,5 +120,8 @@ LIST_ACCOUNTS = Rpc(_ADMIN, "ListAccounts", admin_pb2.ListAccountsRequest, admin
 CREATE_API_KEY = Rpc(_ADMIN, "CreateApiKey", admin_pb2.CreateApiKeyRequest, admin_pb2.CreateApiKeyResponse)
 LIST_API_KEYS = Rpc(_ADMIN, "ListApiKeys", admin_pb2.ListApiKeysRequest, admin_pb2.ListApiKeysResponse)
 REVOKE_API_KEY = Rpc(_ADMIN, "RevokeApiKey", admin_pb2.RevokeApiKeyRequest, admin_pb2.RevokeApiKeyResponse)
+CREATE_ASSET = Rpc(_ADMIN, "CreateAsset", admin_pb2.CreateAssetRequest, admin_pb2.CreateAssetResponse)
+DEPOSIT = Rpc(_ADMIN, "Deposit", admin_pb2.DepositRequest, admin_pb2.DepositResponse)
+WITHDRAW = Rpc(_ADMIN, "Withdraw", admin_pb2.WithdrawRequest, admin_pb2.WithdrawResponse)
 SET_STAGE = Rpc(_ADMIN, "SetStage", admin_pb2.SetStageRequest, admin_pb2.SetStageResponse)
 GET_STATUS = Rpc(_ADMIN, "GetStatus", admin_pb2.GetStatusRequest, admin_pb2.GetStatusResponse)

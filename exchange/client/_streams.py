@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from exchange.client._accounts import Balance, BalanceUpdate, LedgerEntry
 from exchange.client._book import OrderBook
 from exchange.client._call import Caller
 from exchange.client._channels import Gateway
@@ -25,6 +26,7 @@ from exchange.client._market_data import Ticker, Trade
 from exchange.client._results import Execution
 from exchange.client._rpcs import (
     LIST_TRADES,
+    STREAM_BALANCES,
     STREAM_EXECUTIONS,
     STREAM_ORDER_BOOK,
     STREAM_TICKER,
@@ -33,7 +35,7 @@ from exchange.client._rpcs import (
     ResponseT,
     Rpc,
 )
-from exchange.v1 import market_data_pb2, trading_pb2
+from exchange.v1 import account_pb2, market_data_pb2, trading_pb2
 
 logger = logging.getLogger("exchange.client")
 
@@ -42,6 +44,7 @@ T = TypeVar("T")
 # A connection that held this long was a good one: the next failure is the first of its kind again.
 _STABLE_S = 10.0
 _TRADES_MAX = 1000
+_LEDGER = "ledger"
 
 
 class Stream(AsyncIterator[T]):
@@ -59,7 +62,8 @@ class Stream(AsyncIterator[T]):
         self.gaps = 0
         """Of trades: times that some were missed for good."""
         self.position: dict[str, int] = {}
-        """Of executions: shard → sequence up to which all were surely read; for `after`."""
+        """Of executions: shard → sequence up to which all were surely read; for `after`. Of balances: that
+        of "ledger"."""
         self._source: AsyncGenerator[T, None] | None = None
 
     def _reads(self, source: AsyncGenerator[T, None]) -> "Stream[T]":
@@ -169,6 +173,12 @@ class Streams:
         stream.position = dict(after or {})
         return stream._reads(self._executions(stream))
 
+    def balances(self, account_id: int, after: int | None) -> Stream[BalanceUpdate]:
+        stream = Stream[BalanceUpdate]()
+        if after is not None:
+            stream.position[_LEDGER] = after
+        return stream._reads(self._balances(stream, account_id))
+
     def order_book(self, symbol: str, depth: int) -> Stream[OrderBook]:
         stream = Stream[OrderBook]()
         return stream._reads(self._order_book(stream, symbol, depth))
@@ -252,6 +262,27 @@ class Streams:
                         stream.position[shard] = sequence - 1
                         instrument = await self._instruments.get(message.instrument)
                         yield Execution.from_proto(message, instrument)
+        except GapDetected as gap:
+            gap.position = dict(stream.position)
+            raise
+
+    async def _balances(self, stream: Stream[BalanceUpdate], account_id: int) -> AsyncGenerator[BalanceUpdate, None]:
+        def request() -> account_pb2.StreamBalancesRequest:
+            return account_pb2.StreamBalancesRequest(account_id=account_id, after_sequence=stream.position.get(_LEDGER))
+
+        try:
+            async with aclosing(self._follow(stream, STREAM_BALANCES, request)) as responses:
+                async for response in responses:
+                    # Messages hold whole commands, so a connection goes on just after the last one. The next
+                    # gateway may be behind the last: it neither turns back the position nor tells twice.
+                    known = stream.position.get(_LEDGER, -1)
+                    entries = [LedgerEntry.from_proto(m) for m in response.entries if m.sequence > known]
+                    balances = {m.asset: Balance.from_proto(m) for m in response.balances}
+                    balances.update({entry.asset: Balance(entry.asset, entry.available) for entry in entries})
+                    last = entries[-1].sequence if entries else known
+                    sequence = stream.position[_LEDGER] = max(known, last, response.sequence)
+                    if response.balances or entries or known < 0:
+                        yield BalanceUpdate(tuple(balances.values()), tuple(entries), sequence)
         except GapDetected as gap:
             gap.position = dict(stream.position)
             raise

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from decimal import Decimal
 from types import SimpleNamespace
 
 import grpc
 import pytest
 
-from exchange.cli import admin, orders, run
 from exchange.cli import app as commands
+from exchange.cli import run
 from exchange.client import (
     Account,
     ApiKey,
@@ -30,41 +29,7 @@ from exchange.client import (
     Trade,
     Unavailable,
 )
-
-
-class FakeClient:
-    """Answers from a script, and writes down what it was asked."""
-
-    def __init__(self, **answers: object) -> None:
-        self._answers = answers
-        self.asked: list[tuple[str, tuple[object, ...], dict[str, object]]] = []
-
-    def __getattr__(self, name: str) -> Callable[..., object]:
-        def call(*args: object, **kwargs: object) -> object:
-            self.asked.append((name, args, kwargs))
-            answer = self._answers[name]
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
-
-        return call
-
-
-@pytest.fixture
-def connected(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeClient]:
-    """Make every command talk to a fake client with these answers."""
-
-    def connect(**answers: object) -> FakeClient:
-        client = FakeClient(**answers)
-
-        def fake(*_: object) -> AbstractContextManager[FakeClient]:
-            return nullcontext(client)
-
-        for module in (commands, orders, admin):
-            monkeypatch.setattr(module, "connect", fake)
-        return client
-
-    return connect
+from tests.cli.fake_client import FakeClient, Stream
 
 
 def result(**fields: object) -> OrderResult:
@@ -219,22 +184,6 @@ def test_a_book_is_shown_to_its_depth(connected: Callable[..., FakeClient], caps
     }
     assert run(["book", "BTC-USDT"]) == 0
     assert "99.00" in capsys.readouterr().out
-
-
-class Stream(Iterator[object]):
-    """A stream that ends, as the SDK's do when the client is closed."""
-
-    def __init__(self, *items: object) -> None:
-        self._items = iter(items)
-
-    def __next__(self) -> object:
-        return next(self._items)
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing to close."""
 
 
 @pytest.mark.parametrize(("depth", "asked"), [("1", 1), ("5", 5), ("10", 50), ("51", 0), ("0", 0)])

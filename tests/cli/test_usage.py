@@ -16,7 +16,7 @@ from exchange.cli import run
 from exchange.cli.app import app
 from exchange.cli.connection import find_address, find_key
 from exchange.cli.errors import CommandFailed, describe
-from exchange.client import RejectReason, Unavailable
+from exchange.client import InsufficientFunds, OutcomeUnknown, RejectReason, Unauthenticated, Unavailable
 
 LEAVES = [
     ["up"],
@@ -28,9 +28,13 @@ LEAVES = [
     ["replay"],
     ["bench"],
     *(["orders", name] for name in ("list", "place", "amend", "cancel", "cancel-all")),
+    *(["account", name] for name in ("balances", "entries", "fees", "transfer", "follow")),
     *(["admin", "instrument", name] for name in ("create", "list")),
+    *(["admin", "asset", name] for name in ("create", "list")),
     *(["admin", "account", name] for name in ("create", "list")),
     *(["admin", "key", name] for name in ("create", "list", "revoke")),
+    ["admin", "deposit"],
+    ["admin", "withdraw"],
     ["admin", "stage"],
 ]
 
@@ -67,6 +71,12 @@ def test_the_help_shows_how_to_begin() -> None:
         (["orders", "place", "BTC-USDT", "buy", "1", "5", "--tif", "DAY"], "GTC, IOC, FOK, GTD, was 'DAY'"),
         (["admin", "stage", "FLY"], "was 'FLY'"),
         (["admin", "key", "create", "2", "-p", "FLY"], "was 'FLY'"),
+        (["admin", "key", "create", "2", "--expires", "soon"], "such as 12h or 30d, was 'soon'"),
+        (["admin", "key", "create", "2", "--expires", "2020-01-31"], "was '2020-01-31'"),
+        (["admin", "asset", "create", "USDT", "--scale", "19"], "Invalid value for '--scale'"),
+        (["admin", "deposit", "2", "USDT", "5"], "Missing option '--reference'"),
+        (["admin", "withdraw", "2", "USDT", "5"], "Missing option '--reference'"),
+        (["account", "transfer", "bob", "USDT", "5"], "usage: Invalid value for"),
         (["replay", "flow.csv"], "expected one of --engine and --exchange HOST:PORT"),
         (["replay", "flow.csv", "--engine", "--exchange", "127.0.0.1:1"], "expected one of --engine"),
         (["replay", "flow.csv", "--engine", "--format", "fix"], "expected one of flow, bitstamp, lobster, was 'fix'"),
@@ -119,6 +129,27 @@ def test_help_loads_neither_ray_nor_the_engine() -> None:
         (
             Unavailable("UNAVAILABLE: away (SHARD_UNAVAILABLE)", reason=RejectReason.SHARD_UNAVAILABLE),
             "error SHARD_UNAVAILABLE: UNAVAILABLE: away",
+        ),
+        (
+            InsufficientFunds(
+                "FAILED_PRECONDITION: expected 5 USDT, has 3 (INSUFFICIENT_FUNDS)",
+                reason=RejectReason.INSUFFICIENT_FUNDS,
+                code=grpc.StatusCode.FAILED_PRECONDITION,
+            ),
+            "error INSUFFICIENT_FUNDS: expected 5 USDT, has 3",
+        ),
+        (
+            Unauthenticated(
+                "UNAUTHENTICATED: it ended (KEY_EXPIRED)",
+                reason_name="KEY_EXPIRED",
+                code=grpc.StatusCode.UNAUTHENTICATED,
+            ),
+            "error KEY_EXPIRED: it ended (`exchange admin key create ACCOUNT` makes a new one)",
+        ),
+        (
+            OutcomeUnknown("Deposit 'r-1': may or may not have been executed", reference="r-1"),
+            "error OutcomeUnknown: Deposit 'r-1': may or may not have been executed"
+            " (`--reference r-1` sends it again, and it happens once)",
         ),
         (
             grpc.aio.AioRpcError(

@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from exchange.client import Environment
 from exchange.v1 import (
+    account_pb2_grpc,
     admin_pb2_grpc,
     market_data_pb2,
     market_data_pb2_grpc,
@@ -106,6 +107,7 @@ class FakeGateway:
         for module, service in (
             (trading_pb2_grpc, "TradingService"),
             (market_data_pb2_grpc, "MarketDataService"),
+            (account_pb2_grpc, "AccountService"),
             (admin_pb2_grpc, "AdminService"),
         ):
             servicer_class = getattr(module, f"{service}Servicer")
@@ -202,6 +204,25 @@ def unknown(client_order_id: str = "") -> trading_pb2.OrderResult:
 async def silence() -> None:
     """Until the call is cancelled."""
     await asyncio.Event().wait()
+
+
+def plays(*steps: Message | Refusal | None) -> StreamScript:
+    """Sends the messages, refuses, or stays silent (None); ends well if nothing says otherwise."""
+
+    async def play(request: Any, context: Any) -> AsyncIterator[Message]:
+        for step in steps:
+            if isinstance(step, Refusal):
+                await step.abort(context)
+            elif step is None:
+                await silence()
+            else:
+                yield step
+
+    return play
+
+
+async def take(stream: AsyncIterator[Any], count: int) -> list[Any]:
+    return [await anext(stream) for _ in range(count)]
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -1,6 +1,8 @@
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf.message import Message
 
@@ -14,7 +16,7 @@ from exchange.client import (
     TransportError,
 )
 from exchange.v1 import admin_pb2, types_pb2
-from tests.client.fake_gateway import BTC, LOST, FakeGateway
+from tests.client.fake_gateway import BTC, LOST, FakeGateway, Refusal
 
 
 async def test_an_instrument_takes_its_scales_from_tick_and_lot(client: AsyncClient, gateway: FakeGateway) -> None:
@@ -58,8 +60,9 @@ async def test_instruments_are_decimal(client: AsyncClient) -> None:
     assert instrument.stage is Stage.OPEN
 
 
-async def test_a_key_is_not_made_twice(client: AsyncClient, gateway: FakeGateway) -> None:
-    gateway.script("CreateApiKey", LOST)
+@pytest.mark.parametrize("lost", [LOST, Refusal(grpc.StatusCode.UNKNOWN, "OUTCOME_UNKNOWN")], ids=["lost", "unknown"])
+async def test_a_key_is_not_made_twice(client: AsyncClient, gateway: FakeGateway, lost: Refusal) -> None:
+    gateway.script("CreateApiKey", lost)
     with pytest.raises(OutcomeUnknown):
         await client.create_api_key(1, [Permission.TRADE])
     assert len(gateway.requests["CreateApiKey"]) == 1
@@ -72,6 +75,27 @@ async def test_a_new_keys_secret_stays_out_of_logs(client: AsyncClient, gateway:
     assert new.secret == "s3cret"
     assert new.api_key.permissions == (Permission.TRADE,)
     assert "s3cret" not in repr(new)
+
+
+async def test_a_key_can_end_and_be_for_some_addresses_only(client: AsyncClient, gateway: FakeGateway) -> None:
+    def create(request: Any) -> Message:
+        key = admin_pb2.ApiKey(key_id="k", expire_time_ns=request.expire_time_ns, allowed_ips=request.allowed_ips)
+        return admin_pb2.CreateApiKeyResponse(api_key=key)
+
+    gateway.script("CreateApiKey", create)
+    moment = datetime(2027, 1, 31, tzinfo=UTC)
+    new = await client.create_api_key(1, [Permission.READ], expire_time=moment, allowed_ips=["192.0.2.7", "10.0.0.0/8"])
+    assert new.api_key.expire_time == moment
+    assert new.api_key.allowed_ips == ("192.0.2.7", "10.0.0.0/8")
+    endless = await client.create_api_key(1, [Permission.READ])
+    assert endless.api_key.expire_time is None
+    assert endless.api_key.allowed_ips == ()
+
+
+async def test_one_address_is_not_taken_for_many(client: AsyncClient, gateway: FakeGateway) -> None:
+    with pytest.raises(TypeError, match="expected a sequence of addresses, was one string"):
+        await client.create_api_key(1, [Permission.READ], allowed_ips="10.0.0.1")
+    assert gateway.requests["CreateApiKey"] == []
 
 
 async def test_an_account_that_was_lost_is_asked_for_again(client: AsyncClient, gateway: FakeGateway) -> None:

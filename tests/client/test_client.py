@@ -20,8 +20,8 @@ from exchange.client import (
     Side,
     TimedOut,
 )
-from exchange.v1 import market_data_pb2, trading_pb2, types_pb2
-from tests.client.fake_gateway import FakeGateway, Hang, accepted, silence
+from exchange.v1 import account_pb2, market_data_pb2, trading_pb2, types_pb2
+from tests.client.fake_gateway import FakeGateway, Hang, accepted, plays, silence
 
 
 class Elsewhere:
@@ -116,6 +116,17 @@ def test_a_stream_is_a_plain_iterator_that_can_be_left(blocking: Client, remote:
     with blocking.stream_ticker("BTC-USDT") as tickers:
         assert [next(tickers).bid_price for _ in range(2)] == [Decimal("1.00"), Decimal("2.00")]
     assert list(tickers) == []
+
+
+def test_money_is_moved_and_followed_without_an_event_loop(blocking: Client, remote: FakeGateway) -> None:
+    entry = account_pb2.LedgerEntry(asset="USDT", change="-12.50", available="87.50", sequence=5)
+    remote.script("Transfer", account_pb2.TransferResponse(entry=entry))
+    assert blocking.transfer(3, "USDT", "12.50").entry.available == Decimal("87.50")
+    remote.script("ListLedgerEntries", account_pb2.ListLedgerEntriesResponse(entries=[entry]))
+    assert [entry.change for entry in blocking.ledger_entries()] == [Decimal("-12.50")]
+    remote.script_stream("StreamBalances", plays(account_pb2.StreamBalancesResponse(sequence=4), None))
+    with blocking.stream_balances() as updates:
+        assert next(updates).sequence == 4
 
 
 def test_a_session_blocks_until_its_results(blocking: Client, remote: FakeGateway) -> None:

@@ -4,9 +4,9 @@ from google.protobuf.descriptor import EnumDescriptor
 from exchange import client
 from exchange.client import CandleInterval, OrderStatus, RejectReason
 from exchange.client import _rpcs as rpcs
-from exchange.v1 import admin_pb2, market_data_pb2, trading_pb2, types_pb2
+from exchange.v1 import account_pb2, admin_pb2, market_data_pb2, trading_pb2, types_pb2
 
-FILES = (types_pb2, trading_pb2, market_data_pb2, admin_pb2)
+FILES = (types_pb2, trading_pb2, market_data_pb2, account_pb2, admin_pb2)
 ENUMS: list[EnumDescriptor] = [enum for file in FILES for enum in file.DESCRIPTOR.enum_types_by_name.values()]
 
 

@@ -2,9 +2,11 @@ import grpc
 import pytest
 
 from exchange.client import (
+    AlreadyExists,
     AsyncClient,
     DeadlineExceeded,
     EvenkeelError,
+    InsufficientFunds,
     InvalidArgument,
     NotExecuted,
     NotFound,
@@ -44,6 +46,9 @@ async def error_of(gateway: FakeGateway, step: Refusal | Hang, timeout: float = 
         (Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", DeadlineExceeded),
         (Code.INVALID_ARGUMENT, "MALFORMED", InvalidArgument),
         (Code.NOT_FOUND, "ORDER_UNKNOWN", NotFound),
+        (Code.FAILED_PRECONDITION, "INSUFFICIENT_FUNDS", InsufficientFunds),
+        (Code.FAILED_PRECONDITION, "TOO_MANY_OPEN_ORDERS", NotExecuted),
+        (Code.ALREADY_EXISTS, "INSTRUMENT_EXISTS", AlreadyExists),
     ],
 )
 async def test_an_error_of_the_exchange_has_its_kind_and_reason(
@@ -52,6 +57,7 @@ async def test_an_error_of_the_exchange_has_its_kind_and_reason(
     error = await error_of(gateway, Refusal(code, f"REJECT_REASON_{reason}"))
     assert type(error) is kind
     assert error.reason is RejectReason[reason]
+    assert error.reason_name == reason
     assert reason in str(error)
     assert error.retry_after is None
 
@@ -66,6 +72,37 @@ async def test_a_reason_of_a_newer_exchange_is_no_error(gateway: FakeGateway) ->
     error = await error_of(gateway, Refusal(Code.RESOURCE_EXHAUSTED, "REJECT_REASON_NEW"))
     assert isinstance(error, Overloaded)
     assert error.reason is RejectReason.UNSPECIFIED
+    assert error.reason_name == "NEW"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "kind"),
+    [
+        (Code.INVALID_ARGUMENT, "AMOUNT_TOO_PRECISE", InvalidArgument),
+        (Code.INVALID_ARGUMENT, "TRANSFER_TO_SELF", InvalidArgument),
+        (Code.NOT_FOUND, "ASSET_UNKNOWN", NotFound),
+        (Code.ALREADY_EXISTS, "REFERENCE_REUSED", AlreadyExists),
+        (Code.UNAUTHENTICATED, "KEY_EXPIRED", Unauthenticated),
+        (Code.UNAUTHENTICATED, "KEY_REVOKED", Unauthenticated),
+        (Code.PERMISSION_DENIED, "ADDRESS_NOT_ALLOWED", PermissionDenied),
+        (Code.FAILED_PRECONDITION, "STAGE_NEW", StageForbids),
+        (Code.FAILED_PRECONDITION, "SOMETHING_NEW", NotExecuted),
+        (Code.FAILED_PRECONDITION, "", NotExecuted),
+    ],
+)
+async def test_a_reason_that_no_order_knows_is_read_by_its_name(
+    gateway: FakeGateway, code: grpc.StatusCode, reason: str, kind: type[NotExecuted]
+) -> None:
+    error = await error_of(gateway, Refusal(code, reason))
+    assert type(error) is kind
+    assert error.reason is RejectReason.UNSPECIFIED
+    assert error.reason_name == reason
+    assert reason in str(error)
+
+
+async def test_a_reason_that_the_exchanges_text_names_is_not_said_twice(gateway: FakeGateway) -> None:
+    refusal = Refusal(Code.NOT_FOUND, "ASSET_UNKNOWN", text="Deposit: ASSET_UNKNOWN")
+    assert str(await error_of(gateway, refusal)) == "NOT_FOUND: Deposit: ASSET_UNKNOWN"
 
 
 async def test_retry_info_says_when_to_come_back(gateway: FakeGateway) -> None:
@@ -109,6 +146,12 @@ async def test_an_error_that_grpc_may_have_made_leaves_the_outcome_open(
     assert error.code is code
 
 
+async def test_an_outcome_that_not_even_the_exchange_knows_is_open(gateway: FakeGateway) -> None:
+    error = await error_of(gateway, Refusal(Code.UNKNOWN, "OUTCOME_UNKNOWN"))
+    assert type(error) is TransportError
+    assert error.worth_retrying
+
+
 async def test_a_timeout_of_the_clients_own_is_told_from_the_exchanges(gateway: FakeGateway) -> None:
     assert type(await error_of(gateway, Hang(), timeout=0.05)) is TimedOut
 
@@ -127,5 +170,6 @@ async def test_an_unknown_instrument_is_asked_for_again_and_then_named(
     with pytest.raises(UnknownInstrument, match="expected one of BTC-USDT, was 'DOGE-USDT'") as caught:
         await client.place_order("DOGE-USDT", 1, 1, 1)  # type: ignore[arg-type]  # Side.BUY is 1
     assert caught.value.reason is RejectReason.INSTRUMENT_UNKNOWN
+    assert caught.value.reason_name == "INSTRUMENT_UNKNOWN"
     assert len(gateway.requests["ListInstruments"]) == 2
     assert gateway.requests["PlaceOrder"] == []

@@ -76,6 +76,17 @@ async def test_many_calls_that_fail_together_turn_once(
         assert client.address == other_gateway.address
 
 
+@pytest.mark.parametrize("part", ["SHARD", "JOURNAL", "LEDGER", "SUPERVISOR"])
+async def test_a_part_that_is_away_is_away_at_every_gateway(
+    addresses: list[str], gateway: FakeGateway, part: str
+) -> None:
+    gateway.script("GetStatus", Refusal(grpc.StatusCode.UNAVAILABLE, f"{part}_UNAVAILABLE"))
+    async with AsyncClient(addresses) as client:
+        with pytest.raises(Unavailable):
+            await client.status()
+        assert client.address == gateway.address
+
+
 async def test_a_shard_that_is_away_is_away_at_every_gateway(addresses: list[str], gateway: FakeGateway) -> None:
     away = Refusal(grpc.StatusCode.UNAVAILABLE, "REJECT_REASON_SHARD_UNAVAILABLE")
     gateway.script("PlaceOrder", away)

@@ -10,8 +10,10 @@ from exchange.client import InvalidNumber
 from exchange.client._numbers import (
     INT64_MAX,
     digits_after_point,
+    from_amount,
     from_scaled,
     from_time_ns,
+    to_amount,
     to_scaled,
     to_time_ns,
 )
@@ -79,6 +81,32 @@ def test_an_invalid_number_is_a_value_error() -> None:
 @pytest.mark.parametrize(("value", "digits"), [("0.01", 2), ("0.50", 1), ("1", 0), (100, 0), ("1e-8", 8)])
 def test_the_digits_of_a_tick_give_its_scale(value: str | int, digits: int) -> None:
     assert digits_after_point(value, "tick_size") == digits
+
+
+@given(units, scales)
+def test_an_amount_survives_the_way_to_the_wire_and_back(n: int, scale: int) -> None:
+    amount = from_scaled(n, scale)
+    assert from_amount(to_amount(amount, "amount")) == amount
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(Decimal("12.50"), "12.5"), ("1e3", "1000"), (100, "100"), ("1e-18", "0.000000000000000001"), ("00.10", "0.1")],
+)
+def test_an_amount_is_a_plain_decimal_without_needless_zeros(value: Decimal | int | str, text: str) -> None:
+    assert to_amount(value, "amount") == text
+
+
+def test_an_amount_that_the_wire_does_not_set_is_zero() -> None:
+    assert from_amount("") == 0
+
+
+@pytest.mark.parametrize(
+    "value", ["NaN", "sNaN", "Infinity", "-1", "0", "", "1,5", "1e999999", "1e-999999", "1" * 39, "0." + "1" * 61]
+)
+def test_what_can_be_no_amount_is_refused(value: str) -> None:
+    with pytest.raises(InvalidNumber, match="amount: expected"):
+        to_amount(value, "amount")
 
 
 @given(st.datetimes(min_value=datetime(1970, 1, 2), max_value=datetime(2200, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001 - hypothesis adds the time zone

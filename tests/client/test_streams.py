@@ -1,7 +1,5 @@
 import asyncio
 import zlib
-from collections.abc import AsyncIterator
-from typing import Any
 
 import grpc
 import pytest
@@ -21,30 +19,10 @@ from tests.client.fake_gateway import (
     LOST,
     FakeGateway,
     Refusal,
-    StreamScript,
     VirtualTime,
-    silence,
+    plays,
+    take,
 )
-
-
-def plays(*steps: Message | Refusal | None) -> StreamScript:
-    """Sends the messages, refuses, or stays silent (None); ends well if nothing says otherwise."""
-
-    async def play(request: Any, context: Any) -> AsyncIterator[Message]:
-        for step in steps:
-            if isinstance(step, Refusal):
-                await step.abort(context)
-            elif step is None:
-                await silence()
-            else:
-                yield step
-
-    return play
-
-
-async def take(stream: AsyncIterator[Any], count: int) -> list[Any]:
-    return [await anext(stream) for _ in range(count)]
-
 
 # Executions.
 

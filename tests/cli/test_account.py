@@ -1,0 +1,233 @@
+"""Money on the command line: what is asked, and how it is shown; and keys that end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import grpc
+import pytest
+import typer
+
+from exchange.cli import run
+from exchange.cli.expiry import parse_expiry
+from exchange.client import (
+    ApiKey,
+    Asset,
+    Balance,
+    Balances,
+    BalanceUpdate,
+    EntryResult,
+    EntryType,
+    Fee,
+    GapDetected,
+    InsufficientFunds,
+    LedgerEntry,
+    NewApiKey,
+    Permission,
+    RejectReason,
+)
+from tests.cli.fake_client import FakeClient, Stream
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+DEPOSIT = LedgerEntry(
+    entry_id=4,
+    account_id=2,
+    asset="USDT",
+    type=EntryType.DEPOSIT,
+    change=Decimal("12.50"),
+    available=Decimal("1E+2"),
+    reference="wire-17",
+    counterparty_id=None,
+    time_ns=1_430_438_404_518_000_000,
+    sequence=9,
+)
+
+
+# ---------------------------------------------------------------- questions
+
+
+def test_balances_are_those_of_the_keys_account_unless_another_is_named(
+    connected: Callable[..., FakeClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = connected(balances=Balances((Balance("USDT", Decimal("0.000001")),), 9))
+    assert run(["account", "balances", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"asset": "USDT", "available": "0.000001"}]
+    assert run(["account", "balances", "--account", "7"]) == 0
+    assert "0.000001" in capsys.readouterr().out
+    assert [args for _, args, _ in client.asked] == [(0,), (7,)]
+
+
+def test_entries_are_shown_with_their_change_and_reference(
+    connected: Callable[..., FakeClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = connected(ledger_entries=[DEPOSIT])
+    assert run(["account", "entries", "USDT", "--limit", "5", "--account", "2"]) == 0
+    shown = capsys.readouterr().out
+    for cell in ("DEPOSIT", "12.50", "100", "wire-17", "2015-05-01 00:00:04.518"):
+        assert cell in shown
+    assert "None" not in shown
+    assert client.asked[0][1:] == ((2, "USDT"), {"limit": 5})
+    assert run(["account", "entries", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert (entry["type"], entry["change"], entry["available"], entry["sequence"]) == ("DEPOSIT", "12.50", "100", 9)
+    assert entry["counterparty_id"] is None
+
+
+def test_fees_are_shown_by_instrument(connected: Callable[..., FakeClient], capsys: pytest.CaptureFixture[str]) -> None:
+    connected(fees=[Fee("BTC-USDT", -50, 400)])
+    assert run(["account", "fees", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [
+        {"instrument": "BTC-USDT", "maker_fee_ppm": -50, "taker_fee_ppm": 400}
+    ]
+
+
+def test_assets_are_created_and_listed(
+    connected: Callable[..., FakeClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = connected(create_asset=Asset("USDT", 6), assets=[Asset("USDT", 6)])
+    assert run(["admin", "asset", "create", "USDT", "--scale", "6", "--json"]) == 0
+    assert client.asked[0][1] == ("USDT", 6)
+    assert run(["admin", "asset", "list", "--json"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count('"symbol": "USDT"') == 2
+
+
+# ---------------------------------------------------------------- moving money
+
+
+@pytest.mark.parametrize("method", ["deposit", "withdraw"])
+def test_money_comes_in_and_goes_out_under_a_reference(
+    method: str, connected: Callable[..., FakeClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = connected(**{method: EntryResult(DEPOSIT, duplicate=False)})
+    assert run(["admin", method, "2", "USDT", "12.50", "--reference", "wire-17"]) == 0
+    assert client.asked == [(method, (2, "USDT", "12.50"), {"reference": "wire-17"})]
+    shown = capsys.readouterr().out
+    assert "wire-17" in shown
+    assert "duplicate" not in shown
+
+
+def test_a_repeat_says_that_nothing_was_done(
+    connected: Callable[..., FakeClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    connected(deposit=EntryResult(DEPOSIT, duplicate=True))
+    words = ["admin", "deposit", "2", "USDT", "12.50", "--reference", "wire-17"]
+    assert run(words) == 0
+    assert "duplicate: the reference was known, nothing was done this time" in capsys.readouterr().out
+    assert run([*words, "--json"]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert (shown["duplicate"], shown["entry"]["reference"]) == (True, "wire-17")
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ([], {"reference": None, "from_account_id": 0}),
+        (["--reference", "rent", "--account", "2"], {"reference": "rent", "from_account_id": 2}),
+    ],
+)
+def test_a_transfer_goes_from_the_keys_account_unless_another_is_named(
+    words: list[str], asked: dict[str, object], connected: Callable[..., FakeClient]
+) -> None:
+    client = connected(transfer=EntryResult(DEPOSIT, duplicate=False))
+    assert run(["account", "transfer", "3", "USDT", "12.50", *words]) == 0
+    assert client.asked == [("transfer", (3, "USDT", "12.50"), asked)]
+
+
+def test_a_transfer_that_is_not_covered_is_one_line_with_its_reason(
+    connected: Callable[..., FakeClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    connected(
+        transfer=InsufficientFunds(
+            "FAILED_PRECONDITION: 3 USDT available (INSUFFICIENT_FUNDS)",
+            reason=RejectReason.INSUFFICIENT_FUNDS,
+            code=grpc.StatusCode.FAILED_PRECONDITION,
+        )
+    )
+    assert run(["account", "transfer", "3", "USDT", "5"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "error INSUFFICIENT_FUNDS: 3 USDT available\n"
+
+
+# ---------------------------------------------------------------- following
+
+FIRST = BalanceUpdate((Balance("BTC", Decimal(1)), Balance("USDT", Decimal(50))), (), 8)
+SECOND = BalanceUpdate((Balance("USDT", Decimal(100)),), (DEPOSIT,), 9)
+
+
+def test_followed_balances_are_a_line_each_and_then_a_line_for_each_change(
+    connected: Callable[..., FakeClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = connected(stream_balances=Stream(FIRST, SECOND))
+    assert run(["account", "follow"]) == 0
+    assert client.asked[0][1] == (0, None)
+    assert capsys.readouterr().out.splitlines() == [
+        "BTC  1",
+        "USDT  50",
+        "2015-05-01 00:00:04.518  DEPOSIT  USDT  12.50  100    wire-17",
+    ]
+
+
+def test_followed_balances_are_a_line_of_json_for_each_update(
+    connected: Callable[..., FakeClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = connected(stream_balances=Stream(FIRST, SECOND))
+    assert run(["account", "follow", "--json", "--account", "2", "--after", "7"]) == 0
+    assert client.asked[0][1] == (2, 7)
+    first, second = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (first["sequence"], first["balances"][0]) == (8, {"asset": "BTC", "available": "1"})
+    assert (second["sequence"], second["entries"][0]["reference"]) == (9, "wire-17")
+
+
+def test_a_gap_ends_following_with_one_line(
+    connected: Callable[..., FakeClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    connected(stream_balances=Stream(GapDetected("StreamBalances: OUT_OF_RANGE: not held")))
+    assert run(["account", "follow", "--after", "1"]) == 1
+    assert capsys.readouterr().err == "error GapDetected: StreamBalances: OUT_OF_RANGE: not held\n"
+
+
+# ---------------------------------------------------------------- keys that end
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("30d", NOW + timedelta(days=30)),
+        ("12h", NOW + timedelta(hours=12)),
+        ("90m", NOW + timedelta(minutes=90)),
+        ("2w", NOW + timedelta(weeks=2)),
+        ("2027-01-31", datetime(2027, 1, 31, tzinfo=UTC)),
+        ("2027-01-31T12:30", datetime(2027, 1, 31, 12, 30, tzinfo=UTC)),
+        ("2027-01-31T12:30+02:00", datetime(2027, 1, 31, 10, 30, tzinfo=UTC)),
+    ],
+)
+def test_an_end_is_a_date_or_a_duration(text: str, moment: datetime) -> None:
+    assert parse_expiry(text, NOW) == moment
+
+
+@pytest.mark.parametrize("text", ["", "30", "d", "-1d", "1y", "soon", "999999999w", "0d", "2026-11-24", "2027-13-01"])
+def test_an_end_that_is_none_or_is_past_is_wrong_usage(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="--expires: expected"):
+        parse_expiry(text, NOW)
+
+
+def test_a_key_is_made_with_its_end_and_its_addresses(
+    connected: Callable[..., FakeClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    moment = datetime(2999, 1, 31, tzinfo=UTC)
+    api_key = ApiKey("k1", 2, (Permission.READ,), 0, False, int(moment.timestamp()) * 10**9, ("192.0.2.7",))
+    client = connected(create_api_key=NewApiKey(api_key, "ek_k1_secret"), list_api_keys=[api_key])
+    words = ["admin", "key", "create", "2", "--expires", "2999-01-31", "--allow-ip", "192.0.2.7"]
+    assert run([*words, "--allow-ip", "10.0.0.0/8"]) == 0
+    assert client.asked[0][2] == {"expire_time": moment, "allowed_ips": ["192.0.2.7", "10.0.0.0/8"]}
+    assert run(["admin", "key", "create", "2"]) == 0
+    assert client.asked[1][2] == {"expire_time": None, "allowed_ips": ()}
+    assert run(["admin", "key", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert "2999-01-31" in shown
+    assert "192.0.2.7" in shown
