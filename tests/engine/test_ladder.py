@@ -17,7 +17,10 @@ def test_it_holds_what_a_set_holds_in_order(toggles: list[int], chunk_max: int) 
         values, model = Ladder(), set[int]()
         for value in toggles:
             if value in model:
-                values.remove(value)
+                if value == max(model):
+                    values.remove_highest()
+                else:
+                    values.remove(value)
                 model.remove(value)
             else:
                 values.add(value)

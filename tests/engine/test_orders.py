@@ -146,3 +146,10 @@ def test_sessions_end_in_the_order_of_their_numbers() -> None:
     market.cancel(1, "first")
     market.apply(CancelSessions(1, 9))
     assert [order.request.client_order_id for order in market.shard.closed] == ["first", "second", "third"]
+
+
+def test_a_shard_keeps_no_events_of_a_batch_that_it_has_returned() -> None:
+    market = Market()
+    market.place(1, "a", BUY, 100, 5)
+    assert market.events
+    assert market.shard.events == []
