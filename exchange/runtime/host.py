@@ -22,9 +22,9 @@ from exchange.runtime.messages import (
     LinkBatch,
     RecordPayload,
     ReplyStatus,
+    SegmentKind,
     SegmentReply,
     pack,
-    unpack,
 )
 from exchange.runtime.recovery import (
     LinkState,
@@ -40,6 +40,7 @@ from exchange.runtime.snapshot import SnapshotStore
 RECORD_BYTES_MAX = 256 << 10
 MAILBOX_BYTES_MAX = 64 << 20
 REOPEN_INTERVAL_S = 0.5
+_NO_ROWS = pack([])
 
 _log = structlog.get_logger()
 
@@ -230,8 +231,7 @@ class Host:
     async def _write(self, letters: list[_Letter]) -> None:
         """Journal one record, then apply it and answer."""
         now_s = self._monotonic_s()
-        expired = [_expired(letter, now_s) for letter in letters]
-        batches = [_without(letter.batch, late) for letter, late in zip(letters, expired, strict=True)]
+        batches = [_mark_late(letter, now_s) for letter in letters]
         payload = RecordPayload(max(self._clock_ns(), self.machine.time_ns), batches)
         record = self.at.record + 1
         append = self._in_writer(lambda: self.journal.append(self.epoch, record, pack(payload)))
@@ -260,23 +260,7 @@ class Host:
         results = apply_record(self.kind, self.at, record, self.epoch, payload, decoded)
         answers = answer_record(self.kind, self.at, payload, decoded, results)
         self.commands_since_snapshot += self.machine.sequence - before
-        self._answer(
-            letters,
-            [
-                answer if not any(late) else self._merge(letter, late, answer)
-                for letter, late, answer in zip(letters, expired, answers, strict=True)
-            ],
-        )
-
-    def _merge(self, letter: _Letter, late: list[bool], answer: bytes) -> bytes:
-        """Put the refusals of expired segments between the replies to the others, and remember the whole."""
-        replies = iter(unpack(answer))
-        refusal = SegmentReply(int(ReplyStatus.REFUSED), int(RejectReason.DEADLINE_EXCEEDED), b"")
-        merged = pack([refusal if is_late else next(replies) for is_late in late])
-        batch = letter.batch
-        if batch.link:
-            self.at.links[batch.link] = LinkState(batch.incarnation, batch.n, merged)
-        return merged
+        self._answer(letters, answers)
 
     def _answer(self, letters: list[_Letter], answers: list[bytes]) -> None:
         for letter, answer in zip(letters, answers, strict=True):
@@ -308,16 +292,16 @@ def _is_old(batch: LinkBatch, done: LinkState) -> bool:
     return (batch.incarnation, batch.n) <= (done.incarnation, done.n)
 
 
-def _expired(letter: _Letter, now_s: float) -> list[bool]:
+def _mark_late(letter: _Letter, now_s: float) -> LinkBatch:
+    """Return the batch as it is journaled: what is past its deadline keeps its place, so that answers do, too."""
     waited_ms = (now_s - letter.arrived_s) * 1_000
-    return [segment.remaining_ms < waited_ms for segment in letter.batch.segments]
-
-
-def _without(batch: LinkBatch, late: list[bool]) -> LinkBatch:
-    """Return the batch without the segments that are late."""
-    if not any(late):
-        return batch
-    return batch._replace(segments=[s for s, is_late in zip(batch.segments, late, strict=True) if not is_late])
+    segments = letter.batch.segments
+    if all(segment.remaining_ms >= waited_ms for segment in segments):
+        return letter.batch
+    kind = int(SegmentKind.LATE)
+    return letter.batch._replace(
+        segments=[s if s.remaining_ms >= waited_ms else s._replace(kind=kind, data=_NO_ROWS) for s in segments]
+    )
 
 
 def _refuse(batch: LinkBatch, reason: RejectReason, detail: str) -> bytes:

@@ -16,6 +16,8 @@ class SegmentKind(IntEnum):
     """`data` is a client's TradeRequest as it came."""
     ROWS = 1
     """`data` is packed rows of commands: (number of the command's class, its fields)."""
+    LATE = 2
+    """Was past its deadline before the journal: `data` are no rows, and the answer says so, whenever it is made."""
 
 
 class Segment(NamedTuple):

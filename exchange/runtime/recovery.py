@@ -8,10 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from exchange.engine.words import RejectReason
 from exchange.runtime.feed import Feed, FeedBatch
 from exchange.runtime.journal import Journal
 from exchange.runtime.machine import Machine, MachineType
-from exchange.runtime.messages import RecordPayload, ReplyStatus, SegmentReply, pack, unpack, unpack_record
+from exchange.runtime.messages import (
+    RecordPayload,
+    ReplyStatus,
+    SegmentKind,
+    SegmentReply,
+    pack,
+    unpack,
+    unpack_record,
+)
 from exchange.runtime.snapshot import Snapshot, SnapshotStore
 
 FEED_COMMANDS_IN_SNAPSHOT_MAX = 20_000
@@ -100,6 +109,9 @@ def answer_record(
     for batch, commands_of in zip(payload.batches, decoded, strict=True):
         replies = []
         for segment, commands in zip(batch.segments, commands_of, strict=True):
+            if segment.kind == SegmentKind.LATE:
+                replies.append(SegmentReply(int(ReplyStatus.REFUSED), int(RejectReason.DEADLINE_EXCEEDED), b""))
+                continue
             end = start + len(commands)
             data = kind.encode(segment, results[start:end])
             replies.append(SegmentReply(int(ReplyStatus.DONE), 0, data))

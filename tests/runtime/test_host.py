@@ -232,11 +232,13 @@ async def test_a_command_past_its_deadline_is_refused_before_the_journal(
     await first
     names = [order.request.client_order_id for order in host.machine.books["BTC-USDT"].orders()]
     assert names == ["first", "in-time"]
-    # Sent again, it is answered as it was, and the late command stays refused.
+    # Sent again, also after a crash, it is answered as it was, and the late command stays refused.
     assert unpack_replies(await host.submit(batch)) == [late, in_time]
+    again = await opened(make_host(journal))
+    assert unpack_replies(await again.submit(batch)) == [late, in_time]
     replayed = recover(host.kind, journal, SnapshotStore(tmp_path / "without"))
-    assert host.kind.state_hash(replayed.machine) == host.kind.state_hash(host.machine)
-    await host.stop()
+    assert host.kind.state_hash(replayed.machine) == host.kind.state_hash(again.machine)
+    await again.stop()
 
 
 async def test_a_writer_that_was_fenced_stops_for_good(make_host: Callable[..., Host]) -> None:
