@@ -86,7 +86,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 async def read_to_the_end(stream: Any) -> None:
-    async for _ in stream:
+    while await stream.read() is not grpc.aio.EOF:
         pass
 
 
