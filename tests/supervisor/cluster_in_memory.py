@@ -171,6 +171,11 @@ class ClusterInMemory:
 
     async def restart_supervisor(self) -> None:
         """Replace the supervisor, which then replaces everything else."""
+        components = self.reconciler.components.values()
+        tasks = [task for c in components for task in (c.task, c.sessions_task) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.control.stop()
         for process in self.processes.values():
             await process.kill()
