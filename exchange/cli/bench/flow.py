@@ -25,8 +25,10 @@ class OrderFlow:
     open, the flow keeps a shard of its own.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, cancels_resting: bool = False) -> None:
+        """`cancels_resting`: cancels name the orders of `resting` too, not only those of `commands`."""
         self._random = Random(seed)
+        self._cancels_resting = cancels_resting
         self._shard = open_shard()
         self._number = 0
         self._placed: list[PlaceOrder] = []
@@ -41,6 +43,8 @@ class OrderFlow:
             price = MID_PRICE - distance if side == _BUY else MID_PRICE + distance
             commands.append(self._place(side, _LIMIT, _GTC, price, random.randint(1, 100)))
         self._shard.apply(1, commands)
+        if not self._cancels_resting:
+            self._placed.clear()
         return commands
 
     def commands(self, count: int) -> list[Command]:
