@@ -38,9 +38,10 @@ class AmountInvalid(ValueError):
     """An amount that cannot be meant."""
 
     def __init__(self, fault: AmountFault, text: str, scale: int) -> None:
-        super().__init__(
-            f"expected a decimal number > 0 with at most {scale} digits after the point, was {text[:80]!r}"
-        )
+        expected = f"a decimal number > 0 with at most {scale} digits after the point"
+        if fault == AmountFault.TOO_LARGE:
+            expected = f"at most {format_amount(AMOUNT_MAX, scale)}"
+        super().__init__(f"expected {expected}, was {text[:80]!r}")
         self.fault = fault
 
 

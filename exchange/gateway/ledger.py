@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from exchange.engine.ledger import api_key_of
+from exchange.engine.ledger import ALLOWED_IPS_MAX, API_KEYS_PER_ACCOUNT_MAX, api_key_of
 from exchange.engine.ledger_words import (
     Account,
     ApiKey,
@@ -35,6 +35,26 @@ _CODES = {
     **dict.fromkeys(_EXISTS, grpc.StatusCode.ALREADY_EXISTS),
     LedgerRefusal.INSUFFICIENT_FUNDS: grpc.StatusCode.FAILED_PRECONDITION,
     LedgerRefusal.TOO_MANY_KEYS: grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+_MEANING = {
+    LedgerRefusal.NAME_INVALID: "expected a name of 1 to 64 characters of [A-Za-z0-9_.-]",
+    LedgerRefusal.ACCOUNT_UNKNOWN: "expected an account that exists",
+    LedgerRefusal.PERMISSIONS_INVALID: "expected one permission or more, of READ, TRADE, TRANSFER and OPERATOR",
+    LedgerRefusal.KEY_EXISTS: "this key id is taken",
+    LedgerRefusal.KEY_UNKNOWN: "expected a key that exists",
+    LedgerRefusal.TOO_MANY_KEYS: f"expected at most {API_KEYS_PER_ACCOUNT_MAX} keys of an account: revoke one",
+    LedgerRefusal.EXPIRE_TIME_INVALID: "expected a time in the future, or none",
+    LedgerRefusal.ADDRESS_INVALID: f"expected at most {ALLOWED_IPS_MAX} addresses or networks, such as 10.0.0.0/8",
+    LedgerRefusal.ASSET_INVALID: "expected 1 to 16 characters of [A-Z0-9] and a scale of 0 to 18",
+    LedgerRefusal.ASSET_EXISTS: "the asset is there already, with another scale",
+    LedgerRefusal.ASSET_UNKNOWN: "expected an asset that exists",
+    LedgerRefusal.AMOUNT_INVALID: "expected an amount greater than 0",
+    LedgerRefusal.AMOUNT_TOO_LARGE: "there would be more of the asset than an amount can tell",
+    LedgerRefusal.REFERENCE_INVALID: "expected a reference of 1 to 64 characters of [A-Za-z0-9_.:-]",
+    LedgerRefusal.REFERENCE_REUSED: "the reference was used for something else: choose another one",
+    LedgerRefusal.TRANSFER_TO_SELF: "expected two accounts, was one",
+    LedgerRefusal.INSUFFICIENT_FUNDS: "the account has less available than that",
 }
 
 
@@ -162,7 +182,7 @@ class LedgerClient:
         if result.refusal:
             refusal = LedgerRefusal(result.refusal)
             code = _CODES.get(refusal, grpc.StatusCode.INVALID_ARGUMENT)
-            await abort(context, code, refusal.name, f"{type(command).__name__}: {refusal.name}")
+            await abort(context, code, refusal.name, f"not done: {_MEANING[refusal]}")
         await self.replica.seen(result.sequence)
         return result
 

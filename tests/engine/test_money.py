@@ -67,3 +67,10 @@ def test_text_and_units_say_the_same(units: int, scale: int) -> None:
 def test_zero_has_all_its_digits() -> None:
     assert format_amount(0, 0) == "0"
     assert format_amount(0, 3) == "0.000"
+
+
+def test_a_fault_says_what_was_expected() -> None:
+    with pytest.raises(AmountInvalid, match=r"at most 9{28}\.99, was '1{31}'"):
+        parse_amount("1" * 31, 2)
+    with pytest.raises(AmountInvalid, match=r"at most 2 digits after the point, was '0\.001'"):
+        parse_amount("0.001", 2)

@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 
 from exchange.engine.instrument import Instrument
 from exchange.engine.ledger import Ledger
-from exchange.engine.ledger_words import CreateAccount, CreateApiKey, CreateAsset, Permission
+from exchange.engine.ledger_words import CreateAccount, CreateApiKey, CreateAsset, LedgerRefusal, Permission
 from exchange.engine.words import Stage
 from exchange.gateway.account import AccountService
 from exchange.gateway.admin import AdminService
@@ -347,3 +347,9 @@ def test_addresses_are_read_as_grpc_writes_them() -> None:
     assert not _is_allowed("ipv4:192.0.3.7:5000", ("192.0.2.0/24", "::/0"))
     assert not _is_allowed("unix:/tmp/socket", ("0.0.0.0/0", "::/0"))
     assert not _is_allowed("", ("0.0.0.0/0",))
+
+
+def test_every_refusal_says_what_was_expected() -> None:
+    from exchange.gateway.ledger import _MEANING
+
+    assert set(_MEANING) == set(LedgerRefusal) - {LedgerRefusal.NONE}
