@@ -42,7 +42,7 @@ test: install ## the tests that need neither minutes nor root
 	$(BIN)/pytest -m "not slow and not root"
 
 crash-test: install ## the slow tests: an exchange that is killed over and over
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -s
 
 check: install ## format, lint, types and protos; works offline
 	$(BIN)/ruff format --check .

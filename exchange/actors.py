@@ -112,10 +112,6 @@ class HostActor:
     async def query(self, request: bytes) -> bytes:
         return self._host.kind.query(self._host.machine, request)
 
-    async def state_hash(self) -> tuple[int, str]:
-        """Return the sequence and the hash of the state at it; reads the whole state."""
-        return self._host.machine.sequence, self._host.kind.state_hash(self._host.machine).hex()
-
     async def ping(self) -> dict[str, Any]:
         host = self._host
         vitals = {

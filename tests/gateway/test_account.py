@@ -18,8 +18,8 @@ from exchange.engine.ledger_words import CreateAccount, CreateApiKey, CreateAsse
 from exchange.engine.words import Stage
 from exchange.gateway.account import AccountService
 from exchange.gateway.admin import AdminService
-from exchange.gateway.auth import hash_of_key
-from exchange.gateway.ledger import LedgerClient, LedgerReplica
+from exchange.gateway.auth import _is_allowed, hash_of_key
+from exchange.gateway.ledger import _MEANING, LedgerClient, LedgerReplica
 from exchange.gateway.links import Link
 from exchange.gateway.replica import ShardReplica
 from exchange.runtime.feed import BookDump, FeedBatch, ShardDump
@@ -338,8 +338,6 @@ class SlowContext:
 
 
 def test_addresses_are_read_as_grpc_writes_them() -> None:
-    from exchange.gateway.auth import _is_allowed
-
     assert _is_allowed("ipv4:192.0.2.7:5000", ("192.0.2.0/24",))
     assert _is_allowed("ipv6:%5B2001:db8::1%5D:5000", ("2001:db8::/32",))
     assert _is_allowed("ipv6:[::1]:5000", ("::1",))
@@ -350,6 +348,4 @@ def test_addresses_are_read_as_grpc_writes_them() -> None:
 
 
 def test_every_refusal_says_what_was_expected() -> None:
-    from exchange.gateway.ledger import _MEANING
-
     assert set(_MEANING) == set(LedgerRefusal) - {LedgerRefusal.NONE}

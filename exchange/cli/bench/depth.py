@@ -22,16 +22,16 @@ SEED = 1
 def measure() -> Figure:
     """Return the microseconds of a command at a million resting orders, beside those at a thousand.
 
-    The commands trade and cancel among themselves, so that they are the same at every depth; in a market, too, most of
-    what is cancelled is recent. What cancels of orders from anywhere in the book make of it stands in the detail.
+    Cancels name orders from anywhere in the book. What it costs if the commands trade and cancel among themselves, the
+    same ones at every depth, stands in the detail.
     """
     near_us = {depth: _measure(depth, cancels_resting=False)[0] for depth in DEPTHS}
     anywhere = {depth: _measure(depth, cancels_resting=True) for depth in DEPTHS}
     anywhere_us = {depth: cost_us for depth, (cost_us, _) in anywhere.items()}
-    shallow, deep = near_us[DEPTHS[0]], near_us[DEPTHS[-1]]
+    shallow, deep = anywhere_us[DEPTHS[0]], anywhere_us[DEPTHS[-1]]
     detail = (
-        f"us a command at so many resting orders: {_listed(near_us)}; with cancels from anywhere in the book: "
-        f"{_listed(anywhere_us)}; p99.99 of one of these at {DEPTHS[-1]:,}: {anywhere[DEPTHS[-1]][1]:.0f} us"
+        f"us a command at so many resting orders: {_listed(anywhere_us)}; p99.99 of one at {DEPTHS[-1]:,}: "
+        f"{anywhere[DEPTHS[-1]][1]:.0f} us; with cancels of recent orders alone: {_listed(near_us)}"
     )
     return Figure("depth", deep, "us/command", reference=shallow, ratio=deep / shallow, detail=detail)
 
