@@ -58,6 +58,7 @@ class OrderStatus(_ProtocolEnum):
     FILLED = 2
     CANCELLED = 3
     REJECTED = 4
+    PENDING_FUNDS = 5
 
 
 class CloseReason(_ProtocolEnum):
@@ -112,6 +113,7 @@ class RejectReason(_ProtocolEnum):
     ORDER_CLOSED = 401
     WOULD_TAKE = 402
     QUANTITY_BELOW_FILLED = 403
+    ORDER_PENDING_FUNDS = 404
 
     STAGE_REPLAYING = 500
     STAGE_CANCEL_ONLY = 501
@@ -124,6 +126,7 @@ class RejectReason(_ProtocolEnum):
     RATE_LIMITED = 602
     SHARD_UNAVAILABLE = 603
     JOURNAL_UNAVAILABLE = 604
+    FUNDS_UNAVAILABLE = 605
 
     @property
     def passes(self) -> bool:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exchange.engine.book import Book
 from exchange.engine.commands import AmendOrder
 from exchange.engine.events import EventKind, OrderAmended, Result
 from exchange.engine.matching import match
+from exchange.engine.orders import Order
+from exchange.engine.parking import Parked, amend_later
 from exchange.engine.rules import STAGE_REFUSES_AMENDS, refuse_amend
-from exchange.engine.words import CloseReason, RejectReason, Side, Stage
+from exchange.engine.words import CloseReason, OrderStatus, RejectReason, Side, Stage
 
 if TYPE_CHECKING:
     from exchange.engine.shard import Shard
 
 _BUY = int(Side.BUY)
+_PENDING = int(OrderStatus.PENDING_FUNDS)
+_WAITS = -1
 
 
-def amend(shard: Shard, command: AmendOrder) -> Result:
-    """Change price or size of an open order. At its price and no larger it keeps its place, unless told to requeue."""
+def amend(shard: Shard, command: AmendOrder, parked: Parked | None) -> Result:
+    """Change price or size of an open order. At its price and no larger it keeps its place, unless told to requeue.
+
+    An amend that needs more money than there is waits for it, the order staying as it is meanwhile; `parked`: it has.
+    """
     if shard.stage in STAGE_REFUSES_AMENDS:
         return shard.refuse(command.client_order_id, STAGE_REFUSES_AMENDS[shard.stage])
     order = shard.find(command.account, command.instrument, command.client_order_id, command.order_id)
@@ -40,6 +48,9 @@ def amend(shard: Shard, command: AmendOrder) -> Result:
         reason = RejectReason.STAGE_POST_ONLY
     if not reason and not keeps_place and shard.stage == Stage.LIMITED and not shard.rate.take(shard.time_ns):
         reason = RejectReason.STAGE_LIMITED
+    if not reason and (reason := _needs_more(shard, command, book, order, price, open_quantity, parked)) == _WAITS:
+        name = order.request.client_order_id
+        return Result(shard.sequence, name, order.order_id, _PENDING, order.filled, order.open)
     if reason:
         if command.cancel_on_fail:
             shard.close(book, order, int(CloseReason.AMEND_FAILED))
@@ -47,6 +58,16 @@ def amend(shard: Shard, command: AmendOrder) -> Result:
 
     if keeps_place:
         order.level.quantity -= order.open - open_quantity
+        trader = order.trader
+        assert trader is not None
+        if order.request.side == _BUY:
+            released = book.cost(price, order.open) - book.cost(price, open_quantity)
+            trader.quote_held -= released
+            trader.quote.available += released
+        else:
+            released = (order.open - open_quantity) * book.base_unit
+            trader.base_held -= released
+            trader.base.available += released
     else:
         shard.unrest(book, order)
         order.priority = shard.sequence
@@ -72,7 +93,30 @@ def amend(shard: Shard, command: AmendOrder) -> Result:
         if order.close_reason:
             shard.close_taker(order, order.close_reason)
         elif order.open:
-            shard.rest(order)
+            shard.rest(book, order)
         else:
             shard.closed.append(order)
     return shard.result_of(order)
+
+
+def _needs_more(
+    shard: Shard,
+    command: AmendOrder,
+    book: Book,
+    order: Order,
+    price: int,
+    open_quantity: int,
+    parked: Parked | None,
+) -> int:
+    """Return 0 if the account can cover the order as it shall be, `_WAITS` if the amend waits, else a RejectReason."""
+    trader = order.trader
+    assert trader is not None
+    if order.request.side == _BUY:
+        more = book.cost(price, open_quantity) - book.cost(order.price, order.open)
+        available = trader.quote.available
+    else:
+        more = (open_quantity - order.open) * book.base_unit
+        available = trader.base.available
+    if more <= available:
+        return 0
+    return amend_later(shard, command, order, more, parked) or _WAITS

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 
-from exchange.engine.instrument import Instrument
+from exchange.engine.channel import base_unit, quote_terms
+from exchange.engine.funds import PPM, Purse, Trader
+from exchange.engine.instrument import PRICE_MAX, Instrument
 from exchange.engine.ladder import Ladder
 from exchange.engine.orders import Order
 from exchange.engine.words import Side
@@ -116,16 +117,26 @@ class Book:
         "_band",
         "_band_reference",
         "asks",
+        "base_unit",
         "bids",
+        "hold_fee_ppm",
+        "house",
         "instrument",
         "last_price",
         "limits",
-        "open_orders",
+        "quote_divisor",
+        "quote_multiplier",
         "trade_id",
+        "traders",
     )
 
-    def __init__(self, instrument: Instrument) -> None:
+    def __init__(self, instrument: Instrument, house: Purse) -> None:
         self.instrument = instrument
+        self.house = house
+        """Where fees go."""
+        self.base_unit = base_unit(instrument)
+        self.quote_multiplier, self.quote_divisor = quote_terms(instrument)
+        self.hold_fee_ppm = max(instrument.taker_fee_ppm, instrument.maker_fee_ppm, 0)
         self.limits = (
             instrument.tick_size,
             instrument.lot_size,
@@ -141,8 +152,23 @@ class Book:
         self._band_reference = 0
         self.last_price = 0
         self.trade_id = 0
-        self.open_orders: defaultdict[int, dict[int, Order]] = defaultdict(dict)
-        """Open orders by account and order id, in the order in which they came to rest."""
+        self.traders: dict[int, Trader] = {}
+        """By account: whoever has been here."""
+
+    def amount(self, price: int, quantity: int) -> int:
+        """Return price x quantity in units of the quote asset; exact on tick and lot."""
+        return price * quantity * self.quote_multiplier // self.quote_divisor
+
+    def cost(self, price: int, quantity: int) -> int:
+        """Return what a buy holds: its amount at its price, and the highest fee on that."""
+        amount = price * quantity * self.quote_multiplier // self.quote_divisor
+        return amount + amount * self.hold_fee_ppm // PPM
+
+    def hold_of(self, order: Order) -> int:
+        """Return what an order that rests needs: of the quote asset for a buy, of the base asset for a sell."""
+        if order.request.side == _BUY:
+            return self.cost(order.price, order.open)
+        return order.open * self.base_unit
 
     def band(self) -> tuple[int, int]:
         """Return the lowest price for a sell and the highest for a buy now."""
@@ -151,6 +177,27 @@ class Book:
             self._band_reference = reference
             self._band = self.instrument.band(reference)
         return self._band
+
+    def protection(self, side: int, quantity: int, trader: Trader) -> int:
+        """Return the worst price that a market order may trade at: the edge of the band, on tick.
+
+        Without a band it is the worst that it would meet now, own orders apart, so that it holds what it may cost.
+        """
+        lowest, highest = self.band()
+        if side != _BUY:
+            return lowest
+        if highest != PRICE_MAX:
+            return highest - highest % self.instrument.tick_size
+        price = 0
+        for level in self.asks:
+            price = level.price
+            if trader.open_orders:
+                quantity -= sum(order.open for order in level if order.trader is not trader)
+            else:
+                quantity -= level.quantity
+            if quantity <= 0:
+                break
+        return price
 
     def side_of(self, order: Order) -> BookSide:
         return self.bids if order.request.side == _BUY else self.asks
@@ -165,7 +212,13 @@ class Book:
         """Check what must hold between commands; AssertionError says what does not."""
         bid, ask = self.bids.best, self.asks.best
         assert bid is None or ask is None or bid.price < ask.price, f"{self.instrument.symbol}: book is crossed"
-        indexed = {i: order for orders in self.open_orders.values() for i, order in orders.items()}
+        indexed: dict[int, Order] = {}
+        for trader in self.traders.values():
+            own = list(trader)
+            assert len(own) == trader.open_orders, f"account {trader.account}: counts {trader.open_orders} open orders"
+            for order in own:
+                assert order.trader is trader, f"{order.describe()}: is among the orders of account {trader.account}"
+                indexed[order.order_id] = order
         resting = 0
         for side, wire_side in ((self.bids, Side.BUY), (self.asks, Side.SELL)):
             assert len(side.ladder) == len(side.levels)

@@ -6,6 +6,7 @@ of this size costs five times as much. Enumerations travel as plain integers (se
 
 from typing import NamedTuple
 
+from exchange.engine.channel import AnswerFunds, RecallFunds
 from exchange.engine.instrument import Instrument
 
 
@@ -107,4 +108,6 @@ Command = (
     | Tick
     | SetStage
     | AddInstrument
+    | AnswerFunds
+    | RecallFunds
 )

@@ -20,6 +20,8 @@ class EventKind(IntEnum):
     AMENDED = 4
     STAGE = 5
     INSTRUMENT = 6
+    ESCROW = 7
+    RESOLVED = 8
 
 
 class OrderAccepted(NamedTuple):
@@ -37,7 +39,10 @@ class OrderAccepted(NamedTuple):
 
 
 class OrderTraded(NamedTuple):
-    """One maker and one taker, at the maker's price. `trade_id` counts 1, 2, 3 ... in the instrument."""
+    """One maker and one taker, at the maker's price. `trade_id` counts 1, 2, 3 ... in the instrument.
+
+    Fees in units of the quote asset; a negative one was paid to the maker.
+    """
 
     kind: int
     sequence: int
@@ -47,6 +52,8 @@ class OrderTraded(NamedTuple):
     taker_order_id: int
     price: int
     quantity: int
+    maker_fee: int
+    taker_fee: int
 
 
 class OrderClosed(NamedTuple):
@@ -87,7 +94,47 @@ class InstrumentAdded(NamedTuple):
     instrument: Instrument
 
 
-Event = OrderAccepted | OrderTraded | OrderClosed | OrderAmended | StageChanged | InstrumentAdded
+class EscrowChanged(NamedTuple):
+    """An account's escrow got more (`change` > 0) from the ledger, or less: with the message `n` to the ledger."""
+
+    kind: int
+    sequence: int
+    account: int
+    asset: str
+    change: int
+    n: int
+
+
+class ParkedResolved(NamedTuple):
+    """What became of a command that waited for money, `parked_sequence`; the rest is as in its `Result`.
+
+    An order of which this says neither OPEN nor FILLED, and of which nothing was said before, never was in a book.
+    """
+
+    kind: int
+    sequence: int
+    instrument: str
+    account: int
+    parked_sequence: int
+    client_order_id: str
+    order_id: int
+    status: int
+    filled: int
+    open: int
+    reject_reason: int
+    close_reason: int
+
+
+Event = (
+    OrderAccepted
+    | OrderTraded
+    | OrderClosed
+    | OrderAmended
+    | StageChanged
+    | InstrumentAdded
+    | EscrowChanged
+    | ParkedResolved
+)
 
 EventRow = tuple[Any, ...]
 """An event as a bare tuple of its fields."""
@@ -99,6 +146,8 @@ _CLASSES: dict[int, Callable[[EventRow], Event]] = {
     EventKind.AMENDED: OrderAmended._make,
     EventKind.STAGE: StageChanged._make,
     EventKind.INSTRUMENT: InstrumentAdded._make,
+    EventKind.ESCROW: EscrowChanged._make,
+    EventKind.RESOLVED: ParkedResolved._make,
 }
 
 
@@ -108,7 +157,8 @@ def event_of(row: EventRow) -> Event:
 
 
 class Result(NamedTuple):
-    """The answer to one command. `reject_reason` 0: it was applied."""
+    """The answer to one command. `reject_reason` 0: it was applied, or with the status PENDING_FUNDS will be answered
+    by an event that names this `sequence`."""
 
     sequence: int
     client_order_id: str

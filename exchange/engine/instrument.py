@@ -36,6 +36,8 @@ class Instrument(NamedTuple):
     maker_fee_ppm: int = 0
     taker_fee_ppm: int = 0
     max_open_orders: int = 10_000
+    base_scale: int | None = None
+    """Digits of amounts of the base asset, at least `quantity_scale`; None: as many."""
 
     def check(self) -> None:
         """Raise `InstrumentInvalid` unless the definition can be traded and settled exactly."""
@@ -48,6 +50,8 @@ class Instrument(NamedTuple):
             raise InstrumentInvalid(f"base and quote asset are both {self.base_asset}")
         for name in ("price_scale", "quantity_scale", "quote_scale"):
             _expect(name, getattr(self, name), 0, SCALE_MAX)
+        if self.base_scale is not None:
+            _expect("base_scale", self.base_scale, self.quantity_scale, SCALE_MAX)
         _expect("tick_size", self.tick_size, 1, PRICE_MAX)
         _expect("lot_size", self.lot_size, 1, QUANTITY_MAX)
         _expect("min_quantity", self.min_quantity, 1, QUANTITY_MAX)

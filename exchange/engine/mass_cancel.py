@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exchange.engine import parking
 from exchange.engine.commands import CancelAll, CancelAllAfter, CancelSessions
 from exchange.engine.events import Result
 from exchange.engine.rules import STAGE_REFUSES_CANCELS
@@ -12,6 +13,8 @@ from exchange.engine.words import CloseReason, RejectReason, Side
 
 if TYPE_CHECKING:
     from exchange.engine.shard import Shard
+
+_ANY_SESSION = (0, 1 << 64)
 
 
 def cancel_all(shard: Shard, command: CancelAll) -> Result:
@@ -34,6 +37,8 @@ def cancel_sessions(shard: Shard, command: CancelSessions) -> Result:
         for order in list(shard.sessions[session].values()):
             shard.close(shard.books[order.request.instrument], order, int(CloseReason.DISCONNECTED))
             cancelled += 1
+    sessions = max(command.first, 1), command.last
+    cancelled += parking.cancel_where(shard, 0, "", 0, sessions, int(CloseReason.DISCONNECTED))
     return shard.done(cancelled_orders=cancelled)
 
 
@@ -44,11 +49,13 @@ def cancel_all_after(shard: Shard, command: CancelAllAfter) -> Result:
 
 
 def tick(shard: Shard) -> Result:
-    """Let orders expire and switches fire that are due, the earliest first."""
+    """Let orders expire and switches fire that are due, the earliest first; then return money that lies idle."""
     cancelled = 0
     while due := shard.timers.due(shard.time_ns):
         for kind, account, order_id in due:
-            if kind == TimerKind.SWITCH:
+            if kind == TimerKind.PARKED:
+                parking.expire(shard, order_id)
+            elif kind == TimerKind.SWITCH:
                 shard.set_switch(account, 0)
                 cancelled += _cancel_orders_of(shard, account, "", 0, int(CloseReason.DEAD_MANS_SWITCH))
             else:
@@ -56,6 +63,8 @@ def tick(shard: Shard) -> Result:
                 assert order is not None, "a timer outlived its order"
                 shard.close(shard.books[order.request.instrument], order, int(CloseReason.EXPIRED))
                 cancelled += 1
+    for purse in shard.funds.idle_purses(shard.time_ns):
+        parking.give_back(shard, purse, purse.available)
     return shard.done(cancelled_orders=cancelled)
 
 
@@ -63,8 +72,8 @@ def _cancel_orders_of(shard: Shard, account: int, symbol: str, side: int, reason
     books = [shard.books[symbol]] if symbol else shard.books.values()
     cancelled = 0
     for book in books:
-        for order in list(book.open_orders.get(account, {}).values()):
+        for order in book.traders.get(account, ()):
             if not side or order.request.side == side:
                 shard.close(book, order, reason)
                 cancelled += 1
-    return cancelled
+    return cancelled + parking.cancel_where(shard, account, symbol, side, _ANY_SESSION, reason)

@@ -35,7 +35,7 @@ class RememberedOrders:
     def add(self, order: Order) -> None:
         """Enter an order under its names."""
         self.by_client_id[order.account][order.request.client_order_id] = order
-        if not order.reject_reason:
+        if order.is_named_by_id:
             order_id = order.order_id
             self.by_id[order_id >> ID_CHUNK_BITS][order_id] = order
 
@@ -50,11 +50,15 @@ class RememberedOrders:
                 return
             order = closed.popleft()
             del self.by_client_id[order.account][order.request.client_order_id]
-            if not order.reject_reason:
+            if order.is_named_by_id:
                 chunk = self.by_id[order.order_id >> ID_CHUNK_BITS]
                 del chunk[order.order_id]
                 if not chunk:
                     del self.by_id[order.order_id >> ID_CHUNK_BITS]
+
+    def forget_name(self, order: Order) -> None:
+        """Let the name of an order that never was in a book be used again."""
+        del self.by_client_id[order.account][order.request.client_order_id]
 
     def with_id(self, order_id: int) -> Order | None:
         """Return the order with an id, whosever it is."""

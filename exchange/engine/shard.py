@@ -1,4 +1,4 @@
-"""The shard machine: the books of some instruments, as a deterministic function of its commands.
+"""The shard machine: the books of some instruments and the escrow for them, a deterministic function of its commands.
 
 Every command takes the next sequence, whether it is applied or refused. Time comes with each batch and never goes
 back. Nothing here reads a clock, iterates a set or touches a float, so that replaying the journal gives the same state.
@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from exchange.engine import commands as c
-from exchange.engine import mass_cancel
+from exchange.engine import mass_cancel, parking
 from exchange.engine.amend import amend
 from exchange.engine.book import Book
+from exchange.engine.channel import HOUSE, AnswerFunds, RecallFunds
 from exchange.engine.events import EventKind, EventRow, InstrumentAdded, Result, StageChanged
+from exchange.engine.funds import Funds, Trader
 from exchange.engine.instrument import PRICE_MAX, InstrumentInvalid
 from exchange.engine.matching import can_fill, match
 from exchange.engine.orders import Order, new_order
@@ -29,8 +31,15 @@ from exchange.engine.words import CloseReason, OrderStatus, OrderType, RejectRea
 _BUY, _SELL = int(Side.BUY), int(Side.SELL)
 _LIMIT, _MARKET = int(OrderType.LIMIT), int(OrderType.MARKET)
 _DEFAULT, _IOC, _FOK, _GTD = (int(t) for t in (TimeInForce.DEFAULT, TimeInForce.IOC, TimeInForce.FOK, TimeInForce.GTD))
-_OPEN, _FILLED, _CANCELLED, _REJECTED = (
-    int(s) for s in (OrderStatus.OPEN, OrderStatus.FILLED, OrderStatus.CANCELLED, OrderStatus.REJECTED)
+_OPEN, _FILLED, _CANCELLED, _REJECTED, _PENDING = (
+    int(s)
+    for s in (
+        OrderStatus.OPEN,
+        OrderStatus.FILLED,
+        OrderStatus.CANCELLED,
+        OrderStatus.REJECTED,
+        OrderStatus.PENDING_FUNDS,
+    )
 )
 _NEVER_RESTS = frozenset((_IOC, _FOK))
 _REQUESTED, _NOT_FILLED = int(CloseReason.REQUESTED), int(CloseReason.NOT_FILLED)
@@ -51,9 +60,9 @@ class Applied(NamedTuple):
 
 
 class Shard:
-    """Books, open orders, remembered client order ids, timers and the stage of one shard."""
+    """Books, open orders, escrow, remembered client order ids, timers and the stage of one shard."""
 
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self) -> None:
         self.sequence = 0
@@ -61,6 +70,11 @@ class Shard:
         self.stage = int(Stage.REPLAYING)
         self.rate = OrderRate()
         self.books: dict[str, Book] = {}
+        self.funds = Funds()
+        self.parked: dict[int, parking.Parked] = {}
+        """Commands that wait for money, by their sequence."""
+        self.parked_by_message: dict[int, parking.Parked] = {}
+        """The same, by the number of the message that asks for it."""
         self.switches: dict[int, int] = {}
         """Dead man's switches: account to time."""
         self.remembered = RememberedOrders()
@@ -73,13 +87,15 @@ class Shard:
         self.sessions: dict[int, dict[int, Order]] = {}
         self.timers = Timers()
         self._handlers_of_the_rest: dict[type, Callable[[Any], Result]] = {
-            c.AmendOrder: lambda command: amend(self, command),
+            c.AmendOrder: self.amend,
             c.CancelAll: lambda command: mass_cancel.cancel_all(self, command),
             c.CancelSessions: lambda command: mass_cancel.cancel_sessions(self, command),
             c.CancelAllAfter: lambda command: mass_cancel.cancel_all_after(self, command),
             c.Tick: lambda _: mass_cancel.tick(self),
             c.SetStage: self._set_stage,
             c.AddInstrument: self._add_instrument,
+            AnswerFunds: lambda command: parking.answer(self, command),
+            RecallFunds: lambda command: parking.recall(self, command),
         }
 
     def apply(self, time_ns: int, batch: Sequence[c.Command]) -> Applied:
@@ -92,7 +108,7 @@ class Shard:
         for command in batch:
             self.sequence += 1
             if type(command) is c.PlaceOrder:
-                results.append(self._place(command))
+                results.append(self.place(command))
             elif type(command) is c.CancelOrder:
                 results.append(self._cancel(command))
             else:
@@ -103,7 +119,8 @@ class Shard:
 
     # ---------------------------------------------------------------- place
 
-    def _place(self, request: c.PlaceOrder) -> Result:
+    def place(self, request: c.PlaceOrder, parked: parking.Parked | None = None) -> Result:
+        """Enter an order; `parked`: it has waited for money."""
         (
             account,
             client_order_id,
@@ -119,7 +136,7 @@ class Shard:
             session,
         ) = request
         known = self.orders_by_client_id[account]
-        if client_order_id in known:
+        if parked is None and client_order_id in known:
             return self._repeat(known[client_order_id], request)
         if self.stage != _STAGE_OPEN:
             reason = self._stage_refuses_place(post_only)
@@ -127,8 +144,10 @@ class Shard:
                 return self.refuse(client_order_id, reason)
         book = self.books.get(symbol)
         if book is None:
-            return self._refuse_order(request, RejectReason.INSTRUMENT_UNKNOWN)
-        own_orders = book.open_orders[account]
+            return self.refuse_order(request, RejectReason.INSTRUMENT_UNKNOWN)
+        trader = book.traders.get(account)
+        if trader is None:
+            trader = self.trader_of(book, account)
         time_ns = self.time_ns
         tick, lot, quantity_min, quantity_max, band_bps, open_orders_max = book.limits
         # Most orders pass here; of the others `refuse_place` knows whether they are wrong, and in what.
@@ -144,33 +163,41 @@ class Shard:
             or expire_time_ns
             or (post_only and time_in_force in _NEVER_RESTS)
             or (band_bps and outside_band(book, side, price))
-            or len(own_orders) >= open_orders_max
+            or trader.open_orders >= open_orders_max
             or not is_client_order_id(client_order_id)
         ):
-            reason = refuse_place(request, book, time_ns, len(own_orders))
+            reason = refuse_place(request, book, time_ns, trader.open_orders)
             if reason:
-                return self._refuse_order(request, reason)
+                return self.refuse_order(request, reason, parked)
 
         if kind == _MARKET:
-            lowest, highest = book.band()
-            price = highest if side == _BUY else lowest
+            price = book.protection(side, quantity, trader)
         if side == _BUY:
-            own, opposite = book.bids, book.asks
+            opposite, purse = book.asks, trader.quote
             best = opposite.best
             takes = best is not None and best.price <= price
+            need = book.cost(price, quantity)
         else:
-            own, opposite = book.asks, book.bids
+            opposite, purse = book.bids, trader.base
             best = opposite.best
             takes = best is not None and best.price >= price
+            need = quantity * book.base_unit
         if takes and post_only:
-            return self._refuse_order(request, RejectReason.WOULD_TAKE)
+            return self.refuse_order(request, RejectReason.WOULD_TAKE, parked)
+        if need > purse.available:
+            return parking.place_later(self, request, trader, need, parked)
 
         sequence = self.sequence
         watched = session != 0 or time_in_force == _GTD
-        order = new_order(sequence, request, account, price, quantity, time_ns, watched)
-        known[client_order_id] = order
-        self._orders_by_id[sequence >> ID_CHUNK_BITS][sequence] = order
-        self.events.append((_ACCEPTED, sequence, symbol, sequence, account, client_order_id, side, price, quantity))
+        if parked is None or parked.order is None:
+            order = new_order(sequence, request, trader, price, quantity, time_ns, watched)
+            known[client_order_id] = order
+        else:
+            order = parked.order
+            order.price, order.priority, order.update_time_ns = price, sequence, time_ns
+        order_id = order.order_id
+        self._orders_by_id[order_id >> ID_CHUNK_BITS][order_id] = order
+        self.events.append((_ACCEPTED, sequence, symbol, order_id, account, client_order_id, side, price, quantity))
         if takes and (time_in_force != _FOK or can_fill(book, opposite, order)):
             match(self, book, opposite, order)
         left = order.open
@@ -183,14 +210,22 @@ class Shard:
             self.close_taker(order, order.close_reason or _NOT_FILLED)
         else:
             status = _OPEN
-            own.append(order)
-            own_orders[sequence] = order
             order.rested_filled = filled_quantity
-            if watched:
-                self._watch(order)
+            self.rest(book, order)
+        if purse.available < need:
+            self.funds.ask_ahead(purse, need, time_ns)
         close_reason = order.close_reason
-        result = (sequence, client_order_id, sequence, status, filled_quantity, left, 0, close_reason, False, 0)
+        result = (sequence, client_order_id, order_id, status, filled_quantity, left, 0, close_reason, False, 0)
         return _new(Result, result)
+
+    def trader_of(self, book: Book, account: int) -> Trader:
+        """Return an account as it is in a book, a new one the first time."""
+        trader = book.traders.get(account)
+        if trader is None:
+            instrument = book.instrument
+            trader = self.funds.trader(account, instrument.base_asset, instrument.quote_asset)
+            book.traders[account] = trader
+        return trader
 
     def _stage_refuses_place(self, post_only: bool) -> int:
         stage = self.stage
@@ -203,7 +238,9 @@ class Shard:
         if first.request[:-1] != request[:-1]:
             return self.refuse(request.client_order_id, RejectReason.CLIENT_ORDER_ID_REUSED)
         order_id, filled = first.order_id, first.rested_filled
-        if first.reject_reason:
+        if first.parked:
+            answer = (0, _PENDING, 0, request.quantity, 0, 0)
+        elif first.reject_reason:
             answer = (0, _REJECTED, 0, 0, first.reject_reason, 0)
         elif filled < 0:
             answer = (order_id, int(first.status), first.filled, 0, 0, first.close_reason)
@@ -211,24 +248,36 @@ class Shard:
             answer = (order_id, _OPEN, filled, request.quantity - filled, 0, 0)
         return Result(order_id, request.client_order_id, *answer, duplicate=True)
 
-    def _refuse_order(self, request: c.PlaceOrder, reason: int) -> Result:
+    def refuse_order(self, request: c.PlaceOrder, reason: int, parked: parking.Parked | None = None) -> Result:
         """Refuse an order for what it is: a repeat of it gets the same answer, if its name is one to remember."""
         if not is_client_order_id(request.client_order_id):
             return self.refuse(request.client_order_id, RejectReason.CLIENT_ORDER_ID_INVALID)
-        order = new_order(self.sequence, request, request.account, request.price, request.quantity, self.time_ns, False)
+        order = parked.order if parked is not None else None
+        if order is None:
+            order = new_order(self.sequence, request, None, request.price, request.quantity, self.time_ns, False)
         order.reject_reason = int(reason)
+        order.update_time_ns = self.time_ns
         self.remembered.add(order)
         self.closed.append(order)
         return self.refuse(request.client_order_id, reason)
 
     # ---------------------------------------------------------------- resting and closing
 
-    def rest(self, order: Order) -> None:
-        """Put an order into its book, behind all others at its price, and into what must find it there."""
-        request = order.request
-        book = self.books[request.instrument]
-        (book.bids if request.side == _BUY else book.asks).append(order)
-        book.open_orders[order.account][order.order_id] = order
+    def rest(self, book: Book, order: Order) -> None:
+        """Put an order into its book, behind all others at its price, and bind the money that it needs."""
+        trader = order.trader
+        assert trader is not None
+        if order.request.side == _BUY:
+            book.bids.append(order)
+            held = book.cost(order.price, order.open)
+            trader.quote.available -= held
+            trader.quote_held += held
+        else:
+            book.asks.append(order)
+            held = order.open * book.base_unit
+            trader.base.available -= held
+            trader.base_held += held
+        trader.add(order)
         if order.watched:
             self._watch(order)
 
@@ -237,9 +286,23 @@ class Shard:
         level = order.level
         assert level is not None
         level.side.remove(order, level)
-        del book.open_orders[order.account][order.order_id]
+        self._release(book, order)
         if order.watched:
             self.unwatch(order)
+
+    def _release(self, book: Book, order: Order) -> None:
+        """Free what an order holds that rests no longer."""
+        trader = order.trader
+        assert trader is not None
+        trader.remove(order)
+        if order.request.side == _BUY:
+            held = book.cost(order.price, order.open)
+            trader.quote_held -= held
+            trader.quote.available += held
+        else:
+            held = order.open * book.base_unit
+            trader.base_held -= held
+            trader.base.available += held
 
     def _watch(self, order: Order) -> None:
         request = order.request
@@ -264,21 +327,21 @@ class Shard:
         level = order.level
         assert level is not None
         level.side.remove(order, level)
-        order_id = order.order_id
-        del book.open_orders[order.account][order_id]
+        self._release(book, order)
         if order.watched:
             self.unwatch(order)
-        order.close_reason = reason
-        order.update_time_ns = self.time_ns
-        self.events.append((_CLOSED, self.sequence, order.request.instrument, order_id, reason, order.open))
-        self.closed.append(order)
+        self.close_taker(order, reason)
 
     def close_taker(self, order: Order, reason: int) -> None:
-        """Close an order that does not rest, for a reason."""
+        """Close an order that rests nowhere, for a reason."""
         order.close_reason = reason
         order.update_time_ns = self.time_ns
         self.events.append((_CLOSED, self.sequence, order.request.instrument, order.order_id, reason, order.open))
         self.closed.append(order)
+
+    def amend(self, command: c.AmendOrder, parked: parking.Parked | None = None) -> Result:
+        """Change an open order; `parked`: the command has waited for money."""
+        return amend(self, command, parked)
 
     # ---------------------------------------------------------------- cancel
 
@@ -288,6 +351,8 @@ class Shard:
 
     def refuse_closed(self, command: c.CancelOrder | c.AmendOrder, order: Order | None) -> Result:
         """Refuse a command that names no order that is open; `order`: the one that it names."""
+        if order is not None and order.parked:
+            return self.refuse(command.client_order_id, RejectReason.ORDER_PENDING_FUNDS)
         if order is not None and not order.reject_reason:
             return self.result_of(order, reject_reason=RejectReason.ORDER_CLOSED)
         known = command.instrument in self.books
@@ -298,7 +363,7 @@ class Shard:
         account, symbol, client_order_id, order_id = command
         if self.stage in STAGE_REFUSES_CANCELS:
             return self.refuse(client_order_id, STAGE_REFUSES[self.stage])
-        order = self.orders_by_client_id.get(account, _NONE_KNOWN).get(client_order_id)
+        order: Order | None = self.orders_by_client_id.get(account, _NONE_KNOWN).get(client_order_id)
         if order is None:
             order = self.find(account, symbol, client_order_id, order_id)
             if order is None:
@@ -306,6 +371,8 @@ class Shard:
             client_order_id = order.request.client_order_id
         level = order.level
         if level is None or level.side.symbol != symbol:
+            if order.parked and order.request.instrument == symbol:
+                return parking.cancel(self, order, _REQUESTED)
             return self.refuse_closed(command, self.find(account, symbol, client_order_id, order_id))
         self.close(self.books[symbol], order, _REQUESTED)
         filled = order.quantity - order.open
@@ -326,7 +393,10 @@ class Shard:
 
     def next_timer_ns(self) -> int | None:
         """When a `Tick` is due, or None."""
-        return self.timers.next_ns()
+        timer_ns, idle_ns = self.timers.next_ns(), self.funds.next_idle_ns()
+        if timer_ns is None or idle_ns is None:
+            return idle_ns if timer_ns is None else timer_ns
+        return min(timer_ns, idle_ns)
 
     # ---------------------------------------------------------------- by the operator
 
@@ -349,7 +419,7 @@ class Shard:
             instrument.check()
         except InstrumentInvalid:
             return self.refuse("", RejectReason.INSTRUMENT_INVALID)
-        self.books[instrument.symbol] = Book(instrument)
+        self.books[instrument.symbol] = Book(instrument, self.funds.purse(HOUSE, instrument.quote_asset))
         self.events.append(InstrumentAdded(int(EventKind.INSTRUMENT), self.sequence, instrument))
         return self.done()
 
@@ -395,12 +465,37 @@ class Shard:
                 if request.session:
                     assert self.sessions[request.session][order.order_id] is order
                     in_sessions += 1
+        for trader in (t for book in self.books.values() for t in book.traders.values()):
+            wallet = self.funds.wallets[trader.account]
+            assert trader in wallet.traders, f"account {trader.account}: a book has another trader than the wallet"
+        self._validate_holds()
         for account, due_ns in self.switches.items():
             assert (due_ns, Timer(_SWITCH, account, 0)) in self.timers, f"switch of account {account} has no timer"
-        assert len(self.timers) == timers + len(self.switches), "a timer is left that nothing needs"
+        expected = timers + len(self.switches) + len(self.parked)
+        assert len(self.timers) == expected, "a timer is left that nothing needs"
         assert in_sessions == sum(map(len, self.sessions.values()))
         known_orders = sum(map(len, self.orders_by_client_id.values()))
-        refused = sum(1 for order in self.closed if order.reject_reason)
-        assert known_orders == open_orders + len(self.closed), "an order is neither open nor closed, or both"
-        assert known_orders == sum(map(len, self._orders_by_id.values())) + refused, "an order is not found by its id"
+        refused = sum(1 for order in self.closed if not order.is_named_by_id)
+        parked = sum(1 for p in self.parked.values() if p.order is not None)
+        assert known_orders == open_orders + parked + len(self.closed), "an order is neither open nor closed, or both"
+        by_id = sum(map(len, self._orders_by_id.values()))
+        assert known_orders == by_id + refused + parked, "an order is not found by its id"
         assert all(order.level is None for order in self.closed)
+
+    def _validate_holds(self) -> None:
+        """Check that holds are what open orders and parked commands need, and that no money came or went."""
+        self.funds.validate()
+        needed: dict[tuple[str, int], list[int]] = {}
+        for symbol, book in self.books.items():
+            for account in book.traders:
+                needed[symbol, account] = [0, 0]
+            for order in book.orders():
+                needed[symbol, order.account][order.request.side == _BUY] += book.hold_of(order)
+        for parked in self.parked.values():
+            command = parked.command
+            needed[command.instrument, command.account][parked.is_buy] += parked.part
+        for symbol, book in self.books.items():
+            for account, trader in book.traders.items():
+                held = [trader.base_held, trader.quote_held]
+                need = needed[symbol, account]
+                assert held == need, f"account {account}: {symbol} holds {held} (base, quote), its orders need {need}"

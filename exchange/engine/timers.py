@@ -1,4 +1,4 @@
-"""What a shard must do at a given time: orders that expire, dead man's switches that fire."""
+"""What a shard must do at a given time: orders that expire, switches that fire, commands parked too long."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from exchange.engine.ladder import Ladder
 class TimerKind(IntEnum):
     EXPIRY = 0
     SWITCH = 1
+    PARKED = 2
 
 
 class Timer(NamedTuple):
-    """`order_id` is 0 for a switch. Timers of one time fire in the order of these fields."""
+    """`order_id` is 0 for a switch, and the sequence of a parked command. Timers of one time fire in this order."""
 
     kind: int
     account: int

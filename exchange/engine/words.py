@@ -38,6 +38,7 @@ class OrderStatus(IntEnum):
     FILLED = 2
     CANCELLED = 3
     REJECTED = 4
+    PENDING_FUNDS = 5
 
 
 class CloseReason(IntEnum):
@@ -93,6 +94,7 @@ class RejectReason(IntEnum):
     ORDER_CLOSED = 401
     WOULD_TAKE = 402
     QUANTITY_BELOW_FILLED = 403
+    ORDER_PENDING_FUNDS = 404
 
     STAGE_REPLAYING = 500
     STAGE_CANCEL_ONLY = 501
@@ -105,6 +107,7 @@ class RejectReason(IntEnum):
     RATE_LIMITED = 602
     SHARD_UNAVAILABLE = 603
     JOURNAL_UNAVAILABLE = 604
+    FUNDS_UNAVAILABLE = 605
 
     @property
     def is_passing(self) -> bool:

@@ -17,6 +17,7 @@ START_NS = 1_700_000_000 * S
 BUY, SELL = 1, 2
 LIMIT, MARKET = 1, 2
 GTC, IOC, FOK, GTD = 1, 2, 3, 4
+RICH = 10**60
 
 
 class Market:
@@ -28,6 +29,8 @@ class Market:
         """Of the last command."""
         self.trades: list[tuple[int, int]] = []
         """Price and quantity, of the last command."""
+        self.instrument = instrument
+        self._rich: set[int] = set()
         self.apply(AddInstrument(instrument))
         self.apply(SetStage(int(stage)))
 
@@ -40,9 +43,17 @@ class Market:
 
     def place(self, account: int, name: str, side: int, price: int, quantity: int, **more: Any) -> Result:
         """Enter an order: limit and good till cancelled, unless more is said."""
+        self.endow(account)
         kind, time_in_force = more.pop("type", LIMIT), more.pop("time_in_force", GTC)
         order = PlaceOrder(account, name, self.symbol, side, kind, time_in_force, price, quantity, **more)
         return self.apply(order)
+
+    def endow(self, account: int) -> None:
+        """See to it that an account's money is no matter."""
+        if account not in self._rich:
+            self._rich.add(account)
+            for asset in (self.instrument.base_asset, self.instrument.quote_asset):
+                self.shard.funds.endow(account, asset, RICH)
 
     def cancel(self, account: int, name: str, order_id: int = 0) -> Result:
         return self.apply(CancelOrder(account, self.symbol, name, order_id))
