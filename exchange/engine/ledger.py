@@ -1,4 +1,4 @@
-"""The ledger machine: accounts, API keys and money, as a deterministic function of its commands.
+"""The ledger machine: accounts, API keys, and money that is in no shard, as a deterministic function of its commands.
 
 Keys are known by their hash alone; ids and hashes come in with the commands.
 """
@@ -12,16 +12,20 @@ from ipaddress import ip_network
 from typing import Any, NamedTuple
 
 from exchange.engine.balances import Balances
+from exchange.engine.channel import AskFunds, FundsAnswer, ReturnFunds
+from exchange.engine.grants import Grants
 from exchange.engine.ledger_words import (
     Account,
     AccountCreated,
     ApiKey,
     ApiKeyChanged,
     AssetCreated,
+    ChannelEvent,
     CreateAccount,
     CreateApiKey,
     CreateAsset,
     Deposit,
+    EndWaits,
     EntryMade,
     EntryType,
     LedgerCommand,
@@ -30,6 +34,7 @@ from exchange.engine.ledger_words import (
     LedgerEventKind,
     LedgerRefusal,
     LedgerResult,
+    MoveSettled,
     Permission,
     RevokeApiKey,
     Transfer,
@@ -48,9 +53,9 @@ class LedgerApplied(NamedTuple):
 
 
 class Ledger:
-    """Accounts by id and by name, API keys by id, balances."""
+    """Accounts by id and by name, API keys by id, balances, what is out in shards, movements that wait for that."""
 
-    VERSION = 2
+    VERSION = 3
 
     def __init__(self) -> None:
         self.sequence = 0
@@ -59,6 +64,10 @@ class Ledger:
         self.account_ids: dict[str, int] = {}
         self.api_keys: dict[str, ApiKey] = {}
         self.balances = Balances()
+        self.grants = Grants(self.balances, self._emit, self._on_move)
+        self.moves: dict[int, Withdraw | Transfer] = {}
+        """Movements that wait for money to come back from shards, by the sequence of their command."""
+        self._move_names: dict[tuple[bool, int, str], int] = {}
         self._keys_of_account: dict[int, int] = {}
         self._events: list[LedgerEvent] = []
         self._handlers: dict[type, Callable[[Any], LedgerResult]] = {
@@ -69,6 +78,9 @@ class Ledger:
             Deposit: self._deposit,
             Withdraw: self._withdraw,
             Transfer: self._transfer,
+            AskFunds: lambda command: self._answered(self.grants.ask(command, self.time_ns)),
+            ReturnFunds: lambda command: self._answered(self.grants.take_back(command, self.time_ns)),
+            EndWaits: self._end_waits,
         }
 
     def apply(self, time_ns: int, batch: Sequence[LedgerCommand]) -> LedgerApplied:
@@ -80,11 +92,12 @@ class Ledger:
         for command in batch:
             self.sequence += 1
             results.append(self._handlers[type(command)](command))
+            self.grants.settle(self.time_ns)
         return LedgerApplied(results, events)
 
     def next_timer_ns(self) -> int | None:
-        """The ledger has no timers."""
-        return None
+        """When somebody has waited long enough for money to come back, or None."""
+        return self.grants.next_timer_ns()
 
     # ---------------------------------------------------------------- accounts and keys
 
@@ -166,9 +179,7 @@ class Ledger:
 
     def _withdraw(self, command: Withdraw) -> LedgerResult:
         refused = self._repeat_or_refuse(command, EntryType.WITHDRAWAL, -command.amount, 0)
-        if refused is not None:
-            return refused
-        return self._entered(command.account, self.balances.withdraw(*command, self.sequence, self.time_ns))
+        return refused or self._wait_or_move(command)
 
     def _transfer(self, command: Transfer) -> LedgerResult:
         refused = self._repeat_or_refuse(command, EntryType.TRANSFER, -command.amount, command.to_account)
@@ -176,8 +187,56 @@ class Ledger:
             return refused
         if command.to_account not in self.accounts:
             return self._refuse(LedgerRefusal.ACCOUNT_UNKNOWN, command.to_account)
+        if command.to_account == command.account:
+            return self._refuse(LedgerRefusal.TRANSFER_TO_SELF, command.account)
+        return self._wait_or_move(command)
+
+    def _wait_or_move(self, command: Withdraw | Transfer) -> LedgerResult:
+        """Move the money now, or when enough has come back from shards. What open orders hold there stays there."""
+        account, asset, amount = command.account, command.asset, command.amount
+        n = self._move_names.get(_name_of(command))
+        if n is not None:
+            same = self.moves[n] == command
+            return (
+                self._done(account)._replace(waits=n) if same else self._refuse(LedgerRefusal.REFERENCE_REUSED, account)
+            )
+        in_line = (account, asset) in self.grants.lines
+        enough = self.balances.of(account, asset) >= amount
+        if not in_line and (enough or not self.grants.is_out(account)):
+            return self._move(command)
+        self._enter_move(self.sequence, command)
+        self.grants.wait_for_move(self.sequence, account, asset, amount, self.time_ns)
+        return self._done(account)._replace(waits=self.sequence)
+
+    def _enter_move(self, n: int, command: Withdraw | Transfer) -> None:
+        self.moves[n] = command
+        self._move_names[_name_of(command)] = n
+
+    def _move(self, command: Withdraw | Transfer) -> LedgerResult:
+        if isinstance(command, Withdraw):
+            return self._entered(command.account, self.balances.withdraw(*command, self.sequence, self.time_ns))
         entries = self.balances.transfer(*command, self.sequence, self.time_ns)
         return self._entered(command.account, *(entries if isinstance(entries, tuple) else (entries,)))
+
+    def _on_move(self, n: int, served: bool | None) -> None:
+        """Tell what became of a movement that has waited."""
+        command = self.moves.pop(n)
+        del self._move_names[_name_of(command)]
+        if served is None:
+            result = self._refuse(LedgerRefusal.FUNDS_UNAVAILABLE, command.account)
+        else:
+            result = self._move(command)
+        self._emit(LedgerEventKind.SETTLED, MoveSettled(n, result.refusal, result.entry))
+
+    def _end_waits(self, _: EndWaits) -> LedgerResult:
+        self.grants.expire(self.time_ns)
+        return self._done(0)
+
+    def _answered(self, answer: FundsAnswer) -> LedgerResult:
+        return self._done(0)._replace(answer=answer)
+
+    def _emit(self, kind: LedgerEventKind, body: Any) -> None:
+        self._events.append(ChannelEvent(int(kind), self.sequence, body))
 
     def _repeat_or_refuse(
         self, command: Deposit | Withdraw | Transfer, entry_type: EntryType, change: int, counterparty: int
@@ -200,6 +259,7 @@ class Ledger:
             return self._refuse(first, account)
         for entry in entries:
             assert isinstance(entry, tuple)
+            self.grants.mark(entry.account, entry.asset)
             self._events.append(EntryMade(int(LedgerEventKind.ENTRY), self.sequence, entry))
         return self._done(account)._replace(entry=first)
 
@@ -214,13 +274,15 @@ class Ledger:
     def state(self) -> tuple[Any, ...]:
         """Return the whole state as nested tuples."""
         accounts, api_keys = list(self.accounts.values()), list(self.api_keys.values())
-        return self.sequence, self.time_ns, accounts, api_keys, self.balances.state()
+        moves = [(n, isinstance(command, Transfer), tuple(command)) for n, command in self.moves.items()]
+        money = self.balances.state(), self.grants.state(), moves
+        return self.sequence, self.time_ns, accounts, api_keys, money
 
     @classmethod
     def restore(cls, state: Sequence[Any]) -> Ledger:
         """Return a ledger in a state that `state` gave."""
         ledger = cls()
-        ledger.sequence, ledger.time_ns, accounts, api_keys, balances = state
+        ledger.sequence, ledger.time_ns, accounts, api_keys, (balances, grants, moves) = state
         for row in accounts:
             account = Account(*row)
             ledger.accounts[account.account] = account
@@ -230,7 +292,10 @@ class Ledger:
             ledger.api_keys[api_key.key_id] = api_key
             kept = ledger._keys_of_account.get(api_key.account, 0)
             ledger._keys_of_account[api_key.account] = kept + (not api_key.revoked)
-        ledger.balances = Balances.restore(balances)
+        ledger.balances.load(balances)
+        ledger.grants.load(grants)
+        for n, is_transfer, row in moves:
+            ledger._enter_move(n, Transfer(*row) if is_transfer else Withdraw(*row))
         return ledger
 
     def state_hash(self) -> bytes:
@@ -239,8 +304,16 @@ class Ledger:
 
     def validate(self) -> None:
         """Check what must hold between commands; AssertionError says what does not."""
-        self.balances.validate()
+        self.balances.validate({asset: self.grants.total_out(asset) for asset in self.balances.supply})
+        self.grants.validate()
+        assert sorted(self.moves) == sorted(w.n for line in self.grants.lines.values() for w in line if not w.shard)
         assert set(self.balances.available) <= set(self.accounts), "an account has money and does not exist"
+
+
+def _name_of(command: Withdraw | Transfer) -> tuple[bool, int, str]:
+    """Return what a movement's reference must be unique by."""
+    is_transfer = isinstance(command, Transfer)
+    return is_transfer, command.account if is_transfer else 0, command.reference
 
 
 def api_key_of(row: Sequence[Any]) -> ApiKey:

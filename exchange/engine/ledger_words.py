@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
+from exchange.engine.channel import AskFunds, FundsAnswer, ReturnFunds
 from exchange.engine.money import Asset
 
 
@@ -42,6 +43,7 @@ class LedgerRefusal(IntEnum):
     REFERENCE_REUSED = 15
     TRANSFER_TO_SELF = 16
     INSUFFICIENT_FUNDS = 17
+    FUNDS_UNAVAILABLE = 18
 
 
 class CreateAccount(NamedTuple):
@@ -100,7 +102,22 @@ class Transfer(NamedTuple):
     reference: str
 
 
-LedgerCommand = CreateAccount | CreateApiKey | RevokeApiKey | CreateAsset | Deposit | Withdraw | Transfer
+class EndWaits(NamedTuple):
+    """Let waits end that have lasted long enough at the record's time."""
+
+
+LedgerCommand = (
+    CreateAccount
+    | CreateApiKey
+    | RevokeApiKey
+    | CreateAsset
+    | Deposit
+    | Withdraw
+    | Transfer
+    | AskFunds
+    | ReturnFunds
+    | EndWaits
+)
 
 
 class Account(NamedTuple):
@@ -121,7 +138,9 @@ class ApiKey(NamedTuple):
 
 
 class LedgerEntry(NamedTuple):
-    """One change of one balance. `available`: afterwards; `counterparty`: the other side of a transfer, else 0."""
+    """One change of what an account has. `available`: in the ledger afterwards, apart from what is in shards;
+    `counterparty`: the other side of a transfer, else 0.
+    """
 
     entry_id: int
     account: int
@@ -140,6 +159,10 @@ class LedgerEventKind(IntEnum):
     API_KEY = 2
     ASSET = 3
     ENTRY = 4
+    ESCROW = 5
+    ANSWER = 6
+    RECALL = 7
+    SETTLED = 8
 
 
 class AccountCreated(NamedTuple):
@@ -166,14 +189,67 @@ class EntryMade(NamedTuple):
     entry: LedgerEntry
 
 
-LedgerEvent = AccountCreated | ApiKeyChanged | AssetCreated | EntryMade
+class Moved(NamedTuple):
+    """Money of an account that went to a shard (`change` > 0) or came from it, with the shard's message `n`.
+
+    `available`: what is left in the ledger.
+    """
+
+    shard: str
+    n: int
+    account: int
+    asset: str
+    change: int
+    available: int
+
+
+class AnswerMade(NamedTuple):
+    """The answer to a shard's message that had to wait."""
+
+    shard: str
+    n: int
+    status: int
+    amount: int
+
+
+class RecallMade(NamedTuple):
+    """A shard is to give back: the fields of `RecallFunds`."""
+
+    shard: str
+    m: int
+    low: int
+    account: int
+    asset: str
+    amount: int
+
+
+class MoveSettled(NamedTuple):
+    """What became of a withdrawal or transfer that had to wait, the command `n`: a refusal (0: done), its entry."""
+
+    n: int
+    refusal: int
+    entry: LedgerEntry | None
+
+
+class ChannelEvent(NamedTuple):
+    kind: int
+    sequence: int
+    body: Moved | AnswerMade | RecallMade | MoveSettled
+
+
+LedgerEvent = AccountCreated | ApiKeyChanged | AssetCreated | EntryMade | ChannelEvent
 
 
 class LedgerResult(NamedTuple):
-    """`account`: that the command made, found or concerned; `entry`: of a movement, the payer's of a transfer."""
+    """`account`: that the command made, found or concerned; `entry`: of a movement, the payer's of a transfer.
+
+    `answer`: to a shard. `waits`: 0, or the sequence by which a `MoveSettled` will tell what became of it.
+    """
 
     sequence: int
     refusal: int
     account: int
     entry: LedgerEntry | None = None
     duplicate: bool = False
+    answer: FundsAnswer | None = None
+    waits: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from exchange.engine.channel import AnswerFunds, AskFunds, FundsAnswer, RecallFunds, ReturnFunds
 from exchange.engine.commands import (
     AddInstrument,
     AmendOrder,
@@ -24,6 +25,7 @@ from exchange.engine.ledger_words import (
     CreateApiKey,
     CreateAsset,
     Deposit,
+    EndWaits,
     LedgerEntry,
     LedgerResult,
     RevokeApiKey,
@@ -43,8 +45,21 @@ SHARD_COMMANDS = (
     Tick,
     SetStage,
     AddInstrument,
+    AnswerFunds,
+    RecallFunds,
 )
-LEDGER_COMMANDS = (CreateAccount, CreateApiKey, RevokeApiKey, CreateAsset, Deposit, Withdraw, Transfer)
+LEDGER_COMMANDS = (
+    CreateAccount,
+    CreateApiKey,
+    RevokeApiKey,
+    CreateAsset,
+    Deposit,
+    Withdraw,
+    Transfer,
+    AskFunds,
+    ReturnFunds,
+    EndWaits,
+)
 CONTROL_COMMANDS = (TakeIncarnation, PlaceInstrument, HoldStage)
 
 _NUMBERS = {
@@ -107,10 +122,12 @@ class _RowsType:
 
 
 class LedgerType(_RowsType):
-    """The ledger. Its feed carries accounts, keys, assets and entries; its dump all but the entries, as
-    (epoch, sequence, time, accounts, API keys, assets, balances by account).
+    """The ledger. Its feed carries accounts, keys, assets, entries, and what it says to shards; its dump is (epoch,
+    sequence, time, accounts, API keys, assets, balances by account, what is out by shard and account).
 
-    Query: ("entries", account, asset, before entry id, limit); the answer is packed rows of `LedgerEntry`.
+    Queries: ("entries", account, asset, before entry id, limit), answered by packed rows of `LedgerEntry`;
+    ("channel", shard) by (sequence, rows of `FundsAnswer`, rows of `RecallFunds`): what the shard may not have yet;
+    ("money",) by (sequence, supply by asset, balances by account, channels, what is out) for the auditor.
     """
 
     name = "ledger"
@@ -120,18 +137,27 @@ class LedgerType(_RowsType):
     def new(self) -> Ledger:
         return Ledger()
 
+    def tick(self) -> Segment | None:
+        return rows_segment([EndWaits()])
+
     def unpack_state(self, data: bytes) -> Ledger:
         return Ledger.restore(unpack(data))
 
     def dump(self, machine: Ledger, epoch: int) -> bytes:
-        *head, balances = machine.state()
+        *head, (balances, (_, out, _), _) = machine.state()
         assets, available, *_ = balances
-        return pack((epoch, *head, assets, available))
+        return pack((epoch, *head, assets, available, out))
 
     def query(self, machine: Ledger, request: bytes) -> bytes:
         match unpack(request):
             case ("entries", account, asset, before_entry_id, limit):
                 return pack(machine.balances.entries_of(account, asset, before_entry_id, limit))
+            case ("channel", shard):
+                grants = machine.grants
+                return pack((machine.sequence, grants.answers_to(shard), grants.open_recalls(shard)))
+            case ("money",):
+                (_, available, supply, *_), (channels, out, _), _ = machine.state()[-1]
+                return pack((machine.sequence, supply, available, channels, out))
             case other:
                 raise ValueError(f"unknown query {other[0]!r}")
 
@@ -160,6 +186,16 @@ def unpack_results(data: bytes, result: ResultClass) -> list[Any]:
 
 def unpack_ledger_result(data: bytes) -> LedgerResult:
     """Return the result of a segment with one ledger command."""
-    (row,) = unpack_results(data, LedgerResult)
-    result: LedgerResult = row
-    return result if result.entry is None else result._replace(entry=LedgerEntry(*result.entry))
+    (result,) = unpack_ledger_results(data)
+    return result
+
+
+def unpack_ledger_results(data: bytes) -> list[LedgerResult]:
+    """Return the results of a segment with ledger commands."""
+    return [_whole_ledger_result(LedgerResult(*row)) for row in unpack(data)]
+
+
+def _whole_ledger_result(result: LedgerResult) -> LedgerResult:
+    entry = None if result.entry is None else LedgerEntry(*result.entry)
+    answer = None if result.answer is None else FundsAnswer(*result.answer)
+    return result._replace(entry=entry, answer=answer)
