@@ -159,9 +159,6 @@ class ShardReplica:
         self.on_instrument: Callable[[str], None] | None = None
         self._stage = int(Stage.REPLAYING)
         self._away = True
-        self._taker: OpenOrder | None = None
-        """The order of the command at hand, which rests when the command ends with something left of it."""
-        self._taker_book: BookCopy | None = None
         self._changed: dict[str, BookCopy] = {}
         """Watched books that the command at hand changed."""
         self._notes: list[Any] = []
@@ -179,7 +176,6 @@ class ShardReplica:
     def load(self, dump: ShardDump) -> None:
         """Start from a dump. Watchers of books that were there before stay and are told."""
         self.epoch, self.sequence, self.time_ns = dump.epoch, dump.sequence, dump.time_ns
-        self._taker = self._taker_book = None
         self._changed.clear()
         before, self.books = self.books, {}
         for instrument, last_price, trade_id, orders in dump.books:
@@ -228,99 +224,73 @@ class ShardReplica:
             self.on_executions(ExecutionBatch(batch.events, self._notes, batch.time_ns))
 
     def _apply_events(self, events: list[EventRow]) -> None:
+        books, time_ns, changed = self.books, self.time_ns, self._changed
+        note = self._notes.append
         sequence = 0
+        # The order of the command at hand: what is left of it when the command ends rests in the book.
+        taker: OpenOrder | None = None
         for row in events:
-            if row[1] != sequence:
-                self._end_command()
-                sequence = row[1]
             kind = row[0]
+            if row[1] != sequence:
+                if taker is not None:
+                    self._rest(taker)
+                    taker = None
+                if changed:
+                    self._tell_watchers()
+                sequence = row[1]
+            if kind > _AMENDED:
+                self._apply_rare(row)
+                continue
+            book = books[row[2]]
+            book.sequence, book.time_ns = sequence, time_ns
+            if book.watchers:
+                changed[row[2]] = book
             if kind == _ACCEPTED:
-                self._accepted(row)
+                taker = OpenOrder(row, row[8])
             elif kind == _CLOSED:
-                self._closed(row)
+                order_id = row[3]
+                if taker is not None and taker.terms[3] == order_id:
+                    note(taker.terms)
+                    taker = None
+                else:
+                    terms = book.orders.pop(order_id).terms
+                    (book.bids if terms[6] == _BUY else book.asks).add(terms[7], -row[5], -1)
+                    note(terms)
             elif kind == _TRADED:
-                self._traded(row)
-            elif kind == _AMENDED:
-                self._amended(row)
-            elif kind == _STAGE:
-                self._set_stage(row[2], self._away)
-            elif kind == _INSTRUMENT:
-                instrument = Instrument(*row[2])
-                if instrument.symbol not in self.books:
-                    self.books[instrument.symbol] = BookCopy(instrument)
-                    self._book(instrument.symbol, sequence)
-                    self._tell_instrument(instrument.symbol)
-        self._end_command()
+                note(_trade(book, taker, row, time_ns))
+            else:
+                order, keeps_place = _amend(book, row)
+                if not keeps_place:
+                    taker = order
+                note(order.terms)
+        if taker is not None:
+            self._rest(taker)
+        if changed:
+            self._tell_watchers()
 
-    def _book(self, symbol: str, sequence: int) -> BookCopy:
-        book = self.books[symbol]
-        book.sequence = sequence
-        book.time_ns = self.time_ns
-        if book.watchers:
-            self._changed[symbol] = book
-        return book
+    def _apply_rare(self, row: EventRow) -> None:
+        """Apply what is not about an order."""
+        if row[0] == _STAGE:
+            self._set_stage(row[2], self._away)
+        elif row[0] == _INSTRUMENT:
+            instrument = Instrument(*row[2])
+            symbol = instrument.symbol
+            if symbol not in self.books:
+                book = self.books[symbol] = BookCopy(instrument)
+                book.sequence, book.time_ns = row[1], self.time_ns
+                self._tell_instrument(symbol)
 
-    def _accepted(self, row: EventRow) -> None:
-        self._taker_book = self._book(row[2], row[1])
-        self._taker = OpenOrder(row, row[8])
+    def _rest(self, order: OpenOrder) -> None:
+        if order.open:
+            _, _, symbol, order_id, _, _, side, price, _ = order.terms
+            book = self.books[symbol]
+            book.orders[order_id] = order
+            (book.bids if side == _BUY else book.asks).add(price, order.open, 1)
 
-    def _traded(self, row: EventRow) -> None:
-        _, sequence, symbol, trade_id, maker_id, taker_id, price, quantity = row
-        book = self._book(symbol, sequence)
-        maker, taker = book.orders[maker_id], self._taker
-        if taker is None or taker.terms[3] != taker_id:
-            raise KeyError(taker_id)
-        maker.open = maker_open = maker.open - quantity
-        taker.open = taker_open = taker.open - quantity
-        taker_side = taker.terms[6]
-        # The maker's side is the other one.
-        (book.asks if taker_side == _BUY else book.bids).add(price, -quantity, 0 if maker_open else -1)
-        if not maker_open:
-            del book.orders[maker_id]
-        book.tape.add(trade_id, price, quantity, taker_side, sequence, self.time_ns)
-        self._notes.append((taker.terms, taker_open, maker.terms, maker_open))
-
-    def _closed(self, row: EventRow) -> None:
-        _, sequence, symbol, order_id, _, left = row
-        book = self._book(symbol, sequence)
-        order = self._taker
-        if order is not None and order.terms[3] == order_id:
-            self._taker = None
-            terms = order.terms
-        else:
-            terms = book.orders.pop(order_id).terms
-            (book.bids if terms[6] == _BUY else book.asks).add(terms[7], -left, -1)
-        self._notes.append(terms)
-
-    def _amended(self, row: EventRow) -> None:
-        _, sequence, symbol, order_id, price, quantity, open_, kept_place = row
-        book = self._book(symbol, sequence)
-        order = book.orders[order_id]
-        *what, price_before, _ = order.terms
-        side = book.bids if order.terms[6] == _BUY else book.asks
-        if kept_place:
-            side.add(price_before, open_ - order.open, 0)
-        else:
-            side.add(price_before, -order.open, -1)
-            del book.orders[order_id]
-            self._taker, self._taker_book = order, book
-        order.terms, order.open = (*what, price, quantity), open_
-        self._notes.append(order.terms)
-
-    def _end_command(self) -> None:
-        """Rest what is left of the command's order, and tell the watchers."""
-        order = self._taker
-        if order is not None:
-            book = self._taker_book
-            if order.open and book is not None:
-                _, _, _, order_id, _, _, side, price, _ = order.terms
-                book.orders[order_id] = order
-                (book.bids if side == _BUY else book.asks).add(price, order.open, 1)
-            self._taker = None
-        if self._changed:
-            for book in self._changed.values():
-                book.end_command()
-            self._changed.clear()
+    def _tell_watchers(self) -> None:
+        for book in self._changed.values():
+            book.end_command()
+        self._changed.clear()
 
     def _set_stage(self, stage: int, away: bool) -> None:
         before = self.stage
@@ -333,3 +303,35 @@ class ShardReplica:
     def _tell_instrument(self, symbol: str) -> None:
         if self.on_instrument is not None:
             self.on_instrument(symbol)
+
+
+def _trade(book: BookCopy, taker: OpenOrder | None, row: EventRow, time_ns: int) -> tuple[Any, ...]:
+    """Apply a trade; return what is noted of it."""
+    _, sequence, _, trade_id, maker_id, taker_id, price, quantity = row
+    maker = book.orders[maker_id]
+    if taker is None or taker.terms[3] != taker_id:
+        raise KeyError(taker_id)
+    maker.open = maker_open = maker.open - quantity
+    taker.open = taker_open = taker.open - quantity
+    taker_side = taker.terms[6]
+    # The maker's side is the other one.
+    (book.asks if taker_side == _BUY else book.bids).add(price, -quantity, 0 if maker_open else -1)
+    if not maker_open:
+        del book.orders[maker_id]
+    book.tape.add(trade_id, price, quantity, taker_side, sequence, time_ns)
+    return taker.terms, taker_open, maker.terms, maker_open
+
+
+def _amend(book: BookCopy, row: EventRow) -> tuple[OpenOrder, bool]:
+    """Give an order new terms; return it, and whether it keeps its place rather than leave the book."""
+    _, _, _, order_id, price, quantity, open_, kept_place = row
+    order = book.orders[order_id]
+    *what, price_before, _ = order.terms
+    side = book.bids if order.terms[6] == _BUY else book.asks
+    if kept_place:
+        side.add(price_before, open_ - order.open, 0)
+    else:
+        side.add(price_before, -order.open, -1)
+        del book.orders[order_id]
+    order.terms, order.open = (*what, price, quantity), open_
+    return order, kept_place
