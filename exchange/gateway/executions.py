@@ -13,10 +13,12 @@ from typing import Any
 import grpc
 
 from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort
-from exchange.gateway.replica import Execution, ShardReplica
+from exchange.gateway.execution_rows import Execution, ExecutionBatch
+from exchange.gateway.replica import ShardReplica
 from exchange.v1 import trading_pb2
 
 KEPT_PER_SHARD = 200_000
+"""Events; a trade is one, and an execution of each side."""
 PENDING_MAX = 50_000
 """Executions that wait for a reader; one that is further behind is ended, and can resume."""
 EXECUTIONS_PER_MESSAGE = 512
@@ -34,19 +36,25 @@ class _Chunk:
     """Executions in a row, of whole commands. Complete from the moment that somebody looks an account up."""
 
     def __init__(self) -> None:
-        self.rows: list[Execution] = []
+        self.batches: list[ExecutionBatch] = []
+        self.events = 0
         self._by_account: dict[int, list[Execution]] | None = None
 
     @property
     def is_complete(self) -> bool:
-        return self._by_account is not None or len(self.rows) >= CHUNK_MIN
+        return self._by_account is not None or self.events >= CHUNK_MIN
+
+    def add(self, batch: ExecutionBatch) -> None:
+        self.batches.append(batch)
+        self.events += len(batch.events)
 
     def of(self, account: int) -> list[Execution]:
         """Return the account's executions. The first call sorts out all accounts: many readers may come at once."""
         if self._by_account is None:
             by_account: dict[int, list[Execution]] = {}
-            for row in self.rows:
-                by_account.setdefault(row[_ACCOUNT], []).append(row)
+            for batch in self.batches:
+                for row in batch.rows():
+                    by_account.setdefault(row[_ACCOUNT], []).append(row)
             self._by_account = by_account
         return self._by_account.get(account, [])
 
@@ -54,26 +62,26 @@ class _Chunk:
 class _Held:
     """The newest executions of one shard, in chunks: adding costs next to nothing, old ones go a chunk at a time."""
 
-    def __init__(self, rows_max: int) -> None:
+    def __init__(self, events_max: int) -> None:
         self.after = 0
         """Everything after this sequence is held."""
         self.chunks: deque[_Chunk] = deque()
-        self._rows_max = rows_max
-        self._rows = 0
+        self._events_max = events_max
+        self._events = 0
 
-    def add(self, rows: list[Execution]) -> None:
+    def add(self, batch: ExecutionBatch) -> None:
         if not self.chunks or self.chunks[-1].is_complete:
             self.chunks.append(_Chunk())
-        self.chunks[-1].rows += rows
-        self._rows += len(rows)
-        while self._rows > self._rows_max and len(self.chunks) > 1:
+        self.chunks[-1].add(batch)
+        self._events += len(batch.events)
+        while self._events > self._events_max and len(self.chunks) > 1:
             oldest = self.chunks.popleft()
-            self._rows -= len(oldest.rows)
-            self.after = oldest.rows[-1][_SEQUENCE]
+            self._events -= oldest.events
+            self.after = oldest.batches[-1].last_sequence
 
     def restart(self, sequence: int) -> None:
         self.chunks.clear()
-        self._rows = 0
+        self._events = 0
         self.after = sequence
 
 
@@ -136,12 +144,12 @@ class ExecutionHub:
                 reader.gap = shard
                 reader.more.set()
 
-    def _on_executions(self, shard: str, executions: list[Execution]) -> None:
+    def _on_executions(self, shard: str, executions: ExecutionBatch) -> None:
         self._held[shard].add(executions)
         if not self._readers:
             return
         readers_of = self._readers.get
-        for execution in executions:
+        for execution in executions.rows():
             readers = readers_of(execution[_ACCOUNT])
             if readers:
                 for reader in readers:

@@ -9,24 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from exchange.engine.events import EventKind
+from exchange.engine.events import EventKind, OrderAccepted
 from exchange.engine.instrument import Instrument
 from exchange.engine.ladder import Ladder
-from exchange.engine.words import OrderStatus, Side, Stage
+from exchange.engine.words import Side, Stage
+from exchange.gateway.execution_rows import ExecutionBatch, has_executions
 from exchange.gateway.trades import Tape
 from exchange.runtime.feed import EventRow, FeedBatch, ShardDump
 
 _ACCEPTED, _TRADED, _CLOSED, _AMENDED, _STAGE, _INSTRUMENT = (int(kind) for kind in EventKind)
 _BUY = int(Side.BUY)
-_OPEN, _FILLED, _CANCELLED = int(OrderStatus.OPEN), int(OrderStatus.FILLED), int(OrderStatus.CANCELLED)
-
-Execution = tuple[Any, ...]
-"""(sequence, account, type, instrument, client order id, order id, side, status, price, quantity, filled, open,
-close reason, trade id, trade price, trade quantity, liquidity, time in ns), numbers as in `trading.proto`."""
-
-_NEW, _TRADE, _AMEND, _CLOSE = 1, 2, 3, 4
-_MAKER, _TAKER = 1, 2
-_NO_TRADE = (0, 0, 0)
 
 LevelRow = tuple[int, int, int]
 """Price, sum of the open quantities, number of orders."""
@@ -37,20 +29,22 @@ class FeedBroken(Exception):
 
 
 class OpenOrder:
-    """An order of the shard, as far as the feed tells."""
+    """An order of the shard, as far as the feed tells: what is `open` of it, and its `terms`, a row of `OrderAccepted`.
 
-    __slots__ = ("account", "client_order_id", "open", "order_id", "price", "quantity", "side")
+    Terms are kept as they came, because most orders are in and out before anybody looks at them. An amended order gets
+    new ones.
+    """
 
-    def __init__(
-        self, order_id: int, account: int, client_order_id: str, side: int, price: int, quantity: int, open_: int
-    ) -> None:
-        self.order_id = order_id
-        self.account = account
-        self.client_order_id = client_order_id
-        self.side = side
-        self.price = price
-        self.quantity = quantity
+    __slots__ = ("open", "terms")
+
+    def __init__(self, terms: EventRow, open_: int) -> None:
+        self.terms = terms
         self.open = open_
+
+    @property
+    def named(self) -> OrderAccepted:
+        """The terms with names."""
+        return OrderAccepted._make(self.terms)
 
 
 class SideCopy:
@@ -161,16 +155,14 @@ class ShardReplica:
         self.sequence = 0
         self.epoch = 0
         self.time_ns = 0
-        self.on_executions: Callable[[list[Execution]], None] | None = None
+        self.on_executions: Callable[[ExecutionBatch], None] | None = None
         self.on_instrument: Callable[[str], None] | None = None
         self._stage = int(Stage.REPLAYING)
         self._away = True
-        self._taker: OpenOrder | None = None
-        """The order of the command at hand, which rests when the command ends with something left of it."""
-        self._taker_book: BookCopy | None = None
         self._changed: dict[str, BookCopy] = {}
         """Watched books that the command at hand changed."""
-        self._executions: list[Execution] | None = None
+        self._notes: list[Any] = []
+        """What `ExecutionBatch` needs beside the events at hand."""
 
     @property
     def stage(self) -> int:
@@ -184,7 +176,6 @@ class ShardReplica:
     def load(self, dump: ShardDump) -> None:
         """Start from a dump. Watchers of books that were there before stay and are told."""
         self.epoch, self.sequence, self.time_ns = dump.epoch, dump.sequence, dump.time_ns
-        self._taker = self._taker_book = None
         self._changed.clear()
         before, self.books = self.books, {}
         for instrument, last_price, trade_id, orders in dump.books:
@@ -194,7 +185,8 @@ class ShardReplica:
                 book.tape = before[symbol].tape
             book.tape.resume(last_price, trade_id)
             for order_id, account, client_order_id, side, price, quantity, open_ in orders:
-                book.orders[order_id] = OpenOrder(order_id, account, client_order_id, side, price, quantity, open_)
+                terms = (_ACCEPTED, order_id, symbol, order_id, account, client_order_id, side, price, quantity)
+                book.orders[order_id] = OpenOrder(terms, open_)
                 (book.bids if side == _BUY else book.asks).add(price, open_, 1)
             book.sequence, book.time_ns = self.sequence, self.time_ns
             self.books[symbol] = book
@@ -220,7 +212,7 @@ class ShardReplica:
             raise FeedBroken(f"{self.shard}: expected {self.sequence + 1}, was {batch.first_sequence}")
         self.epoch = batch.epoch
         self.time_ns = batch.time_ns
-        self._executions = [] if self.on_executions is not None else None
+        self._notes = []
         try:
             self._apply_events(batch.events)
         except KeyError as error:
@@ -228,110 +220,77 @@ class ShardReplica:
             self.is_loaded = False
             raise FeedBroken(f"{self.shard}: no order or instrument {error} is known") from error
         self.sequence = batch.last_sequence
-        if self._executions and self.on_executions is not None:
-            self.on_executions(self._executions)
+        if self.on_executions is not None and has_executions(batch.events):
+            self.on_executions(ExecutionBatch(batch.events, self._notes, batch.time_ns))
 
     def _apply_events(self, events: list[EventRow]) -> None:
+        books, time_ns, changed = self.books, self.time_ns, self._changed
+        note = self._notes.append
         sequence = 0
+        # The order of the command at hand: what is left of it when the command ends rests in the book.
+        taker: OpenOrder | None = None
         for row in events:
-            if row[1] != sequence:
-                self._end_command()
-                sequence = row[1]
             kind = row[0]
+            if row[1] != sequence:
+                if taker is not None:
+                    self._rest(taker)
+                    taker = None
+                if changed:
+                    self._tell_watchers()
+                sequence = row[1]
+            if kind > _AMENDED:
+                self._apply_rare(row)
+                continue
+            book = books[row[2]]
+            book.sequence, book.time_ns = sequence, time_ns
+            if book.watchers:
+                changed[row[2]] = book
             if kind == _ACCEPTED:
-                self._accepted(row)
+                taker = OpenOrder(row, row[8])
             elif kind == _CLOSED:
-                self._closed(row)
+                order_id = row[3]
+                if taker is not None and taker.terms[3] == order_id:
+                    note(taker.terms)
+                    taker = None
+                else:
+                    terms = book.orders.pop(order_id).terms
+                    (book.bids if terms[6] == _BUY else book.asks).add(terms[7], -row[5], -1)
+                    note(terms)
             elif kind == _TRADED:
-                self._traded(row)
-            elif kind == _AMENDED:
-                self._amended(row)
-            elif kind == _STAGE:
-                self._set_stage(row[2], self._away)
-            elif kind == _INSTRUMENT:
-                instrument = Instrument(*row[2])
-                if instrument.symbol not in self.books:
-                    self.books[instrument.symbol] = BookCopy(instrument)
-                    self._book(instrument.symbol, sequence)
-                    self._tell_instrument(instrument.symbol)
-        self._end_command()
+                note(_trade(book, taker, row, time_ns))
+            else:
+                order, keeps_place = _amend(book, row)
+                if not keeps_place:
+                    taker = order
+                note(order.terms)
+        if taker is not None:
+            self._rest(taker)
+        if changed:
+            self._tell_watchers()
 
-    def _book(self, symbol: str, sequence: int) -> BookCopy:
-        book = self.books[symbol]
-        book.sequence = sequence
-        book.time_ns = self.time_ns
-        if book.watchers:
-            self._changed[symbol] = book
-        return book
+    def _apply_rare(self, row: EventRow) -> None:
+        """Apply what is not about an order."""
+        if row[0] == _STAGE:
+            self._set_stage(row[2], self._away)
+        elif row[0] == _INSTRUMENT:
+            instrument = Instrument(*row[2])
+            symbol = instrument.symbol
+            if symbol not in self.books:
+                book = self.books[symbol] = BookCopy(instrument)
+                book.sequence, book.time_ns = row[1], self.time_ns
+                self._tell_instrument(symbol)
 
-    def _accepted(self, row: EventRow) -> None:
-        _, sequence, symbol, order_id, account, client_order_id, side, price, quantity = row
-        self._taker_book = self._book(symbol, sequence)
-        order = self._taker = OpenOrder(order_id, account, client_order_id, side, price, quantity, quantity)
-        if self._executions is not None:
-            self._report(self._executions, sequence, symbol, order, _NEW, _OPEN)
+    def _rest(self, order: OpenOrder) -> None:
+        if order.open:
+            _, _, symbol, order_id, _, _, side, price, _ = order.terms
+            book = self.books[symbol]
+            book.orders[order_id] = order
+            (book.bids if side == _BUY else book.asks).add(price, order.open, 1)
 
-    def _traded(self, row: EventRow) -> None:
-        _, sequence, symbol, trade_id, maker_id, taker_id, price, quantity = row
-        book = self._book(symbol, sequence)
-        maker, taker = book.orders[maker_id], self._taker
-        if taker is None or taker.order_id != taker_id:
-            raise KeyError(taker_id)
-        maker.open -= quantity
-        taker.open -= quantity
-        gone = not maker.open
-        (book.bids if maker.side == _BUY else book.asks).add(price, -quantity, -1 if gone else 0)
-        if gone:
-            del book.orders[maker_id]
-        book.tape.add(trade_id, price, quantity, taker.side, sequence, self.time_ns)
-        executions = self._executions
-        if executions is not None:
-            trade = (trade_id, price, quantity)
-            self._report(
-                executions, sequence, symbol, taker, _TRADE, _OPEN if taker.open else _FILLED, 0, trade, _TAKER
-            )
-            self._report(executions, sequence, symbol, maker, _TRADE, _FILLED if gone else _OPEN, 0, trade, _MAKER)
-
-    def _closed(self, row: EventRow) -> None:
-        _, sequence, symbol, order_id, reason, left = row
-        book = self._book(symbol, sequence)
-        order = self._taker
-        if order is not None and order.order_id == order_id:
-            self._taker = None
-        else:
-            order = book.orders.pop(order_id)
-            (book.bids if order.side == _BUY else book.asks).add(order.price, -left, -1)
-        if self._executions is not None:
-            self._report(self._executions, sequence, symbol, order, _CLOSE, _CANCELLED, reason)
-
-    def _amended(self, row: EventRow) -> None:
-        _, sequence, symbol, order_id, price, quantity, open_, kept_place = row
-        book = self._book(symbol, sequence)
-        order = book.orders[order_id]
-        side = book.bids if order.side == _BUY else book.asks
-        if kept_place:
-            side.add(order.price, open_ - order.open, 0)
-        else:
-            side.add(order.price, -order.open, -1)
-            del book.orders[order_id]
-            self._taker, self._taker_book = order, book
-        order.price, order.quantity, order.open = price, quantity, open_
-        if self._executions is not None:
-            self._report(self._executions, sequence, symbol, order, _AMEND, _OPEN)
-
-    def _end_command(self) -> None:
-        """Rest what is left of the command's order, and tell the watchers."""
-        order = self._taker
-        if order is not None:
-            book = self._taker_book
-            if order.open and book is not None:
-                book.orders[order.order_id] = order
-                (book.bids if order.side == _BUY else book.asks).add(order.price, order.open, 1)
-            self._taker = None
-        if self._changed:
-            for book in self._changed.values():
-                book.end_command()
-            self._changed.clear()
+    def _tell_watchers(self) -> None:
+        for book in self._changed.values():
+            book.end_command()
+        self._changed.clear()
 
     def _set_stage(self, stage: int, away: bool) -> None:
         before = self.stage
@@ -345,36 +304,34 @@ class ShardReplica:
         if self.on_instrument is not None:
             self.on_instrument(symbol)
 
-    def _report(
-        self,
-        executions: list[Execution],
-        sequence: int,
-        symbol: str,
-        order: OpenOrder,
-        kind: int,
-        status: int,
-        close_reason: int = 0,
-        trade: tuple[int, int, int] = _NO_TRADE,
-        liquidity: int = 0,
-    ) -> None:
-        quantity, open_ = order.quantity, order.open
-        executions.append(
-            (
-                sequence,
-                order.account,
-                kind,
-                symbol,
-                order.client_order_id,
-                order.order_id,
-                order.side,
-                status,
-                order.price,
-                quantity,
-                quantity - open_,
-                open_ if status == _OPEN else 0,
-                close_reason,
-                *trade,
-                liquidity,
-                self.time_ns,
-            )
-        )
+
+def _trade(book: BookCopy, taker: OpenOrder | None, row: EventRow, time_ns: int) -> tuple[Any, ...]:
+    """Apply a trade; return what is noted of it."""
+    _, sequence, _, trade_id, maker_id, taker_id, price, quantity = row
+    maker = book.orders[maker_id]
+    if taker is None or taker.terms[3] != taker_id:
+        raise KeyError(taker_id)
+    maker.open = maker_open = maker.open - quantity
+    taker.open = taker_open = taker.open - quantity
+    taker_side = taker.terms[6]
+    # The maker's side is the other one.
+    (book.asks if taker_side == _BUY else book.bids).add(price, -quantity, 0 if maker_open else -1)
+    if not maker_open:
+        del book.orders[maker_id]
+    book.tape.add(trade_id, price, quantity, taker_side, sequence, time_ns)
+    return taker.terms, taker_open, maker.terms, maker_open
+
+
+def _amend(book: BookCopy, row: EventRow) -> tuple[OpenOrder, bool]:
+    """Give an order new terms; return it, and whether it keeps its place rather than leave the book."""
+    _, _, _, order_id, price, quantity, open_, kept_place = row
+    order = book.orders[order_id]
+    *what, price_before, _ = order.terms
+    side = book.bids if order.terms[6] == _BUY else book.asks
+    if kept_place:
+        side.add(price_before, open_ - order.open, 0)
+    else:
+        side.add(price_before, -order.open, -1)
+        del book.orders[order_id]
+    order.terms, order.open = (*what, price, quantity), open_
+    return order, kept_place

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -16,6 +16,7 @@ from exchange.gateway.auth import Caller
 from exchange.gateway.errors import UNAVAILABLE_RETRY_MS
 from exchange.gateway.links import CANCELS, CONTROL, ORDERS, Link
 from exchange.runtime.codec import reject_all, unknown_all
+from exchange.runtime.columns import count_commands, read_columns
 from exchange.runtime.messages import ReplyStatus, Segment, SegmentKind, SegmentReply
 from exchange.runtime.rows import rows_segment
 from exchange.v1 import trading_pb2, types_pb2
@@ -25,6 +26,7 @@ DEADLINE_MS_DEFAULT = 1_000
 DEADLINE_MS_MAX = 5_000
 QUEUE_FOR_MS_MAX = 8_000
 _TRADE = int(SegmentKind.TRADE)
+_ORDERS = frozenset(("place", "amend"))
 
 
 class RequestInvalid(Exception):
@@ -42,6 +44,46 @@ def read_request(data: bytes) -> Any:
         return trading_pb2.TradeRequest.FromString(data)
     except DecodeError as error:
         raise RequestInvalid(grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED", "not a TradeRequest") from error
+
+
+class _Needs(NamedTuple):
+    """What the way of a request depends on. An instrument "" stands for commands that name none."""
+
+    commands: int
+    deadline_ms: int
+    instruments: set[str]
+    is_for_others: bool
+    has_orders: bool
+    queues: bool
+
+
+def _needs_of(data: bytes) -> _Needs:
+    """Read what must be known of a packed TradeRequest, by columns where each command names its instrument.
+
+    Raises `RequestInvalid` if it is none.
+    """
+    columns = read_columns(data)
+    if columns is not None:
+        commands = columns.commands
+        place = commands.place
+        orders = place.instrument[:] + commands.amend.instrument[:]
+        instruments = orders + commands.cancel.instrument[:] + commands.cancel_all.instrument[:]
+        if len(instruments) == count_commands(data):
+            queues, is_for_others = any(place.queue_for_ms), any(commands.on_behalf_of)
+            return _Needs(len(instruments), columns.deadline_ms, set(instruments), is_for_others, bool(orders), queues)
+    request = read_request(data)
+    names: set[str] = set()
+    is_for_others = has_orders = queues = False
+    for command in request.commands:
+        kind = command.WhichOneof("command")
+        if kind is None:
+            names.add("")
+            continue
+        names.add(getattr(command, kind).instrument)
+        is_for_others = is_for_others or command.on_behalf_of != 0
+        has_orders = has_orders or kind in _ORDERS
+        queues = queues or (kind == "place" and command.place.queue_for_ms != 0)
+    return _Needs(len(request.commands), request.deadline_ms, names, is_for_others, has_orders, queues)
 
 
 class Router:
@@ -65,36 +107,20 @@ class Router:
         Raises:
             RequestInvalid: the message cannot be read, has too many commands, or names a foreign account.
         """
-        request = read_request(data)
-        commands = request.commands
-        if len(commands) > COMMANDS_MAX:
-            message = f"expected at most {COMMANDS_MAX} commands in a message, was {len(commands)}"
+        needs = _needs_of(data)
+        if needs.commands > COMMANDS_MAX:
+            message = f"expected at most {COMMANDS_MAX} commands in a message, was {needs.commands}"
             raise RequestInvalid(grpc.StatusCode.INVALID_ARGUMENT, "TOO_MANY_COMMANDS", message)
-        deadline_ms = min(request.deadline_ms or DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX)
-        shards: set[str] = set()
-        priority = CANCELS
-        operator = caller.may(Permission.OPERATOR)
-        shard_of = self._shard_of.get
-        queue_for_ms = 0
-        for command in commands:
-            kind = command.WhichOneof("command")
-            if kind is None:
-                shards.add("")
-                continue
-            if command.on_behalf_of and not operator:
-                message = f"key {caller.key_id} may not act on behalf of another account"
-                raise RequestInvalid(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING", message)
-            body = getattr(command, kind)
-            shards.add(shard_of(body.instrument, ""))
-            if kind == "place":
-                priority = ORDERS
-                queue_for_ms |= body.queue_for_ms
-            elif kind == "amend":
-                priority = ORDERS
-        if len(shards) == 1 and "" not in shards and not queue_for_ms:
+        if needs.is_for_others and not caller.may(Permission.OPERATOR):
+            message = f"key {caller.key_id} may not act on behalf of another account"
+            raise RequestInvalid(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING", message)
+        deadline_ms = min(needs.deadline_ms or DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX)
+        shards = {self._shard_of.get(instrument, "") for instrument in needs.instruments}
+        priority = ORDERS if needs.has_orders else CANCELS
+        if len(shards) == 1 and "" not in shards and not needs.queues:
             link = self._links[next(iter(shards))]
             return _whole(link, Segment(_TRADE, caller.account, session, deadline_ms, data), priority)
-        return asyncio.ensure_future(self._in_parts(request, caller, session, deadline_ms, priority))
+        return asyncio.ensure_future(self._in_parts(read_request(data), caller, session, deadline_ms, priority))
 
     async def _in_parts(self, request: Any, caller: Caller, session: int, deadline_ms: int, priority: int) -> bytes:
         """Send each shard its commands, and put the results together in the order of the request."""

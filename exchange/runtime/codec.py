@@ -14,6 +14,7 @@ from exchange.engine.orders import Order
 from exchange.engine.shard import Shard
 from exchange.engine.state import BookState, ShardState, hash_of, restore, state_of
 from exchange.engine.words import OrderStatus, RejectReason, Stage
+from exchange.runtime.columns import decode_columns
 from exchange.runtime.feed import BookDump, ShardDump
 from exchange.runtime.messages import Segment, SegmentKind, pack, unpack
 from exchange.runtime.rows import SHARD_COMMANDS, rows_segment, unpack_commands
@@ -32,6 +33,9 @@ def decode_trade(segment: Segment) -> list[Command]:
         request = trading_pb2.TradeRequest.FromString(segment.data)
     except DecodeError:
         return []
+    by_columns = decode_columns(request, segment.data, account, session)
+    if by_columns is not None:
+        return by_columns
     commands: list[Command] = []
     append = commands.append
     for item in request.commands:
@@ -76,8 +80,11 @@ def decode_trade(segment: Segment) -> list[Command]:
                     a.cancel_on_fail,
                 )
             )
-        else:
+        elif kind == "cancel_all":
             append(CancelAll(owner, item.cancel_all.instrument, item.cancel_all.side))
+        else:
+            # Of no kind: it takes its place, names nothing and is refused.
+            append(CancelOrder(owner, "", ""))
     return commands
 
 
@@ -86,31 +93,27 @@ def encode_trade(segment: Segment, results: Sequence[Result]) -> bytes:
     response = trading_pb2.TradeResponse(request_id=request_id_of(segment.data))
     add = response.results.add
     for sequence, client_order_id, order_id, status, filled, open_, reject, close, duplicate, cancelled in results:
-        if not reject and not close and not duplicate and not cancelled:
-            # What most results need.
-            add(
-                outcome=_ACKNOWLEDGED,
-                client_order_id=client_order_id,
-                order_id=order_id,
-                status=status,
-                filled_quantity=filled,
-                open_quantity=open_,
-                sequence=sequence,
-            )
-        else:
-            add(
-                outcome=_REJECTED if reject else _ACKNOWLEDGED,
-                client_order_id=client_order_id,
-                order_id=order_id,
-                status=status,
-                filled_quantity=filled,
-                open_quantity=open_,
-                reject_reason=reject,
-                sequence=sequence,
-                duplicate=duplicate,
-                cancelled_orders=cancelled,
-                close_reason=close,
-            )
+        # To set fields one by one takes two thirds of the time of naming them in the call; most are 0 in most results.
+        result: Any = add()
+        result.outcome = _REJECTED if reject else _ACKNOWLEDGED
+        result.client_order_id = client_order_id
+        result.sequence = sequence
+        if order_id:
+            result.order_id = order_id
+        if status:
+            result.status = status
+        if filled:
+            result.filled_quantity = filled
+        if open_:
+            result.open_quantity = open_
+        if close:
+            result.close_reason = close
+        if reject:
+            result.reject_reason = reject
+        if duplicate:
+            result.duplicate = duplicate
+        if cancelled:
+            result.cancelled_orders = cancelled
     return response.SerializeToString()
 
 

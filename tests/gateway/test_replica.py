@@ -160,9 +160,10 @@ def copied_levels(book: BookCopy) -> list[Any]:
     levels = []
     for side, copy in ((1, book.bids), (2, book.asks)):
         for price, quantity, orders in copy.top(0):
-            queue = [o for o in book.orders.values() if o.side == side and o.price == price]
+            named = [(o.named, o.open) for o in book.orders.values()]
+            queue = [(o, open_) for o, open_ in named if o.side == side and o.price == price]
             assert orders == len(queue)
-            levels.append((price, quantity, [(o.order_id, o.account, o.quantity, o.open) for o in queue]))
+            levels.append((price, quantity, [(o.order_id, o.account, o.quantity, open_) for o, open_ in queue]))
     return levels
 
 

@@ -1,0 +1,154 @@
+"""Where a TradeRequest goes: whole to the one shard that can take it, and what it takes to see that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exchange.engine.ledger_words import Permission
+from exchange.gateway import routing
+from exchange.gateway.auth import Caller
+from exchange.gateway.links import CANCELS, ORDERS, Link
+from exchange.gateway.routing import COMMANDS_MAX, RequestInvalid, Router
+from exchange.runtime.codec import decode_trade, encode_trade
+from exchange.runtime.messages import ReplyStatus, Segment, SegmentReply
+from exchange.v1 import trading_pb2
+
+SHARD_OF = {"BTC-USDT": "shard-0", "ETH-USDT": "shard-1"}
+TRADER = Caller(7, "key", (int(Permission.TRADE),))
+OPERATOR = Caller(7, "key", (int(Permission.TRADE), int(Permission.OPERATOR)))
+
+Make = Callable[..., trading_pb2.Command]
+
+
+class RecordingLink(Link):
+    """Writes down what it is to send, and answers at once."""
+
+    def __init__(self, machine: str) -> None:
+        super().__init__(machine, "gateway-0", 1)
+        self.sent: list[tuple[Segment, int]] = []
+
+    @property
+    def is_up(self) -> bool:
+        return True
+
+    def enqueue(self, segment: Segment, priority: int = ORDERS) -> asyncio.Future[SegmentReply]:
+        self.sent.append((segment, priority))
+        reply: asyncio.Future[SegmentReply] = asyncio.get_running_loop().create_future()
+        reply.set_result(SegmentReply(int(ReplyStatus.DONE), 0, encode_trade(segment, [])))
+        return reply
+
+
+def place(instrument: str = "BTC-USDT", *, on_behalf_of: int = 0, **fields: Any) -> trading_pb2.Command:
+    order = trading_pb2.PlaceOrderRequest(instrument=instrument, client_order_id="o1", price=5, quantity=2, **fields)
+    return trading_pb2.Command(place=order, on_behalf_of=on_behalf_of)
+
+
+def cancel(instrument: str = "BTC-USDT", *, on_behalf_of: int = 0) -> trading_pb2.Command:
+    body = trading_pb2.CancelOrderRequest(instrument=instrument, client_order_id="o1")
+    return trading_pb2.Command(cancel=body, on_behalf_of=on_behalf_of)
+
+
+def amend(instrument: str = "BTC-USDT") -> trading_pb2.Command:
+    return trading_pb2.Command(amend=trading_pb2.AmendOrderRequest(instrument=instrument, client_order_id="o1"))
+
+
+def cancel_all(instrument: str = "BTC-USDT") -> trading_pb2.Command:
+    return trading_pb2.Command(cancel_all=trading_pb2.CancelAllOrdersRequest(instrument=instrument))
+
+
+def packed(*commands: trading_pb2.Command) -> bytes:
+    return trading_pb2.TradeRequest(request_id=3, commands=commands, deadline_ms=700).SerializeToString()
+
+
+class Routed:
+    """A router over two recording links."""
+
+    def __init__(self) -> None:
+        self.links = {shard: RecordingLink(shard) for shard in SHARD_OF.values()}
+        self.router = Router(self.links, SHARD_OF)
+
+    def sent_by(self, data: bytes, caller: Caller = TRADER) -> list[tuple[Segment, int]]:
+        self.router.trade(data, caller)
+        return [sent for link in self.links.values() for sent in link.sent]
+
+
+# Few enough to be read one by one, and enough to be read by columns.
+@pytest.mark.parametrize("times", [1, 40])
+@pytest.mark.parametrize(
+    ("make", "priority"), [(place, ORDERS), (amend, ORDERS), (cancel, CANCELS), (cancel_all, CANCELS)]
+)
+async def test_what_one_shard_can_take_goes_there_as_it_came(make: Make, priority: int, times: int) -> None:
+    data = packed(*[make()] * times)
+    ((segment, sent_as),) = Routed().sent_by(data)
+    assert (segment.data, segment.account, segment.remaining_ms, sent_as) == (data, 7, 700, priority)
+
+
+@pytest.mark.parametrize("times", [1, 40])
+@pytest.mark.parametrize("make", [place, amend, cancel])
+async def test_cancels_wait_for_the_orders_that_they_came_with(make: Make, times: int) -> None:
+    ((_, priority),) = Routed().sent_by(packed(*[cancel()] * times, make()))
+    assert priority == (CANCELS if make is cancel else ORDERS)
+
+
+@pytest.mark.parametrize("times", [1, 40])
+@pytest.mark.parametrize("other", [cancel("ETH-USDT"), place("NONE"), place(queue_for_ms=5), trading_pb2.Command()])
+async def test_what_one_shard_cannot_take_is_not_sent_whole(other: trading_pb2.Command, times: int) -> None:
+    assert not Routed().sent_by(packed(*[place()] * times, other))
+
+
+@pytest.mark.parametrize("times", [1, 40])
+@pytest.mark.parametrize("make", [place, cancel])
+async def test_only_an_operator_may_act_for_others(make: Make, times: int) -> None:
+    data = packed(*[make()] * times, make(on_behalf_of=9))
+    with pytest.raises(RequestInvalid, match="on behalf of another account"):
+        Routed().sent_by(data)
+    assert len(Routed().sent_by(data, OPERATOR)) == 1
+
+
+async def test_a_message_has_only_so_many_commands() -> None:
+    assert len(Routed().sent_by(packed(*[cancel()] * COMMANDS_MAX))) == 1
+    with pytest.raises(RequestInvalid, match="expected at most 1000 commands in a message, was 1001"):
+        Routed().sent_by(packed(*[cancel()] * (COMMANDS_MAX + 1)))
+
+
+@pytest.mark.parametrize("data", [b"\x12", b"\x12\x05" * 200, packed(place(), place())[:-1] + b"\xff" * 300])
+async def test_what_is_no_request_is_refused(data: bytes) -> None:
+    with pytest.raises(RequestInvalid, match="not a TradeRequest"):
+        Routed().sent_by(data)
+
+
+async def test_a_command_of_no_kind_behind_one_that_names_its_instrument_twice_cancels_nothing() -> None:
+    # No serializer writes this. Counted by columns alone, each command has its instrument.
+    body = place().place.SerializeToString() + trading_pb2.PlaceOrderRequest(instrument="BTC-USDT").SerializeToString()
+    doubled = b"\x0a" + bytes([len(body)]) + body
+    data = b"\x12" + bytes([len(doubled)]) + doubled + b"\x12\x00" + packed(*[place()] * 40)
+    ((segment, _),) = Routed().sent_by(data)
+    commands = decode_trade(segment)
+    assert len(commands) == 42
+    assert commands[1] == (7, "", "", 0), "it names nothing, so the shard refuses it"
+
+
+_kinds: list[Make] = [place, amend, cancel, cancel_all]
+_commands = st.builds(
+    lambda make, instrument: make(instrument), st.sampled_from(_kinds), st.sampled_from(["BTC-USDT", "ETH-USDT", ""])
+)
+
+
+@given(
+    st.lists(_commands, min_size=20, max_size=40),
+    st.lists(st.sampled_from([place(queue_for_ms=3), place(on_behalf_of=4), cancel(), trading_pb2.Command()])),
+)
+def test_by_columns_and_one_by_one_a_request_needs_the_same(
+    commands: list[trading_pb2.Command], others: list[trading_pb2.Command]
+) -> None:
+    data = packed(*commands, *others)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(routing, "read_columns", lambda _: None)
+        one_by_one = routing._needs_of(data)
+    assert routing._needs_of(data) == one_by_one
