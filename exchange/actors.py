@@ -20,12 +20,13 @@ from exchange.engine.instrument import Instrument
 from exchange.engine.ledger_words import CreateAccount, CreateApiKey, Permission
 from exchange.gateway.admin import new_api_key
 from exchange.gateway.auth import hash_of_key
-from exchange.gateway.peers import PeerUnavailable
-from exchange.gateway.server import Gateway
+from exchange.gateway.server import LEDGER, Gateway
 from exchange.runtime.aside import AsideFailed, do_aside
+from exchange.runtime.carrier import Carrier
 from exchange.runtime.feed import FeedGap
 from exchange.runtime.host import Host
 from exchange.runtime.messages import LinkBatch, pack, unpack, unpack_batch, unpack_replies
+from exchange.runtime.peers import PeerUnavailable
 from exchange.runtime.rows import rows_segment, unpack_ledger_result
 from exchange.runtime.snapshotter import KINDS, SnapshotterFailed, open_storage, snapshot_elsewhere
 from exchange.supervisor.reconciler import SUPERVISOR, Reconciler
@@ -68,7 +69,14 @@ class HostActor:
         self._snapshot_task: asyncio.Task[None] | None = None
         self._dump: asyncio.Task[bytes] | None = None
         await self._host.start()
+        self._carrier = Carrier(name, self._host) if kind.name == "shard" else None
         _settle_memory()
+
+    async def configure(self, topology: bytes) -> None:
+        """Take where the other machines are."""
+        if self._carrier is not None:
+            incarnation = unpack(topology).get(LEDGER, 0)
+            self._carrier.set_ledger(RayPeer(LEDGER, incarnation) if incarnation else None)
 
     async def submit(self, batch: bytes) -> bytes:
         answer = await self._host.submit(unpack_batch(unpack(batch)))
@@ -107,7 +115,7 @@ class HostActor:
         if self._host.kind.name != "shard":
             return 0
         books = self._host.machine.books.values()
-        return sum(len(orders) for book in books for orders in book.open_orders.values())
+        return sum(trader.open_orders for book in books for trader in book.traders.values())
 
     async def query(self, request: bytes) -> bytes:
         return self._host.kind.query(self._host.machine, request)
@@ -130,6 +138,8 @@ class HostActor:
         return vitals
 
     async def stop(self) -> None:
+        if self._carrier is not None:
+            await self._carrier.stop()
         await self._host.stop()
 
     async def _snapshot(self) -> None:

@@ -12,8 +12,10 @@ import grpc
 from exchange.engine.ledger_words import LedgerEntry, LedgerResult, Permission, Transfer
 from exchange.engine.money import AmountInvalid, Asset, format_amount, parse_amount
 from exchange.gateway.auth import account_of, authenticate, while_valid
+from exchange.gateway.balances import AccountBalance, balances_of
 from exchange.gateway.errors import abort
 from exchange.gateway.ledger import LedgerClient, LedgerReplica
+from exchange.gateway.links import Link
 from exchange.gateway.replica import ShardReplica
 from exchange.v1 import account_pb2, account_pb2_grpc
 
@@ -34,6 +36,7 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
         self,
         ledger: LedgerClient,
         replicas: Mapping[str, ShardReplica],
+        links: Mapping[str, Link],
         *,
         entries_kept: int = ENTRIES_KEPT,
         pending_max: int = PENDING_MAX,
@@ -41,6 +44,7 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
         self._ledger = ledger
         self._replica = ledger.replica
         self._replicas = replicas
+        self._links = links
         self._entries: deque[LedgerEntry] = deque()
         self._entries_kept = entries_kept
         self._pending_max = pending_max
@@ -63,7 +67,9 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
     async def GetBalances(self, request: Any, context: Any) -> account_pb2.GetBalancesResponse:
         caller = await authenticate(context, self._replica, Permission.READ)
         account = await account_of(context, caller, request.account_id)
-        return account_pb2.GetBalancesResponse(balances=self._balances(account), sequence=self._replica.sequence)
+        sequence = self._replica.sequence
+        balances, unavailable = await self._balances(account)
+        return account_pb2.GetBalancesResponse(balances=balances, sequence=sequence, unavailable_shards=unavailable)
 
     async def ListLedgerEntries(self, request: Any, context: Any) -> account_pb2.ListLedgerEntriesResponse:
         caller = await authenticate(context, self._replica, Permission.READ)
@@ -126,7 +132,7 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
         try:
             async with while_valid(context, self._replica, caller) as write:
                 if not goes_on:
-                    balances = self._balances(account)
+                    balances, _ = await self._balances(account)
                     await write(account_pb2.StreamBalancesResponse(balances=balances, sequence=after))
                 while True:
                     await reader.more.wait()
@@ -158,12 +164,11 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
             for reader in readers:
                 reader.end(grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_NOT_HELD", "this gateway has missed entries")
 
-    def _balances(self, account: int) -> list[account_pb2.Balance]:
+    async def _balances(self, account: int) -> tuple[list[account_pb2.Balance], list[str]]:
+        found = await balances_of(account, self._replica, self._links)
         assets = self._replica.assets
-        return [
-            account_pb2.Balance(asset=symbol, available=format_amount(units, assets[symbol].scale))
-            for symbol, units in sorted(self._replica.balances.get(account, {}).items())
-        ]
+        balances = [_encode_balance(assets[symbol], balance) for symbol, balance in found.of.items()]
+        return balances, found.unavailable
 
 
 class _Reader:
@@ -206,6 +211,19 @@ async def read_amount(symbol: str, text: str, ledger: LedgerReplica, context: An
     except AmountInvalid as error:
         reason = f"AMOUNT_{error.fault.name}"
         await abort(context, grpc.StatusCode.INVALID_ARGUMENT, reason, f"amount: {error}")
+
+
+def _encode_balance(asset: Asset, balance: AccountBalance) -> account_pb2.Balance:
+    return account_pb2.Balance(
+        asset=asset.symbol,
+        available=format_amount(balance.available, asset.scale),
+        total=format_amount(balance.total, asset.scale),
+        held=format_amount(sum(balance.held.values()), asset.scale),
+        markets=[
+            account_pb2.MarketHold(instrument=symbol, held=format_amount(units, asset.scale))
+            for symbol, units in sorted(balance.held.items())
+        ],
+    )
 
 
 def encode_result(result: LedgerResult, ledger: LedgerReplica) -> tuple[account_pb2.LedgerEntry, bool]:

@@ -26,7 +26,7 @@ from exchange.gateway.account import encode_result, read_amount
 from exchange.gateway.auth import authenticate, hash_of_key
 from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort
 from exchange.gateway.ledger import LedgerClient
-from exchange.gateway.peers import PeerUnavailable
+from exchange.runtime.peers import PeerUnavailable
 from exchange.v1 import account_pb2, admin_pb2, admin_pb2_grpc, types_pb2
 
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1_000
@@ -67,8 +67,15 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         fields = {name: getattr(message, name) for name in _FIELDS}
         for name in ("tick_size", "lot_size", "min_quantity", "max_quantity", "max_open_orders"):
             fields[name] = fields[name] or getattr(defaults, name)
-        if not message.HasField("quote_scale"):
-            fields["quote_scale"] = fields["price_scale"] + fields["quantity_scale"]
+        for field, symbol in (("base_scale", message.base_asset), ("quote_scale", message.quote_asset)):
+            asset = self._ledger.assets.get(symbol)
+            if asset is None:
+                message_text = f"expected an asset that exists, was {symbol[:40]!r}: create it first"
+                await abort(context, grpc.StatusCode.NOT_FOUND, "ASSET_UNKNOWN", message_text)
+            if message.HasField(field) and getattr(message, field) != asset.scale:
+                message_text = f"{field}: expected that of {symbol}, {asset.scale}, was {getattr(message, field)}"
+                await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "INSTRUMENT_INVALID", message_text)
+            fields[field] = asset.scale
         instrument = Instrument(**fields)
         try:
             instrument.check()

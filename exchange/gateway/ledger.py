@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import grpc
 
+from exchange.engine.grants import WAIT_NS_MAX
 from exchange.engine.ledger import ALLOWED_IPS_MAX, API_KEYS_PER_ACCOUNT_MAX, api_key_of
 from exchange.engine.ledger_words import (
     Account,
@@ -17,16 +18,20 @@ from exchange.engine.ledger_words import (
     LedgerEventKind,
     LedgerRefusal,
     LedgerResult,
+    Moved,
+    MoveSettled,
 )
 from exchange.engine.money import Asset
 from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort
 from exchange.gateway.links import Link
-from exchange.gateway.peers import PeerUnavailable
 from exchange.runtime.feed import unpack_batch
 from exchange.runtime.messages import ReplyStatus, pack, unpack
+from exchange.runtime.peers import PeerUnavailable
 from exchange.runtime.rows import rows_segment, unpack_ledger_result
 
 SEEN_WITHIN_S = 2.0
+SETTLED_WITHIN_S = WAIT_NS_MAX / 1e9 + 1.0
+SETTLED_KEPT_MAX = 10_000
 
 _NOT_FOUND = (LedgerRefusal.ACCOUNT_UNKNOWN, LedgerRefusal.KEY_UNKNOWN, LedgerRefusal.ASSET_UNKNOWN)
 _EXISTS = (LedgerRefusal.ASSET_EXISTS, LedgerRefusal.REFERENCE_REUSED, LedgerRefusal.KEY_EXISTS)
@@ -35,6 +40,7 @@ _CODES = {
     **dict.fromkeys(_EXISTS, grpc.StatusCode.ALREADY_EXISTS),
     LedgerRefusal.INSUFFICIENT_FUNDS: grpc.StatusCode.FAILED_PRECONDITION,
     LedgerRefusal.TOO_MANY_KEYS: grpc.StatusCode.FAILED_PRECONDITION,
+    LedgerRefusal.FUNDS_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
 }
 
 _MEANING = {
@@ -55,11 +61,15 @@ _MEANING = {
     LedgerRefusal.REFERENCE_REUSED: "the reference was used for something else: choose another one",
     LedgerRefusal.TRANSFER_TO_SELF: "expected two accounts, was one",
     LedgerRefusal.INSUFFICIENT_FUNDS: "the account has less available than that",
+    LedgerRefusal.FUNDS_UNAVAILABLE: "a market where the account may have the money is away: come back later",
 }
 
 
 class LedgerReplica:
-    """A copy of the ledger's accounts, keys, assets and balances. `on_entries` gets the entries of each batch."""
+    """A copy of the ledger's accounts, keys, assets and balances. `on_entries` gets the entries of each batch.
+
+    `balances` lie in the ledger, by account and asset; `out` is what shards have got less what they gave back.
+    """
 
     def __init__(self, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self.sequence = -1
@@ -67,12 +77,14 @@ class LedgerReplica:
         self.api_keys: dict[str, ApiKey] = {}
         self.assets: dict[str, Asset] = {}
         self.balances: dict[int, dict[str, int]] = {}
+        self.out: dict[str, dict[int, dict[str, int]]] = {}
         self.on_load: Callable[[], None] | None = None
         self.on_entries: Callable[[list[LedgerEntry]], None] | None = None
         self._by_hash: dict[str, ApiKey] = {}
         self._clock_ns = clock_ns
         self._watchers: dict[str, list[Callable[[str], None]]] = {}
         self._changed = asyncio.Event()
+        self._settled: dict[int, MoveSettled] = {}
 
     @property
     def is_loaded(self) -> bool:
@@ -80,10 +92,11 @@ class LedgerReplica:
 
     def load(self, dump: bytes) -> None:
         """Start from the ledger's packed dump."""
-        _, sequence, _, accounts, api_keys, assets, balances = unpack(dump)
+        _, sequence, _, accounts, api_keys, assets, balances, out = unpack(dump)
         self.accounts = {row[0]: Account(*row) for row in accounts}
         self.assets = {symbol: Asset(symbol, scale) for symbol, scale in assets}
         self.balances = {account: dict(rows) for account, rows in balances}
+        self.out = {shard: {account: dict(assets) for account, assets in rows} for shard, rows in out}
         self._by_hash.clear()
         for row in api_keys:
             self._enter_key(api_key_of(row))
@@ -100,6 +113,10 @@ class LedgerReplica:
                 entry = LedgerEntry(*row)
                 self.balances.setdefault(entry.account, {})[entry.asset] = entry.available
                 entries.append(entry)
+            elif kind == LedgerEventKind.ESCROW:
+                self._move(Moved(*row))
+            elif kind == LedgerEventKind.SETTLED:
+                self._settle(MoveSettled(*row))
             elif kind == LedgerEventKind.ACCOUNT:
                 self.accounts[row[0]] = Account(*row)
             elif kind == LedgerEventKind.API_KEY:
@@ -118,6 +135,27 @@ class LedgerReplica:
                     await self._changed.wait()
         except TimeoutError:
             pass
+
+    async def settled(self, n: int) -> MoveSettled | None:
+        """Return what became of a movement that waits for money from shards; None: it is not known in time."""
+        try:
+            async with asyncio.timeout(SETTLED_WITHIN_S):
+                while n not in self._settled:
+                    await self._changed.wait()
+        except TimeoutError:
+            return None
+        return self._settled[n]
+
+    def _settle(self, settled: MoveSettled) -> None:
+        entry = None if settled.entry is None else LedgerEntry(*settled.entry)
+        self._settled[settled.n] = settled._replace(entry=entry)
+        if len(self._settled) > SETTLED_KEPT_MAX:
+            del self._settled[next(iter(self._settled))]
+
+    def _move(self, moved: Moved) -> None:
+        self.balances.setdefault(moved.account, {})[moved.asset] = moved.available
+        assets = self.out.setdefault(moved.shard, {}).setdefault(moved.account, {})
+        assets[moved.asset] = assets.get(moved.asset, 0) + moved.change
 
     # ---------------------------------------------------------------- keys
 
@@ -174,15 +212,20 @@ class LedgerClient:
             await self._away(context, "the ledger is away")
         reply = await self._link.enqueue(rows_segment([command], remaining_ms=2_000))
         if reply.status == ReplyStatus.UNKNOWN:
-            message = "whether the ledger did it is not known: ask, or send the same again"
-            await abort(context, grpc.StatusCode.UNKNOWN, "OUTCOME_UNKNOWN", message)
+            await self._unknown(context)
         if reply.status != ReplyStatus.DONE:
             await self._away(context, reply.detail)
         result = unpack_ledger_result(reply.data)
+        if result.waits:
+            settled = await self.replica.settled(result.waits)
+            if settled is None:
+                await self._unknown(context)
+            result = result._replace(refusal=settled.refusal, entry=settled.entry)
         if result.refusal:
             refusal = LedgerRefusal(result.refusal)
             code = _CODES.get(refusal, grpc.StatusCode.INVALID_ARGUMENT)
-            await abort(context, code, refusal.name, f"not done: {_MEANING[refusal]}")
+            retry_ms = UNAVAILABLE_RETRY_MS if refusal == LedgerRefusal.FUNDS_UNAVAILABLE else None
+            await abort(context, code, refusal.name, f"not done: {_MEANING[refusal]}", retry_ms)
         await self.replica.seen(result.sequence)
         return result
 
@@ -198,6 +241,10 @@ class LedgerClient:
         except PeerUnavailable as error:
             await self._away(context, str(error))
         return [LedgerEntry(*row) for row in unpack(answer)]
+
+    async def _unknown(self, context: Any) -> NoReturn:
+        message = "whether the ledger did it is not known: ask, or send the same again"
+        await abort(context, grpc.StatusCode.UNKNOWN, "OUTCOME_UNKNOWN", message)
 
     async def _away(self, context: Any, detail: str) -> NoReturn:
         message = f"ledger: {detail}"

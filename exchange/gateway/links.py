@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import structlog
 
 from exchange.engine.words import RejectReason
-from exchange.gateway.peers import Peer, PeerUnavailable
 from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, SegmentReply, pack, unpack_replies
+from exchange.runtime.peers import Peer, PeerUnavailable
 
 QUEUE_BYTES_MAX = 16 << 20
 BATCH_BYTES_MAX = 64 << 10

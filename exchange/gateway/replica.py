@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from exchange.engine.events import EventKind, OrderAccepted
+from exchange.engine.events import EventKind, OrderAccepted, ParkedResolved
 from exchange.engine.instrument import Instrument
 from exchange.engine.ladder import Ladder
 from exchange.engine.words import Side, Stage
@@ -17,7 +17,7 @@ from exchange.gateway.execution_rows import ExecutionBatch, has_executions
 from exchange.gateway.trades import Tape
 from exchange.runtime.feed import EventRow, FeedBatch, ShardDump
 
-_ACCEPTED, _TRADED, _CLOSED, _AMENDED, _STAGE, _INSTRUMENT = (int(kind) for kind in EventKind)
+_ACCEPTED, _TRADED, _CLOSED, _AMENDED, _STAGE, _INSTRUMENT, _ESCROW, _RESOLVED = (int(kind) for kind in EventKind)
 _BUY = int(Side.BUY)
 
 LevelRow = tuple[int, int, int]
@@ -145,7 +145,8 @@ class BookCopy:
 class ShardReplica:
     """The books of one shard.
 
-    `on_executions`, if set, gets the executions of each batch, in order; `on_instrument` each instrument that is new.
+    `on_executions`, if set, gets the executions of each batch, in order; `on_instrument` each instrument that is new,
+    `on_resolved` what became of a command that has waited for money.
     """
 
     def __init__(self, shard: str) -> None:
@@ -157,6 +158,7 @@ class ShardReplica:
         self.time_ns = 0
         self.on_executions: Callable[[ExecutionBatch], None] | None = None
         self.on_instrument: Callable[[str], None] | None = None
+        self.on_resolved: Callable[[ParkedResolved], None] | None = None
         self._stage = int(Stage.REPLAYING)
         self._away = True
         self._changed: dict[str, BookCopy] = {}
@@ -246,6 +248,9 @@ class ShardReplica:
             if book.watchers:
                 changed[row[2]] = book
             if kind == _ACCEPTED:
+                if taker is not None:
+                    # A command may let several orders in that have waited for money.
+                    self._rest(taker)
                 taker = OpenOrder(row, row[8])
             elif kind == _CLOSED:
                 order_id = row[3]
@@ -259,6 +264,9 @@ class ShardReplica:
             elif kind == _TRADED:
                 note(_trade(book, taker, row, time_ns))
             else:
+                if taker is not None:
+                    self._rest(taker)
+                    taker = None
                 order, keeps_place = _amend(book, row)
                 if not keeps_place:
                     taker = order
@@ -279,6 +287,8 @@ class ShardReplica:
                 book = self.books[symbol] = BookCopy(instrument)
                 book.sequence, book.time_ns = row[1], self.time_ns
                 self._tell_instrument(symbol)
+        elif row[0] == _RESOLVED and self.on_resolved is not None:
+            self.on_resolved(ParkedResolved._make(row))
 
     def _rest(self, order: OpenOrder) -> None:
         if order.open:
@@ -307,7 +317,7 @@ class ShardReplica:
 
 def _trade(book: BookCopy, taker: OpenOrder | None, row: EventRow, time_ns: int) -> tuple[Any, ...]:
     """Apply a trade; return what is noted of it."""
-    _, sequence, _, trade_id, maker_id, taker_id, price, quantity = row
+    _, sequence, _, trade_id, maker_id, taker_id, price, quantity, _, _ = row
     maker = book.orders[maker_id]
     if taker is None or taker.terms[3] != taker_id:
         raise KeyError(taker_id)

@@ -15,6 +15,7 @@ from exchange.engine.words import RejectReason
 from exchange.gateway.auth import Caller
 from exchange.gateway.errors import UNAVAILABLE_RETRY_MS
 from exchange.gateway.links import CANCELS, CONTROL, ORDERS, Link
+from exchange.gateway.pending import PendingCommands
 from exchange.runtime.codec import reject_all, unknown_all
 from exchange.runtime.columns import count_commands, read_columns
 from exchange.runtime.messages import ReplyStatus, Segment, SegmentKind, SegmentReply
@@ -87,10 +88,16 @@ def _needs_of(data: bytes) -> _Needs:
 
 
 class Router:
-    """Knows the link of every instrument's shard. `shard_of` is kept by the gateway from the shards' feeds."""
+    """Knows the link of every instrument's shard. `shard_of` is kept by the gateway from the shards' feeds.
 
-    def __init__(self, links: Mapping[str, Link], shard_of: Mapping[str, str]) -> None:
+    `pending` has for each shard what holds the answers to commands that wait for money.
+    """
+
+    def __init__(
+        self, links: Mapping[str, Link], shard_of: Mapping[str, str], pending: Mapping[str, PendingCommands]
+    ) -> None:
         self._links = links
+        self._pending = pending
         self._shard_of = shard_of
 
     @property
@@ -119,7 +126,7 @@ class Router:
         priority = ORDERS if needs.has_orders else CANCELS
         if len(shards) == 1 and "" not in shards and not needs.queues:
             link = self._links[next(iter(shards))]
-            return _whole(link, Segment(_TRADE, caller.account, session, deadline_ms, data), priority)
+            return self._whole(link, Segment(_TRADE, caller.account, session, deadline_ms, data), priority)
         return asyncio.ensure_future(self._in_parts(read_request(data), caller, session, deadline_ms, priority))
 
     async def _in_parts(self, request: Any, caller: Caller, session: int, deadline_ms: int, priority: int) -> bytes:
@@ -151,7 +158,7 @@ class Router:
         for (target, remaining_ms), (indices, part) in parts.items():
             segment = Segment(_TRADE, caller.account, session, remaining_ms, part.SerializeToString())
             link = self._links[target]
-            sent.append((indices, _whole(link, segment, priority, hold=remaining_ms != deadline_ms)))
+            sent.append((indices, self._whole(link, segment, priority, hold=remaining_ms != deadline_ms)))
         for indices, answer in sent:
             results = trading_pb2.TradeResponse.FromString(await answer).results
             for index, result in zip(indices, results, strict=True):
@@ -162,32 +169,40 @@ class Router:
                 merged.cancelled_orders = cancelled
         return response.SerializeToString()
 
+    def _whole(self, link: Link, segment: Segment, priority: int, *, hold: bool = False) -> asyncio.Future[bytes]:
+        """Send a segment on a link and turn its reply into the client's TradeResponse."""
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        if not link.is_up and not hold:
+            retry_ms = UNAVAILABLE_RETRY_MS
+            answer.set_result(reject_all(segment.data, RejectReason.SHARD_UNAVAILABLE, retry_after_ms=retry_ms))
+            return answer
+
+        def on_reply(reply: asyncio.Future[SegmentReply]) -> None:
+            if reply.cancelled() or answer.done():
+                return
+            status, reason, data, _ = reply.result()
+            if status == ReplyStatus.REFUSED:
+                retry_after_ms = UNAVAILABLE_RETRY_MS if reason >= RejectReason.QUEUE_FULL else 0
+                data = reject_all(segment.data, RejectReason(reason), retry_after_ms=retry_after_ms)
+            elif status == ReplyStatus.UNKNOWN:
+                data = unknown_all(segment.data)
+            elif status == ReplyStatus.PARKED:
+                completing = asyncio.ensure_future(self._pending[link.machine].complete(data))
+                completing.add_done_callback(on_complete)
+                return
+            answer.set_result(data)
+
+        def on_complete(completing: asyncio.Future[bytes]) -> None:
+            if not answer.done():
+                answer.set_result(completing.result())
+
+        link.enqueue(segment, priority).add_done_callback(on_reply)
+        return answer
+
     def cancel_session(self, session: int) -> None:
         """Cancel what a stream placed, wherever; not waited for, and not given up."""
         for link in self.links:
             link.enqueue(rows_segment([CancelSessions(session, session)], remaining_ms=600_000), CONTROL)
-
-
-def _whole(link: Link, segment: Segment, priority: int, *, hold: bool = False) -> asyncio.Future[bytes]:
-    """Send a segment on a link and turn its reply into the client's TradeResponse."""
-    answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-    if not link.is_up and not hold:
-        answer.set_result(reject_all(segment.data, RejectReason.SHARD_UNAVAILABLE, retry_after_ms=UNAVAILABLE_RETRY_MS))
-        return answer
-
-    def on_reply(reply: asyncio.Future[SegmentReply]) -> None:
-        if reply.cancelled() or answer.done():
-            return
-        status, reason, data, _ = reply.result()
-        if status == ReplyStatus.REFUSED:
-            retry_after_ms = UNAVAILABLE_RETRY_MS if reason >= RejectReason.QUEUE_FULL else 0
-            data = reject_all(segment.data, RejectReason(reason), retry_after_ms=retry_after_ms)
-        elif status == ReplyStatus.UNKNOWN:
-            data = unknown_all(segment.data)
-        answer.set_result(data)
-
-    link.enqueue(segment, priority).add_done_callback(on_reply)
-    return answer
 
 
 def _reject(result: Any, client_order_id: str, reason: RejectReason) -> None:

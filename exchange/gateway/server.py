@@ -18,12 +18,13 @@ from exchange.gateway.executions import ExecutionHub
 from exchange.gateway.ledger import LedgerClient, LedgerReplica
 from exchange.gateway.links import Link
 from exchange.gateway.market_data import MarketDataService
-from exchange.gateway.peers import Peer, PeerUnavailable
+from exchange.gateway.pending import PendingCommands
 from exchange.gateway.replica import ShardReplica
 from exchange.gateway.routing import Router
 from exchange.gateway.trading import TradingService, add_trading_service
 from exchange.runtime.codec import unpack_dump
 from exchange.runtime.feed import unpack_batch
+from exchange.runtime.peers import Peer, PeerUnavailable
 from exchange.v1 import (
     account_pb2,
     account_pb2_grpc,
@@ -64,11 +65,14 @@ class Gateway:
         self.executions = ExecutionHub(self.replicas)
         self._links = {shard: Link(shard, name, incarnation) for shard in shards}
         self._ledger_link = Link(LEDGER, name, incarnation)
-        self._router = Router(self._links, self.shard_of)
+        pending = {shard: PendingCommands() for shard in shards}
+        for shard, replica in self.replicas.items():
+            replica.on_resolved = pending[shard].on_resolved
+        self._router = Router(self._links, self.shard_of, pending)
         self._trading = TradingService(self._router, self.ledger, self.executions, incarnation << 32, clock_ns)
         self._market_data = MarketDataService(self.replicas, self.shard_of)
         ledger = LedgerClient(self._ledger_link, self.ledger)
-        self._account = AccountService(ledger, self.replicas)
+        self._account = AccountService(ledger, self.replicas, self._links)
         self._admin = AdminService(supervisor, ledger, self.shard_of.__contains__)
         self._followers: dict[str, asyncio.Task[None]] = {}
         self._server: Any = None

@@ -19,9 +19,9 @@ from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort, code_of
 from exchange.gateway.executions import ExecutionHub
 from exchange.gateway.ledger import LedgerReplica
 from exchange.gateway.links import CANCELS, Link
-from exchange.gateway.peers import PeerUnavailable
 from exchange.gateway.routing import RequestInvalid, Router, read_request
 from exchange.runtime.messages import ReplyStatus, pack, unpack
+from exchange.runtime.peers import PeerUnavailable
 from exchange.runtime.rows import rows_segment
 from exchange.v1 import trading_pb2, trading_pb2_grpc, types_pb2
 

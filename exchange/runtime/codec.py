@@ -23,6 +23,7 @@ from exchange.v1 import trading_pb2, types_pb2
 _TRADE = int(SegmentKind.TRADE)
 _ACKNOWLEDGED = types_pb2.OUTCOME_ACKNOWLEDGED
 _REJECTED = types_pb2.OUTCOME_REJECTED
+_PENDING = int(OrderStatus.PENDING_FUNDS)
 _new = tuple.__new__
 
 
@@ -159,7 +160,8 @@ def encode_order(order: Order) -> types_pb2.Order:
 
 class ShardType:
     """A shard. Queries: ("find", account, instrument, client_order_id, order_id) and
-    ("list", account, instrument, include_closed, after_order_id, limit); answers are packed lists of Order messages.
+    ("list", account, instrument, include_closed, after_order_id, limit), answered by packed lists of Order messages;
+    ("escrow", account) by (sequence, rows of `escrow_of`); ("money",) by `money_of`, for the auditor.
     """
 
     name = "shard"
@@ -175,6 +177,9 @@ class ShardType:
 
     def encode(self, segment: Segment, results: Sequence[Any]) -> bytes:
         return encode_trade(segment, results) if segment.kind == _TRADE else pack(results)
+
+    def waits(self, results: Sequence[Any]) -> bool:
+        return any(result[3] == _PENDING for result in results)
 
     def tick(self) -> Segment | None:
         return rows_segment([Tick()])
@@ -223,9 +228,45 @@ class ShardType:
                     and (not instrument or order.request.instrument == instrument)
                 )
                 orders = list(islice(matching, limit))
+            case ("escrow", account):
+                return pack((machine.sequence, escrow_of(machine, account)))
+            case ("money",):
+                return pack(money_of(machine))
             case other:
                 raise ValueError(f"unknown query {other[0]!r}")
         return pack([encode_order(order).SerializeToString() for order in orders])
+
+
+def escrow_of(shard: Shard, account: int) -> list[tuple[Any, ...]]:
+    """Return an account's money here: (asset, available, received from the ledger, [(instrument, held)])."""
+    wallet = shard.funds.wallets.get(account)
+    if wallet is None:
+        return []
+    held: dict[str, list[tuple[str, int]]] = {asset: [] for asset in wallet.purses}
+    for symbol, book in shard.books.items():
+        trader = book.traders.get(account)
+        if trader is not None:
+            held[trader.base.asset].append((symbol, trader.base_held))
+            held[trader.quote.asset].append((symbol, trader.quote_held))
+    return [(p.asset, p.available, p.received, held[p.asset]) for p in wallet.purses.values()]
+
+
+def money_of(shard: Shard) -> tuple[Any, ...]:
+    """Return all money here: (sequence, purses as (account, asset, available, received), holds as (instrument,
+    account, base held, quote held), what parked commands hold of it as (instrument, account, is a buy, part), outbox).
+    """
+    purses = [
+        (p.account, p.asset, p.available, p.received)
+        for wallet in shard.funds.wallets.values()
+        for p in wallet.purses.values()
+    ]
+    holds = [
+        (symbol, trader.account, trader.base_held, trader.quote_held)
+        for symbol, book in shard.books.items()
+        for trader in book.traders.values()
+    ]
+    parked = [(p.command.instrument, p.trader.account, p.is_buy, p.part) for p in shard.parked.values()]
+    return shard.sequence, purses, holds, parked, [tuple(message) for message in shard.funds.outbox.values()]
 
 
 def unpack_dump(data: bytes) -> ShardDump:

@@ -87,6 +87,8 @@ class Host:
         """What ended the loop although it should have gone on: a bug. The process must be replaced."""
         self.at = Recovered(kind.new())
         self.commands_since_snapshot = 0
+        self.on_applied: Callable[[], None] | None = None
+        """Called after each record."""
         self._clock_ns = clock_ns
         self._monotonic_s = monotonic_s
         self._writer = writer or ThreadPoolExecutor(1, thread_name_prefix="journal")
@@ -261,6 +263,8 @@ class Host:
         answers = answer_record(self.kind, self.at, payload, decoded, results)
         self.commands_since_snapshot += self.machine.sequence - before
         self._answer(letters, answers)
+        if self.on_applied is not None:
+            self.on_applied()
 
     def _answer(self, letters: list[_Letter], answers: list[bytes]) -> None:
         for letter, answer in zip(letters, answers, strict=True):

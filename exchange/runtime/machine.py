@@ -49,6 +49,10 @@ class MachineType(Protocol):
         """Return the answer to a segment, given the results of its commands."""
         ...
 
+    def waits(self, results: Sequence[Any]) -> bool:
+        """Whether events will tell what became of some of these commands."""
+        ...
+
     def tick(self) -> Segment | None:
         """The segment that lets timers fire, if the machine has any."""
         ...

@@ -50,6 +50,8 @@ class ReplyStatus(IntEnum):
     """Surely not executed; `reason` is a RejectReason."""
     UNKNOWN = 2
     """May or may not have been executed; ask again with the same stamp."""
+    PARKED = 3
+    """As `DONE`, but what became of some commands is told by events: their results say PENDING_FUNDS."""
 
 
 class SegmentReply(NamedTuple):

@@ -113,8 +113,9 @@ def answer_record(
                 replies.append(SegmentReply(int(ReplyStatus.REFUSED), int(RejectReason.DEADLINE_EXCEEDED), b""))
                 continue
             end = start + len(commands)
-            data = kind.encode(segment, results[start:end])
-            replies.append(SegmentReply(int(ReplyStatus.DONE), 0, data))
+            results_of = results[start:end]
+            status = ReplyStatus.PARKED if kind.waits(results_of) else ReplyStatus.DONE
+            replies.append(SegmentReply(int(status), 0, kind.encode(segment, results_of)))
             start = end
         answer = pack(replies)
         answers.append(answer)

@@ -101,6 +101,9 @@ class _RowsType:
     def encode(self, segment: Segment, results: Sequence[Any]) -> bytes:
         return pack(results)
 
+    def waits(self, results: Sequence[Any]) -> bool:
+        return False
+
     def tick(self) -> Segment | None:
         return None
 

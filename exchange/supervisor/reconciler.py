@@ -161,7 +161,7 @@ class Reconciler:
     def is_ready(self) -> bool:
         """Whether everything runs and knows where the rest is."""
         return all(
-            c.state == ComponentState.UP and (c.kind != "gateway" or c.topology == self._topology)
+            c.state == ComponentState.UP and (c.kind == "ledger" or c.topology == self._topology)
             for c in self.components.values()
         )
 
@@ -289,7 +289,7 @@ class Reconciler:
         asked_s = component.vitals.get("asked_s")
         vitals = await process.ping()
         component.vitals = {**vitals, "asked_s": asked_s}
-        if component.kind == "gateway" and component.topology != self._topology:
+        if component.kind != "ledger" and component.topology != self._topology:
             version = self._topology
             await process.configure(self._pack_topology())
             component.topology = version

@@ -1,4 +1,4 @@
-"""The machines' hosts as the gateway sees them: whatever stands behind, a Ray actor or a test's object."""
+"""The machines' hosts as others see them: whatever stands behind, a Ray actor or a test's object."""
 
 from __future__ import annotations
 
