@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from exchange.engine.channel import AnswerFunds, RecallFunds
 from exchange.engine.commands import (
     AddInstrument,
     AmendOrder,
@@ -43,6 +44,8 @@ SHARD_COMMANDS = (
     Tick,
     SetStage,
     AddInstrument,
+    AnswerFunds,
+    RecallFunds,
 )
 LEDGER_COMMANDS = (CreateAccount, CreateApiKey, RevokeApiKey, CreateAsset, Deposit, Withdraw, Transfer)
 CONTROL_COMMANDS = (TakeIncarnation, PlaceInstrument, HoldStage)
