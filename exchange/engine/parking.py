@@ -142,7 +142,10 @@ def _leave(shard: Shard, parked: Parked) -> None:
 
 def expire(shard: Shard, sequence: int) -> None:
     """Let a command run for the last time that has waited long enough."""
-    parked = shard.parked[sequence]
+    parked = shard.parked.get(sequence)
+    if parked is None:
+        # A switch of the same time has cancelled it.
+        return
     parked.refusal = int(RejectReason.FUNDS_UNAVAILABLE)
     _run(shard, parked)
 
