@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from exchange.engine.channel import AnswerFunds, AnswerStatus, Return
 from exchange.engine.commands import CancelAllAfter, Tick
 from exchange.engine.words import OrderStatus
 from tests.engine.market import BUY, START_NS, Market, S
 
+GRANTED, DENIED, UNAVAILABLE, DONE = (int(status) for status in list(AnswerStatus)[1:])
 PENDING = OrderStatus.PENDING_FUNDS
 
 
@@ -16,3 +18,22 @@ def test_a_switch_that_fires_when_an_order_has_waited_long_enough_cancels_it_onc
     market.time_ns += S
     assert market.apply(Tick()).cancelled_orders == 1
     assert market.shard.next_timer_ns() is None
+
+
+def test_money_that_a_waiting_command_has_bound_flows_back_too_once_it_lies_idle() -> None:
+    market = Market(is_rich=False)
+    market.place(2, "a", BUY, 100, 1)
+    market.apply(AnswerFunds(1, GRANTED, 100))
+    market.apply(AnswerFunds(2, DENIED, 0))
+    market.cancel(2, "a")
+    market.time_ns = START_NS + 10 * S - 1
+    assert market.place(2, "b", BUY, 101, 1).status == PENDING
+    # It is looked at while all of it is bound.
+    market.time_ns += 1
+    market.apply(Tick())
+    market.apply(AnswerFunds(3, DENIED, 0))
+    while (due_ns := market.shard.next_timer_ns()) is not None:
+        market.time_ns = due_ns
+        market.apply(Tick())
+    assert market.time_ns <= START_NS + 30 * S
+    assert list(market.shard.funds.outbox.values()) == [Return(4, 2, "USDT", 100, 0)]
