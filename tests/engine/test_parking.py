@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exchange.engine.channel import AnswerFunds, AnswerStatus, Return
+from exchange.engine.channel import AnswerFunds, AnswerStatus, Ask, Return
 from exchange.engine.commands import CancelAllAfter, Tick
 from exchange.engine.words import OrderStatus
 from tests.engine.market import BUY, START_NS, Market, S
@@ -37,3 +37,14 @@ def test_money_that_a_waiting_command_has_bound_flows_back_too_once_it_lies_idle
         market.apply(Tick())
     assert market.time_ns <= START_NS + 30 * S
     assert list(market.shard.funds.outbox.values()) == [Return(4, 2, "USDT", 100, 0)]
+
+
+def test_what_is_no_answer_to_a_message_changes_nothing() -> None:
+    market = Market(is_rich=False)
+    market.place(2, "a", BUY, 100, 1)
+    for status in (AnswerStatus.WAITING, AnswerStatus.DONE, 9):
+        market.apply(AnswerFunds(1, int(status), 100))
+        assert list(market.shard.funds.outbox.values()) == [Ask(1, 2, "USDT", 100, True)]
+        assert len(market.shard.parked) == 1
+    market.apply(AnswerFunds(1, GRANTED, 100))
+    assert market.bids() == [("a", 100, 1)]
