@@ -220,14 +220,14 @@ class Funds:
     def idle_purses(self, time_ns: int) -> list[Purse]:
         """Return purses whose money did not change since they were last looked at, of some of the wallets due.
 
-        A wallet that has nothing here, in orders or else, is looked at no longer: it needs a grant to come alive.
+        A wallet that has nothing here, free or held, is looked at no longer: it needs a grant to come alive.
         """
         found: list[Purse] = []
         for _ in range(IDLE_WALLETS_PER_TICK):
             if not self.idle or self.idle[0].due_ns > time_ns:
                 break
             wallet = self.idle.popleft()
-            is_alive = any(trader.open_orders for trader in wallet.traders)
+            is_alive = any(trader.base_held or trader.quote_held for trader in wallet.traders)
             for purse in wallet.purses.values():
                 if purse.available:
                     if purse.available == purse.seen:

@@ -32,6 +32,7 @@ _REFUSALS = {
     int(AnswerStatus.DENIED): int(RejectReason.INSUFFICIENT_FUNDS),
     int(AnswerStatus.UNAVAILABLE): int(RejectReason.FUNDS_UNAVAILABLE),
 }
+_ARRIVED = (int(AnswerStatus.DONE),)
 
 
 class Parked:
@@ -142,7 +143,10 @@ def _leave(shard: Shard, parked: Parked) -> None:
 
 def expire(shard: Shard, sequence: int) -> None:
     """Let a command run for the last time that has waited long enough."""
-    parked = shard.parked[sequence]
+    parked = shard.parked.get(sequence)
+    if parked is None:
+        # A switch of the same time has cancelled it.
+        return
     parked.refusal = int(RejectReason.FUNDS_UNAVAILABLE)
     _run(shard, parked)
 
@@ -217,11 +221,14 @@ def _tell(shard: Shard, parked: Parked, result: Result) -> None:
 
 
 def answer(shard: Shard, command: AnswerFunds) -> Result:
-    """Take the ledger's answer to a message. One that was taken before changes nothing."""
+    """Take the ledger's answer to a message. One that was taken before, or ends no such message, changes nothing."""
     n, status, amount = command
     funds = shard.funds
-    message = funds.outbox.pop(n, None)
-    if message is None or not isinstance(message, Ask):
+    message = funds.outbox.get(n)
+    if message is None or status not in (_REFUSALS if isinstance(message, Ask) else _ARRIVED):
+        return shard.done()
+    del funds.outbox[n]
+    if not isinstance(message, Ask):
         return shard.done()
     purse = funds.credit(message.account, message.asset, amount, shard.time_ns)
     if amount:

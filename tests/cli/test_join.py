@@ -8,16 +8,13 @@ from typing import Any
 
 import pytest
 
-from exchange.cli.replay.engine import replay_engine
+from exchange.cli.replay.engine import open_shard, replay_engine
 from exchange.cli.replay.join import Join, checksum
 from exchange.cli.replay.outcome import Best, TradeRow
 from exchange.cli.replay.recording import Kind, Recording, ReplayCommand
 from exchange.cli.replay.translate import Translator, encode
-from exchange.engine.commands import AddInstrument, SetStage
 from exchange.engine.events import Event, OrderAccepted, OrderAmended, OrderClosed, OrderTraded, event_of
 from exchange.engine.instrument import Instrument
-from exchange.engine.shard import Shard
-from exchange.engine.words import Stage
 from exchange.v1 import market_data_pb2, trading_pb2
 
 BUY, SELL = 1, 2
@@ -240,9 +237,7 @@ class Gateway:
     def __init__(self, recording: Recording) -> None:
         self.executions: dict[int, list[Execution]] = {BUY: [], SELL: []}
         self.changes: list[tuple[int, Best]] = []
-        self.shard = Shard()
-        instrument = Instrument(SYMBOL, "REPLAY", "FLOW", 0, 0, 0)
-        self.shard.apply(1, [AddInstrument(instrument), SetStage(int(Stage.OPEN))])
+        self.shard = open_shard(Instrument(SYMBOL, "REPLAY", "FLOW", 0, 0, 0))
         self.changes.append((self.shard.sequence, (0, 0, 0, 0)))
         self._orders: dict[int, list[Any]] = {}  # id: account, name, price, open
         translate = Translator(SYMBOL)

@@ -21,7 +21,8 @@ RICH = 10**60
 
 
 class Market:
-    def __init__(self, instrument: Instrument = INSTRUMENT, *, stage: Stage = Stage.OPEN) -> None:
+    def __init__(self, instrument: Instrument = INSTRUMENT, *, stage: Stage = Stage.OPEN, is_rich: bool = True) -> None:
+        """`is_rich`: accounts have money without end; else they have what the ledger grants."""
         self.shard = Shard()
         self.symbol = instrument.symbol
         self.time_ns = START_NS
@@ -30,6 +31,7 @@ class Market:
         self.trades: list[tuple[int, int]] = []
         """Price and quantity, of the last command."""
         self.instrument = instrument
+        self._is_rich = is_rich
         self._rich: set[int] = set()
         self.apply(AddInstrument(instrument))
         self.apply(SetStage(int(stage)))
@@ -50,7 +52,7 @@ class Market:
 
     def endow(self, account: int) -> None:
         """See to it that an account's money is no matter."""
-        if account not in self._rich:
+        if self._is_rich and account not in self._rich:
             self._rich.add(account)
             for asset in (self.instrument.base_asset, self.instrument.quote_asset):
                 self.shard.funds.endow(account, asset, RICH)

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from exchange.engine import commands as c
+from exchange.engine.channel import AnswerFunds, RecallFunds
 from exchange.engine.instrument import Instrument
 from exchange.engine.words import CloseReason, OrderStatus, OrderType, RejectReason, Side, Stage, TimeInForce
+from tests.engine.naive_funds import HOUSE, NaiveFunds, NaiveParked, NaiveTrade, amount_of, asset_of, fee_of, need_of
 
 R = RejectReason
 ID_CHARACTERS = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
@@ -55,9 +57,10 @@ class NaiveShard:
         self.allowance = 0
         self.allowance_time_ns = 0
         self.instruments: dict[str, Instrument] = {}
-        self.trades: dict[str, list[int]] = {}
+        self.trades: dict[str, list[NaiveTrade]] = {}
         self.orders: list[NaiveOrder] = []
         self.switches: dict[int, int] = {}
+        self.funds = NaiveFunds(self)
         self.events: list[tuple[Any, ...]] = []
 
     def apply(self, time_ns: int, batch: Sequence[c.Command]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
@@ -91,7 +94,7 @@ class NaiveShard:
 
     def band(self, symbol: str) -> tuple[int, int]:
         instrument = self.instruments[symbol]
-        reference = self.trades[symbol][-1] if self.trades[symbol] else instrument.reference_price
+        reference = self.trades[symbol][-1].price if self.trades[symbol] else instrument.reference_price
         if not instrument.band_bps or not reference:
             return 0, LARGEST
         # The lowest price is rounded up and the highest down: both are within the band.
@@ -103,8 +106,29 @@ class NaiveShard:
         return price > highest if side == Side.BUY else price < lowest
 
     def next_timer_ns(self) -> int | None:
+        looks = [due_ns for due_ns, _ in self.funds.watched]
+        return min([due_ns for due_ns in (self.next_due_ns(), *looks) if due_ns is not None], default=None)
+
+    def next_due_ns(self) -> int | None:
+        """When the next order, switch or command that waits is due."""
         expiring = [o.request.expire_time_ns for o in self.open_orders() if o.request.time_in_force == TimeInForce.GTD]
-        return min([*expiring, *self.switches.values()], default=None)
+        waiting = [parked.deadline_ns for parked in self.funds.parked]
+        return min([*expiring, *self.switches.values(), *waiting], default=None)
+
+    def protection(self, symbol: str, request: c.PlaceOrder) -> int:
+        """The worst price of a market order: the edge of the band, or the worst that it would meet now."""
+        lowest, highest = self.band(symbol)
+        if request.side == Side.SELL:
+            return lowest
+        if highest != LARGEST:
+            return highest // self.instruments[symbol].tick_size * self.instruments[symbol].tick_size
+        left, price = request.quantity, 0
+        asks = self.side(symbol, Side.SELL)
+        for ask in asks:
+            if left > 0 or ask.price == price:
+                price = ask.price
+                left -= ask.open if ask.request.account != request.account else 0
+        return price
 
     def refused(self, name: str, reason: int) -> tuple[Any, ...]:
         return (self.sequence, name, 0, OrderStatus.REJECTED, 0, 0, reason, 0, False, 0)
@@ -114,38 +138,64 @@ class NaiveShard:
 
     # ---------------------------------------------------------------- orders
 
-    def on_PlaceOrder(self, request: c.PlaceOrder) -> tuple[Any, ...]:  # noqa: N802
+    def on_PlaceOrder(  # noqa: N802
+        self, request: c.PlaceOrder, parked: NaiveParked | None = None
+    ) -> tuple[Any, ...]:
         name, symbol = request.client_order_id, request.instrument
-        for known in self.orders:
+        for known in self.orders if parked is None else ():
             if (known.request.account, known.request.client_order_id) == (request.account, name):
                 if known.request._replace(session=0) != request._replace(session=0):
                     return self.refused(name, R.CLIENT_ORDER_ID_REUSED)
                 return (*known.first_answer[:-2], True, 0)
         if reason := self.stage_refuses(request):
             return self.refused(name, reason)
+        i = self.instruments.get(symbol)
+        if i is not None:
+            self.funds.touch(request.account, i.base_asset, i.quote_asset)
         if not 1 <= len(name) <= 36 or set(name) - ID_CHARACTERS:
             return self.refused(name, R.CLIENT_ORDER_ID_INVALID)
-        order = NaiveOrder(self.sequence, request, request.price, request.quantity, request.quantity, self.sequence)
+        if parked is None or parked.order is None:
+            order = NaiveOrder(self.sequence, request, request.price, request.quantity, request.quantity, self.sequence)
+            self.orders.append(order)
+        else:
+            order = parked.order
+            order.arrival = self.sequence
         order.status = OrderStatus.REJECTED  # not in the book while it is matched
-        self.orders.append(order)
-        reason = self.place_breaks(request) if symbol in self.instruments else R.INSTRUMENT_UNKNOWN
+        if i is None:
+            return self.refuse_order(order, R.INSTRUMENT_UNKNOWN)
+        reason = self.place_breaks(request)
         if not reason and request.type == OrderType.MARKET:
-            order.price = self.band(symbol)[1 if request.side == Side.BUY else 0]
+            order.price = self.protection(symbol, request)
         if not reason and request.post_only and any(self.opposite(order)):
             reason = R.WOULD_TAKE
         if reason:
-            order.reject_reason = reason
-            order.first_answer = self.refused(name, reason)
-            return order.first_answer
+            return self.refuse_order(order, reason)
         account, side = request.account, request.side
+        need = need_of(i, side, order.price, order.quantity)
+        if self.funds.free(account, asset_of(i, side)) < need:
+            if reason := self.funds.park(request, i, side, need, parked, order):
+                return self.refuse_order(order, reason)
+            order.status, order.price = OrderStatus.PENDING_FUNDS, request.price
+            order.first_answer = self.pending(order.order_id, request)
+            return self.pending(self.sequence, request)
         size = order.price, order.quantity
         self.events.append((1, self.sequence, symbol, order.order_id, account, name, side, *size))
         if request.time_in_force != TimeInForce.FOK or self.can_fill(order):
             self.match(order)
         never_rests = request.type == OrderType.MARKET or request.time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
         self.settle(order, CloseReason.NOT_FILLED if never_rests else 0)
-        order.first_answer = order.answer(self.sequence)
-        return order.first_answer
+        self.funds.ask_ahead(account, asset_of(i, side), need)
+        order.first_answer = order.answer(order.order_id)
+        return order.answer(self.sequence)
+
+    def refuse_order(self, order: NaiveOrder, reason: int) -> tuple[Any, ...]:
+        refused = self.refused(order.request.client_order_id, reason)
+        order.reject_reason, order.first_answer = reason, (order.order_id, *refused[1:])
+        return refused
+
+    def pending(self, sequence: int, request: c.PlaceOrder) -> tuple[Any, ...]:
+        pending = OrderStatus.PENDING_FUNDS, 0, request.quantity
+        return (sequence, request.client_order_id, 0, *pending, 0, 0, False, 0)
 
     def stage_refuses(self, request: c.PlaceOrder) -> int:
         if self.stage == Stage.LIMITED:
@@ -221,10 +271,16 @@ class NaiveShard:
             quantity = min(taker.open, maker.open)
             taker.open -= quantity
             maker.open -= quantity
-            self.trades[symbol].append(maker.price)
+            i = self.instruments[symbol]
+            amount = amount_of(i, maker.price, quantity)
+            fees = fee_of(amount, i.maker_fee_ppm), fee_of(amount, i.taker_fee_ppm)
+            parties = maker.request.account, taker.request.account
+            # Buyer before seller.
+            both = (*parties, *fees) if maker.request.side == Side.BUY else (*parties[::-1], *fees[::-1])
+            self.trades[symbol].append(NaiveTrade(maker.price, quantity, *both))
             trade_id = len(self.trades[symbol])
             ids = maker.order_id, taker.order_id
-            self.events.append((2, self.sequence, symbol, trade_id, *ids, maker.price, quantity))
+            self.events.append((2, self.sequence, symbol, trade_id, *ids, maker.price, quantity, *fees))
             if not maker.open:
                 maker.status = OrderStatus.FILLED
 
@@ -248,13 +304,18 @@ class NaiveShard:
             if command.client_order_id:
                 same = r.client_order_id == command.client_order_id
             else:
-                same = order.order_id == command.order_id
+                same = order.order_id == command.order_id and order.status != OrderStatus.PENDING_FUNDS
             if same and (r.account, r.instrument) == (command.account, command.instrument) and not order.reject_reason:
-                return order if order.status == OrderStatus.OPEN else order.answer(self.sequence, R.ORDER_CLOSED)
+                if order.status == OrderStatus.PENDING_FUNDS and isinstance(command, c.AmendOrder):
+                    return self.refused(command.client_order_id, R.ORDER_PENDING_FUNDS)
+                is_closed = order.status not in (OrderStatus.OPEN, OrderStatus.PENDING_FUNDS)
+                return order.answer(self.sequence, R.ORDER_CLOSED) if is_closed else order
         known = command.instrument in self.instruments
         return self.refused(command.client_order_id, R.ORDER_UNKNOWN if known else R.INSTRUMENT_UNKNOWN)
 
-    def on_AmendOrder(self, amend: c.AmendOrder) -> tuple[Any, ...]:  # noqa: N802
+    def on_AmendOrder(  # noqa: N802
+        self, amend: c.AmendOrder, parked: NaiveParked | None = None
+    ) -> tuple[Any, ...]:
         if self.stage in (Stage.REPLAYING, Stage.HALTED, Stage.CANCEL_ONLY):
             return self.refused(amend.client_order_id, STAGE_REFUSES[self.stage])
         order = self.named(amend)
@@ -282,6 +343,13 @@ class NaiveShard:
         reason = next((reason for broken, reason in rules if broken), 0)
         if not reason and not keeps_place and self.stage == Stage.LIMITED and not self.within_rate():
             reason = R.STAGE_LIMITED
+        if not reason:
+            more = need_of(i, side, price, left) - need_of(i, side, order.price, order.open)
+            if more > self.funds.free(amend.account, asset_of(i, side)):
+                reason = self.funds.park(amend, i, side, more, parked)
+                if not reason:
+                    pending = OrderStatus.PENDING_FUNDS, order.filled, order.open
+                    return (self.sequence, order.request.client_order_id, order.order_id, *pending, 0, 0, False, 0)
         if reason:
             if amend.cancel_on_fail:
                 self.close(order, CloseReason.AMEND_FAILED)
@@ -302,23 +370,32 @@ class NaiveShard:
         order = self.named(cancel)
         if not isinstance(order, NaiveOrder):
             return order
+        for parked in self.funds.parked:
+            if parked.order is order:
+                return self.funds.cancel(parked, CloseReason.REQUESTED)
         self.close(order, CloseReason.REQUESTED)
         return order.answer(self.sequence)
 
     def close_all(self, orders: Sequence[NaiveOrder], reason: int) -> int:
-        for order in orders:
+        """Close orders that are open, then those that wait for money."""
+        is_open = [order for order in orders if order.status == OrderStatus.OPEN]
+        for order in is_open:
             self.close(order, reason)
-        return len(orders)
+        return len(is_open) + self.funds.cancel_all(orders, reason)
 
     def orders_of(self, account: int, symbol: str, side: int) -> list[NaiveOrder]:
-        """Instrument by instrument, as they were added; then in the order in which they came to rest."""
+        """Instrument by instrument, as they were added, in the order in which they came to rest; then what waits."""
+        in_books = [order for s in self.instruments for order in self.open_orders(s)]
         return [
             order
-            for s in self.instruments
-            if symbol in ("", s)
-            for order in self.open_orders(s)
-            if order.request.account == account and side in (0, order.request.side)
+            for order in [*in_books, *self.waiting()]
+            if order.request.account == account
+            and symbol in ("", order.request.instrument)
+            and side in (0, order.request.side)
         ]
+
+    def waiting(self) -> list[NaiveOrder]:
+        return [parked.order for parked in self.funds.parked if parked.order is not None]
 
     def on_CancelAll(self, cancel: c.CancelAll) -> tuple[Any, ...]:  # noqa: N802
         if self.stage in (Stage.REPLAYING, Stage.HALTED):
@@ -332,7 +409,9 @@ class NaiveShard:
 
     def on_CancelSessions(self, cancel: c.CancelSessions) -> tuple[Any, ...]:  # noqa: N802
         orders = [
-            o for o in self.open_orders() if o.request.session and cancel.first <= o.request.session <= cancel.last
+            order
+            for order in [*self.open_orders(), *self.waiting()]
+            if order.request.session and cancel.first <= order.request.session <= cancel.last
         ]
         orders.sort(key=lambda order: (order.request.session, order.arrival))
         return self.done(self.close_all(orders, CloseReason.DISCONNECTED))
@@ -347,13 +426,15 @@ class NaiveShard:
 
     def on_Tick(self, _: c.Tick) -> tuple[Any, ...]:  # noqa: N802
         cancelled = 0
-        while (due_ns := self.next_timer_ns()) is not None and due_ns <= self.time_ns:
+        while (due_ns := self.next_due_ns()) is not None and due_ns <= self.time_ns:
             expired = [o for o in self.open_orders() if o.request.expire_time_ns == due_ns]
             expired.sort(key=lambda order: (order.request.account, order.order_id))
             cancelled += self.close_all(expired, CloseReason.EXPIRED)
             for account in sorted(a for a, switch_ns in self.switches.items() if switch_ns == due_ns):
                 del self.switches[account]
                 cancelled += self.close_all(self.orders_of(account, "", 0), CloseReason.DEAD_MANS_SWITCH)
+            self.funds.expire(due_ns)
+        self.funds.return_idle()
         return self.done(cancelled)
 
     def on_SetStage(self, command: c.SetStage) -> tuple[Any, ...]:  # noqa: N802
@@ -371,5 +452,16 @@ class NaiveShard:
             return self.done() if same else self.refused("", R.INSTRUMENT_EXISTS)
         self.instruments[instrument.symbol] = instrument
         self.trades[instrument.symbol] = []
+        self.funds.touch(HOUSE, instrument.quote_asset)
         self.events.append((6, self.sequence, instrument))
+        return self.done()
+
+    # ---------------------------------------------------------------- money
+
+    def on_AnswerFunds(self, command: AnswerFunds) -> tuple[Any, ...]:  # noqa: N802
+        self.funds.answer(command)
+        return self.done()
+
+    def on_RecallFunds(self, command: RecallFunds) -> tuple[Any, ...]:  # noqa: N802
+        self.funds.recall(command)
         return self.done()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exchange.engine.channel import AnswerFunds, Ask, RecallFunds
 from exchange.engine.commands import (
     AddInstrument,
     AmendOrder,
@@ -26,30 +27,59 @@ from exchange.engine.commands import (
 from exchange.engine.events import EventKind, OrderTraded
 from exchange.engine.instrument import Instrument
 from exchange.engine.shard import Shard
-from exchange.engine.state import hash_of, restore, state_of
+from exchange.engine.state import ShardState, hash_of, restore, state_of
 from exchange.engine.words import OrderStatus, Stage
 from tests.engine.naive_shard import NaiveOrder, NaiveShard
 
 MS = 1_000_000
 NAMES = [f"o-{n}" for n in range(200)]
 START_NS = 10**18
-PLAIN = Instrument("BTC-USDT", "BTC", "USDT", 0, 0, 0)
+PLAIN = Instrument("BTC-USDT", "BTC", "USDT", 0, 0, 3, maker_fee_ppm=1_001, taker_fee_ppm=2_503, base_scale=2)
 STRICT = Instrument(
-    "ETH-USDT", "ETH", "USDT", 0, 0, 0, 2, 5, 10, 60, band_bps=1_000, reference_price=100, max_open_orders=4
+    "ETH-USDT",
+    "ETH",
+    "USDT",
+    0,
+    0,
+    3,
+    2,
+    5,
+    10,
+    60,
+    band_bps=1_000,
+    reference_price=100,
+    maker_fee_ppm=-703,
+    taker_fee_ppm=1_507,
+    max_open_orders=4,
+    base_scale=2,
 )
+CROSS = Instrument(
+    "ETH-BTC", "ETH", "BTC", 2, 1, 2, tick_size=2, lot_size=5, maker_fee_ppm=20_011, taker_fee_ppm=9_973, base_scale=2
+)
+SYMBOLS = [instrument.symbol for instrument in (PLAIN, STRICT, CROSS)]
+POOR, HALVES, RICH = 2, 3, 4
+"""Account 1 is the house; the ledger gives the others just what they ask for, half of it, or more than that."""
+ENDOWED = [
+    (account, asset, amount)
+    for account, amount in ((1, 10**5), (HALVES, 3 * 10**4), (RICH, 10**7))
+    for asset in ("ETH", "BTC", "USDT")
+]
+"""What accounts have from the start."""
 
 
 class Chance(Random):
     """What the parts of a command may be: mostly what makes sense, now and then what must be refused."""
 
+    now_ns = START_NS
+
     def pick(self, usual: Sequence[Any], rare: Sequence[Any] = (), one_in: int = 12) -> Any:
         return self.choice(rare) if rare and self.randrange(one_in) == 0 else self.choice(usual)
 
     def account(self) -> int:
-        return self.randint(1, 3)
+        return self.randint(1, 4)
 
     def symbol(self) -> str:
-        return str(self.pick(["BTC-USDT", "BTC-USDT", "ETH-USDT"], ["NO-SUCH"], 30))
+        return str(self.pick([PLAIN.symbol, *SYMBOLS], ["NO-SUCH"], 30))
 
     def name(self) -> str:
         return str(self.pick(NAMES, ["", "a b", "x" * 37, "ü", "x\n"], 40))
@@ -61,7 +91,9 @@ class Chance(Random):
         return int(self.pick(range(10, 35, 5), [-5, 0, 3, 5, 65, 2**63]))
 
     def time_ns(self) -> int:
-        return START_NS + MS * int(self.pick([1, 50, 500, 500, 3_000, 20_000]))
+        """Perhaps one at which a command that comes now has waited long enough."""
+        from_ns = START_NS if self.flag(2) else self.now_ns
+        return from_ns + MS * int(self.pick([1, 50, 500, 500, 1_000, 3_000, 20_000]))
 
     def flag(self, one_in: int = 5) -> bool:
         return self.randrange(one_in) == 0
@@ -88,7 +120,7 @@ class Chance(Random):
         """Account, instrument, client order id, order id of an order: mostly an open one, sometimes none at all."""
         if not known or self.flag(12):
             return self.account(), self.symbol(), *self.pick([(self.name(), 0), ("", self.randint(0, 60))])
-        open_orders = [order for order in known if order.status == OrderStatus.OPEN]
+        open_orders = [order for order in known if order.status in (OrderStatus.OPEN, OrderStatus.PENDING_FUNDS)]
         order = self.choice(open_orders if open_orders and not self.flag(8) else known)
         request = order.request
         names = self.pick([(request.client_order_id, 0), ("", order.order_id)])
@@ -120,13 +152,47 @@ class Chance(Random):
                 stage = self.pick([int(Stage.OPEN), int(Stage.LIMITED), *map(int, Stage)], [0, 7])
                 return SetStage(stage, self.pick([0, 1, 3, 40], [-1]), "test")
             case 4:
-                return AddInstrument(self.pick([PLAIN, STRICT, PLAIN._replace(tick_size=2)]))
+                return AddInstrument(self.pick([PLAIN, STRICT, CROSS, PLAIN._replace(tick_size=2)]))
             case _:
                 return SetStage(int(Stage.OPEN))
 
-    def command(self, known: list[NaiveOrder]) -> Command:
-        """The next command, about the orders that are known or a new one."""
-        match self.randrange(20):
+    def answer(self, naive: NaiveShard) -> AnswerFunds:
+        """The ledger's answer to a message, mostly to one that is not answered yet."""
+        waiting = naive.funds.outbox()
+        message = self.choice(waiting) if waiting and not self.flag(12) else None
+        if message is None:
+            return AnswerFunds(self.randint(0, len(naive.funds.messages) + 2), self.randint(0, 4), self.randint(0, 99))
+        if not isinstance(message, Ask):
+            return AnswerFunds(message.n, 4, 0)
+        n, account, _, asked, _ = message
+        match self.randrange(8):
+            case 0 | 1:
+                return AnswerFunds(n, 2, 0)
+            case 2:
+                return AnswerFunds(n, 3, 0)
+            case 3:
+                return AnswerFunds(n, 1, self.randint(0, asked))
+            case _:
+                return AnswerFunds(n, 1, asked * 20 if account == RICH else asked // 2 if account == HALVES else asked)
+
+    def recall(self, naive: NaiveShard) -> RecallFunds:
+        """The ledger's wish to have money back, mostly a new one."""
+        m = max(naive.funds.recalled, default=0) + 1
+        low = self.pick([1, max(m - 2, 1), m])
+        asset = self.pick(["BTC", "ETH", "USDT"])
+        amount = self.pick([0, 1, 10**3, 10**6, 10**12])
+        return RecallFunds(self.randint(1, m) if self.flag() else m, low, self.account(), asset, amount)
+
+    def command(self, naive: NaiveShard) -> Command:
+        """The next command, about the orders that are known or a new one, or the money for them."""
+        known, self.now_ns = naive.orders, max(naive.time_ns, START_NS)
+        if self.randrange(3) == 0 and naive.funds.outbox():
+            return self.answer(naive)
+        match self.randrange(24):
+            case 20 | 21:
+                return self.answer(naive)
+            case 22:
+                return self.recall(naive)
             case 0 | 1 | 2 | 3:
                 return self.amend(known)
             case 4 | 5:
@@ -140,31 +206,62 @@ class Chance(Random):
 
 
 # A number makes a command of what is known by then; a failing example is made smaller by leaving commands out.
-steps_ms = st.sampled_from([0, 0, 1, 30, 400, 5_000])
+STEPS_MS = [0, 0, 0, 1, 1, 30, 30, 400, 400, 1_000, 5_000, 10_000]
 batches = st.lists(
-    st.tuples(steps_ms, st.lists(st.integers(0, 2**32), min_size=1, max_size=20)), min_size=1, max_size=20
+    st.tuples(st.sampled_from(STEPS_MS), st.lists(st.integers(0, 2**32), min_size=1, max_size=20)),
+    min_size=1,
+    max_size=20,
 )
 
-OPENING: list[Command] = [AddInstrument(PLAIN), AddInstrument(STRICT), SetStage(int(Stage.OPEN))]
+OPENING: list[Command] = [*map(AddInstrument, (PLAIN, STRICT, CROSS)), SetStage(int(Stage.OPEN))]
 
 
 def restored(shard: Shard) -> Shard:
     """A shard from the snapshot of another, packed and unpacked: tuples have become lists."""
-    return restore(msgpack.unpackb(msgpack.packb(state_of(shard)), use_list=True))
+    return restore(ShardState(*msgpack.unpackb(msgpack.packb(state_of(shard)), use_list=True)))
+
+
+def endowed(shard: Shard) -> Shard:
+    for account, asset, amount in ENDOWED:
+        shard.funds.endow(account, asset, amount)
+    return shard
 
 
 def book_of(shard: Shard) -> list[tuple[int, ...]]:
     return [(o.order_id, o.price, o.open, o.quantity) for book in shard.books.values() for o in book.orders()]
 
 
+def outbox_of(shard: Shard) -> list[tuple[type, Any]]:
+    return [(type(message), message) for message in shard.funds.outbox.values()]
+
+
+def check_money(shard: Shard, naive: NaiveShard) -> None:
+    """Both have the same, free and held, and say the same to the ledger."""
+    funds = {
+        (account, purse.asset): (purse.available, wallet.held(purse.asset))
+        for account, wallet in shard.funds.wallets.items()
+        for purse in wallet.purses.values()
+    }
+    theirs = naive.funds
+    assert funds == {(a, asset): (theirs.free(a, asset), theirs.held(a, asset)) for a, asset in theirs.touched}
+    assert outbox_of(shard) == [(type(message), message) for message in theirs.outbox()]
+    assert shard.funds.low == min((message.n for message in theirs.outbox()), default=len(theirs.messages) + 1)
+    assert list(shard.parked) == [parked.sequence for parked in theirs.parked]
+    for asset in ("BTC", "ETH", "USDT"):  # I3
+        have = sum(sum(amounts) for (_, a), amounts in funds.items() if a == asset)
+        assert have == sum(amount for _, a, amount in theirs.came if a == asset)
+
+
 def check(plan: list[tuple[int, list[int]]]) -> None:
-    shard, copy, naive = Shard(), Shard(), NaiveShard()
+    shard, copy, naive = endowed(Shard()), endowed(Shard()), NaiveShard()
+    for account, asset, amount in ENDOWED:
+        naive.funds.endow(account, asset, amount)
     cancelled: set[int] = set()
     applied: list[tuple[int, list[Command]]] = []
     time_ns = START_NS
     for step_ms, seeds in [(0, []), *plan]:
         time_ns += step_ms * MS
-        batch = [Chance(seed).command(naive.orders) for seed in seeds] if seeds else OPENING
+        batch = [Chance(seed).command(naive) for seed in seeds] if seeds else OPENING
         due_ns = shard.next_timer_ns()
         # As the host does: a tick comes first when one is due.
         batch = [Tick(), *batch] if due_ns is not None and due_ns <= time_ns else batch
@@ -177,6 +274,7 @@ def check(plan: list[tuple[int, list[int]]]) -> None:
         sides = [naive.side(symbol, side) for symbol in naive.instruments for side in (1, 2)]
         assert book_of(shard) == [(o.order_id, o.price, o.open, o.quantity) for orders in sides for o in orders]
         assert shard.next_timer_ns() == naive.next_timer_ns()
+        check_money(shard, naive)
 
         trades = [OrderTraded(*row) for row in events if row[0] == EventKind.TRADED]
         assert not any(trade.maker_order_id in cancelled for trade in trades)  # I8
@@ -186,9 +284,10 @@ def check(plan: list[tuple[int, list[int]]]) -> None:
         copy = restored(copy)
         copy.validate()
         assert hash_of(copy) == hash_of(shard)
+        assert outbox_of(copy) == outbox_of(shard)
         assert copy.next_timer_ns() == shard.next_timer_ns()
 
-    replayed = Shard()
+    replayed = endowed(Shard())
     for time_ns, batch in applied:
         replayed.apply(time_ns, batch)
     assert hash_of(replayed) == hash_of(shard)
@@ -207,5 +306,5 @@ def test_a_shard_does_what_the_naive_one_does_and_so_does_one_restored_after_eve
 def test_and_they_agree_for_longer(seed: int) -> None:
     random = Random(seed)
     for _ in range(20):
-        steps = [random.choice([0, 0, 1, 30, 400, 5_000]) for _ in range(random.randint(10, 25))]
+        steps = [random.choice(STEPS_MS) for _ in range(random.randint(10, 25))]
         check([(step, [random.getrandbits(32) for _ in range(random.randint(1, 20))]) for step in steps])

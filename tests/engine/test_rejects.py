@@ -78,6 +78,7 @@ def test_a_bad_order_is_refused_and_changes_nothing(reason: RejectReason, change
 )
 def test_an_order_at_the_edge_of_what_is_allowed_is_accepted(change: dict[str, Any]) -> None:
     market = Market(STRICT)
+    market.endow(GOOD.account)
     assert market.apply(GOOD._replace(**change)).reject_reason == 0
     assert isinstance(market.events[0], OrderAccepted)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from decimal import Decimal
+from itertools import product
 
 from tracebook.conformance.model import (
     BookSnapshot,
@@ -31,6 +32,7 @@ from exchange.engine.shard import Shard
 from exchange.engine.words import RejectReason, Stage
 
 PRICE_SCALE, QUANTITY_SCALE = 2, 12
+RICH = 10**60
 _TIMES_IN_FORCE = {OrderType.LIMIT: 1, OrderType.MARKET: 0, OrderType.IOC: 2, OrderType.FOK: 3}
 _REASONS = {
     RejectReason.ORDER_UNKNOWN: "ORDER_NOT_ACTIVE",
@@ -47,6 +49,8 @@ class ShardAdapter:
         self.metadata = EngineMetadata("evenkeel", "shard", "Python")
         self._shard = Shard()
         self._shard.apply(1, [SetStage(int(Stage.OPEN))])
+        for account, asset in product((1, 2), ("BASE", "QUOTE")):
+            self._shard.funds.endow(account, asset, RICH)
         self._names: dict[tuple[str, int], str] = {}
         self._orders: dict[tuple[str, int], tuple[int, int, int]] = {}
         """By symbol and our order id: tracebook's id, side, owner."""

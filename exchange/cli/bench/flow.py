@@ -13,6 +13,8 @@ INSTRUMENT = Instrument("BTC-USDT", "BTC", "USDT", 2, 4, 6, max_open_orders=1_00
 ACCOUNTS = 100
 """Of each side: buys and sells never belong to the same account, so that no trade is prevented."""
 MID_PRICE = 10_000_000
+RICH = 10**18
+"""So much of each asset that no order waits for money."""
 _BUY, _SELL = int(Side.BUY), int(Side.SELL)
 _LIMIT, _MARKET = int(OrderType.LIMIT), int(OrderType.MARKET)
 _GTC, _IOC = int(TimeInForce.GTC), int(TimeInForce.IOC)
@@ -92,7 +94,10 @@ class OrderFlow:
 
 
 def open_shard() -> Shard:
-    """Return a shard that is open for trading in the instrument of the flow."""
+    """Return a shard that is open for trading in the instrument of the flow, and whose accounts are rich."""
     shard = Shard()
     shard.apply(1, [AddInstrument(INSTRUMENT), SetStage(int(Stage.OPEN))])
+    for account in range(1, 2 * ACCOUNTS + 1):
+        for asset in (INSTRUMENT.base_asset, INSTRUMENT.quote_asset):
+            shard.funds.endow(account, asset, RICH)
     return shard

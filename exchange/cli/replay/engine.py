@@ -17,6 +17,8 @@ from exchange.engine.words import Side, Stage
 
 SYMBOL = "REPLAY-FLOW"
 OPEN_ORDERS_MAX = 1_000_000
+RICH = 10**60
+"""So much of each asset that no order of a recording waits for money."""
 _COMMANDS_PER_PROGRESS = 1_000
 
 
@@ -30,10 +32,8 @@ def replay_engine(
 
     `pace` waits until a command is due.
     """
-    shard = Shard()
     scales = recording.price_scale, recording.quantity_scale, recording.price_scale + recording.quantity_scale
-    instrument = Instrument(symbol, "REPLAY", "FLOW", *scales, max_open_orders=OPEN_ORDERS_MAX)
-    shard.apply(1, [AddInstrument(instrument), SetStage(int(Stage.OPEN))])
+    shard = open_shard(Instrument(symbol, "REPLAY", "FLOW", *scales, max_open_orders=OPEN_ORDERS_MAX))
     book = shard.books[symbol]
     translate = Translator(symbol)
     outcome = Outcome(symbol)
@@ -63,6 +63,16 @@ def replay_engine(
     _read_end_state(book, outcome)
     shard.validate()
     return outcome
+
+
+def open_shard(instrument: Instrument) -> Shard:
+    """Return a shard that is open for trading in an instrument, and whose accounts are rich."""
+    shard = Shard()
+    shard.apply(1, [AddInstrument(instrument), SetStage(int(Stage.OPEN))])
+    for account in Translator.ACCOUNTS:
+        for asset in (instrument.base_asset, instrument.quote_asset):
+            shard.funds.endow(account, asset, RICH)
+    return shard
 
 
 def _note(event: Event, outcome: Outcome, names: dict[int, str], taker: str) -> None:

@@ -7,7 +7,7 @@ from exchange.engine.commands import AmendOrder, CancelOrder, PlaceOrder
 from exchange.engine.words import OrderType, Side
 from exchange.v1 import trading_pb2
 
-_BUY = int(Side.BUY)
+_BUY, _SELL = int(Side.BUY), int(Side.SELL)
 _LIMIT, _MARKET = int(OrderType.LIMIT), int(OrderType.MARKET)
 
 EngineCommand = PlaceOrder | AmendOrder | CancelOrder
@@ -19,6 +19,8 @@ class Translator:
     The side is the account: buys are entered under account 1 and sells under account 2, so that self-trade prevention
     has no part in it, and what names an order goes under the account that entered it.
     """
+
+    ACCOUNTS = (_BUY, _SELL)
 
     def __init__(self, symbol: str) -> None:
         self._symbol = symbol

@@ -1,0 +1,50 @@
+"""Commands that wait for money from the ledger: how they come to wait, how it ends, and what the ledger may say."""
+
+from __future__ import annotations
+
+from exchange.engine.channel import AnswerFunds, AnswerStatus, Ask, Return
+from exchange.engine.commands import CancelAllAfter, Tick
+from exchange.engine.words import OrderStatus
+from tests.engine.market import BUY, START_NS, Market, S
+
+GRANTED, DENIED, UNAVAILABLE, DONE = (int(status) for status in list(AnswerStatus)[1:])
+PENDING = OrderStatus.PENDING_FUNDS
+
+
+def test_a_switch_that_fires_when_an_order_has_waited_long_enough_cancels_it_once() -> None:
+    market = Market(is_rich=False)
+    assert market.place(1, "a", BUY, 100, 1).status == PENDING
+    market.apply(CancelAllAfter(1, START_NS + S))
+    market.time_ns += S
+    assert market.apply(Tick()).cancelled_orders == 1
+    assert market.shard.next_timer_ns() is None
+
+
+def test_money_that_a_waiting_command_has_bound_flows_back_too_once_it_lies_idle() -> None:
+    market = Market(is_rich=False)
+    market.place(2, "a", BUY, 100, 1)
+    market.apply(AnswerFunds(1, GRANTED, 100))
+    market.apply(AnswerFunds(2, DENIED, 0))
+    market.cancel(2, "a")
+    market.time_ns = START_NS + 10 * S - 1
+    assert market.place(2, "b", BUY, 101, 1).status == PENDING
+    # It is looked at while all of it is bound.
+    market.time_ns += 1
+    market.apply(Tick())
+    market.apply(AnswerFunds(3, DENIED, 0))
+    while (due_ns := market.shard.next_timer_ns()) is not None:
+        market.time_ns = due_ns
+        market.apply(Tick())
+    assert market.time_ns <= START_NS + 30 * S
+    assert list(market.shard.funds.outbox.values()) == [Return(4, 2, "USDT", 100, 0)]
+
+
+def test_what_is_no_answer_to_a_message_changes_nothing() -> None:
+    market = Market(is_rich=False)
+    market.place(2, "a", BUY, 100, 1)
+    for status in (AnswerStatus.WAITING, AnswerStatus.DONE, 9):
+        market.apply(AnswerFunds(1, int(status), 100))
+        assert list(market.shard.funds.outbox.values()) == [Ask(1, 2, "USDT", 100, True)]
+        assert len(market.shard.parked) == 1
+    market.apply(AnswerFunds(1, GRANTED, 100))
+    assert market.bids() == [("a", 100, 1)]
