@@ -33,6 +33,9 @@ _RAY_ENVIRONMENT = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
+    # What a call carries up to here goes with it, rather than through the object store, which costs a millisecond. The
+    # largest are a batch of a link and what a reader of a feed gets at once.
+    "RAY_max_direct_call_object_size": "2097152",
     "RAY_USAGE_STATS_ENABLED": "0",
     # One machine, its own session, loopback alone: a token would be shared with nobody.
     "RAY_AUTH_MODE": "disabled",

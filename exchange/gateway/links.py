@@ -15,7 +15,8 @@ from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, SegmentRe
 from exchange.runtime.peers import Peer, PeerUnavailable
 
 QUEUE_BYTES_MAX = 16 << 20
-BATCH_BYTES_MAX = 64 << 10
+BATCH_BYTES_MAX = 128 << 10
+"""Some 2,000 commands for each call and each record. A cancel that comes then waits for them: 10 ms."""
 UNKNOWN_AFTER_S = 9.0
 """A command that was sent and not answered by then has an unknown outcome."""
 
