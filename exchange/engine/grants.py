@@ -199,6 +199,8 @@ class Grants:
             else:
                 return
         del self.lines[of]
+        # The end of a movement has marked it, but there is nobody left to serve.
+        self._ready.pop(of, None)
 
     def next_timer_ns(self) -> int | None:
         """When the oldest wait is over, or None."""
