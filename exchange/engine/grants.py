@@ -50,7 +50,7 @@ class Recall(NamedTuple):
 class Wait:
     """An ask (`shard` and `n`), or a movement out of the account (`shard` ""; `n` is the sequence of its command)."""
 
-    __slots__ = ("account", "amount", "asset", "deadline_ns", "is_begun", "is_over", "n", "recalls", "shard")
+    __slots__ = ("account", "amount", "asset", "deadline_ns", "is_begun", "is_over", "is_unsure", "n", "recalls", "shard")
 
     def __init__(self, shard: str, n: int, account: int, asset: str, amount: int, deadline_ns: int) -> None:
         self.shard = shard
@@ -61,6 +61,8 @@ class Wait:
         self.deadline_ns = deadline_ns
         self.is_begun = False
         self.is_over = False
+        self.is_unsure = False
+        """A shard that may have the money is away and was not asked."""
         self.recalls: dict[tuple[str, int], None] = {}
         """Those whose answers it waits for, by shard and number."""
 
@@ -195,7 +197,7 @@ class Grants:
                 self._recall(wait, wait.amount - free, time_ns)
             elif not wait.recalls:
                 line.popleft()
-                self._end(wait, _DENIED, 0)
+                self._end(wait, _UNAVAILABLE if wait.is_unsure else _DENIED, 0)
             else:
                 return
         del self.lines[of]
@@ -241,8 +243,9 @@ class Grants:
         for shard in self._shards_of(wait.account):
             channel = self.channels[shard]
             # One that left a recall unanswered so long is away: nobody shall wait for it again.
-            is_away = any(time_ns - recall.time_ns > WAIT_NS_MAX for recall in channel.recalls.values())
+            is_away = any(time_ns - recall.time_ns >= WAIT_NS_MAX for recall in channel.recalls.values())
             if shard == wait.shard or is_away:
+                wait.is_unsure |= shard != wait.shard
                 continue
             m = channel.next_m
             channel.next_m = m + 1
@@ -305,7 +308,7 @@ class Grants:
             for shard, accounts in self.out.items()
         ]
         waits = [
-            (w.shard, w.n, w.account, w.asset, w.amount, w.deadline_ns, w.is_begun, list(w.recalls))
+            (w.shard, w.n, w.account, w.asset, w.amount, w.deadline_ns, w.is_begun, w.is_unsure, list(w.recalls))
             for w in self.waits
             if not w.is_over
         ]
@@ -321,9 +324,9 @@ class Grants:
             channel.next_m = next_m
             channel.recalls = {row[0]: Recall(*row) for row in recalls}
         self.out = {shard: {account: dict(map(tuple, assets)) for account, assets in rows} for shard, rows in out}
-        for *fields, is_begun, recalls in waits:
+        for *fields, is_begun, is_unsure, recalls in waits:
             wait = Wait(*fields)
-            wait.is_begun = is_begun
+            wait.is_begun, wait.is_unsure = is_begun, is_unsure
             wait.recalls = dict.fromkeys(map(tuple, recalls))
             self.waits.append(wait)
             self.lines.setdefault((wait.account, wait.asset), deque()).append(wait)

@@ -99,3 +99,21 @@ def test_a_withdrawal_is_done_as_soon_as_enough_has_come_back_and_nobody_waits_t
     assert (settled.n, settled.refusal) == (result.waits, 0)
     assert till.ledger.grants.lines == {}
     assert till.of(ALICE) == 0
+
+
+def test_a_shard_that_did_not_answer_in_time_is_not_waited_for_again_and_leaves_it_open_what_there_is() -> None:
+    till = Till()
+    till.deposit(ALICE, 100)
+    till.ask("s0", ALICE, 100)
+    assert till.ask("s1", ALICE, 30).status == WAITING
+    till.later()
+    assert till.said == [AnswerMade("s1", 1, UNAVAILABLE, 0)]
+    # Its answer is overdue: nobody asks it again, and nobody knows what it has.
+    assert till.ask("s1", ALICE, 30).status == UNAVAILABLE
+    result = till.do(Withdraw(ALICE, "USDT", 30, "w"))
+    assert till.said == [MoveSettled(result.waits, int(LedgerRefusal.FUNDS_UNAVAILABLE), None)]
+    # Once it has answered, it is asked again.
+    till.give("s0", ALICE, 0, 1)
+    assert till.ask("s1", ALICE, 30).status == WAITING
+    till.give("s0", ALICE, 10, 2)
+    assert till.said == [AnswerMade("s1", 3, DENIED, 0)]
