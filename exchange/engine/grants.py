@@ -70,12 +70,14 @@ class Wait:
 class Channel:
     """What was said to one shard and heard from it."""
 
-    __slots__ = ("answers", "next_m", "recalls", "seen")
+    __slots__ = ("answers", "granted", "next_m", "recalls", "seen")
 
     def __init__(self) -> None:
         self.seen = Seen()
         self.answers: dict[int, FundsAnswer] = {}
         """To its messages, until it has them."""
+        self.granted: dict[int, Line] = {}
+        """Whose money those of them brought that are grants."""
         self.next_m = 1
         self.recalls: dict[int, Recall] = {}
 
@@ -85,6 +87,7 @@ class Channel:
             self.seen.advance(low)
             for n in [n for n in self.answers if n < low]:
                 del self.answers[n]
+                self.granted.pop(n, None)
 
     @property
     def recalls_low(self) -> int:
@@ -238,7 +241,11 @@ class Grants:
         self._emit(LedgerEventKind.ANSWER, AnswerMade(wait.shard, *answer))
 
     def _recall(self, wait: Wait, missing: int, time_ns: int) -> None:
-        """Have every other shard where the account has been give back what is missing, if it has it free."""
+        """Have every other shard where the account has been give back what is missing, if it has it free.
+
+        Grants that it may not have yet are told again before: they shall not arrive as soon as it has said that there
+        is nothing.
+        """
         wait.is_begun = True
         for shard in self._shards_of(wait.account):
             channel = self.channels[shard]
@@ -247,6 +254,9 @@ class Grants:
             if shard == wait.shard or is_away:
                 wait.is_unsure |= shard != wait.shard
                 continue
+            for n, line in channel.granted.items():
+                if line == (wait.account, wait.asset):
+                    self._emit(LedgerEventKind.ANSWER, AnswerMade(shard, *channel.answers[n]))
             m = channel.next_m
             channel.next_m = m + 1
             channel.recalls[m] = Recall(m, wait.account, wait.asset, missing, time_ns)
@@ -258,7 +268,9 @@ class Grants:
 
     def _grant(self, shard: str, n: int, account: int, asset: str, amount: int) -> None:
         self._move(shard, n, account, asset, amount)
-        self.channels[shard].answers[n] = FundsAnswer(n, _GRANTED, amount)
+        channel = self.channels[shard]
+        channel.answers[n] = FundsAnswer(n, _GRANTED, amount)
+        channel.granted[n] = account, asset
 
     def _move(self, shard: str, n: int, account: int, asset: str, amount: int) -> None:
         """Move money to a shard, or with `amount` < 0 from it."""
@@ -300,7 +312,7 @@ class Grants:
     def state(self) -> tuple[Any, ...]:
         """Return all of it as nested tuples."""
         channels = [
-            (shard, c.seen.low, list(c.answers.values()), c.next_m, list(c.recalls.values()))
+            (shard, c.seen.low, list(c.answers.values()), c.next_m, list(c.recalls.values()), list(c.granted.items()))
             for shard, c in self.channels.items()
         ]
         out = [
@@ -317,12 +329,13 @@ class Grants:
     def load(self, state: Sequence[Any]) -> None:
         """Take a state that `state` gave."""
         channels, out, waits = state
-        for shard, low, answers, next_m, recalls in channels:
+        for shard, low, answers, next_m, recalls, granted in channels:
             channel = self.channels[shard] = Channel()
             channel.seen.advance(low)
             channel.answers = {row[0]: FundsAnswer(*row) for row in answers}
             channel.next_m = next_m
             channel.recalls = {row[0]: Recall(*row) for row in recalls}
+            channel.granted = {n: (account, asset) for n, (account, asset) in granted}
         self.out = {shard: {account: dict(map(tuple, assets)) for account, assets in rows} for shard, rows in out}
         for *fields, is_begun, is_unsure, recalls in waits:
             wait = Wait(*fields)

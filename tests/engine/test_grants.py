@@ -93,7 +93,7 @@ def test_a_withdrawal_is_done_as_soon_as_enough_has_come_back_and_nobody_waits_t
     till.deposit(ALICE, 100)
     till.ask("s0", ALICE, 40)
     result = till.do(Withdraw(ALICE, "USDT", 90, "w"))
-    assert till.said == [RecallMade("s0", 1, 1, ALICE, "USDT", 60)]
+    assert till.said[-1] == RecallMade("s0", 1, 1, ALICE, "USDT", 60)
     till.give("s0", ALICE, 60, 1)
     (settled,) = till.said
     assert (settled.n, settled.refusal) == (result.waits, 0)
@@ -117,3 +117,18 @@ def test_a_shard_that_did_not_answer_in_time_is_not_waited_for_again_and_leaves_
     assert till.ask("s1", ALICE, 30).status == WAITING
     till.give("s0", ALICE, 10, 2)
     assert till.said == [AnswerMade("s1", 3, DENIED, 0)]
+
+
+def test_a_grant_that_a_shard_may_not_have_yet_is_told_again_before_a_recall_of_the_same_money() -> None:
+    till = Till()
+    till.deposit(ALICE, 100)
+    till.deposit(BOB, 10)
+    till.deposit(ALICE, 10, "BTC")
+    granted = till.ask("s0", ALICE, 100)
+    till.ask("s0", BOB, 10)
+    till.ask("s0", ALICE, 10, asset="BTC")
+    till.ask("s1", ALICE, 30)
+    assert till.said == [AnswerMade("s0", *granted), RecallMade("s0", 1, 1, ALICE, "USDT", 30)]
+    till.give("s0", ALICE, 30, 1, low=2)
+    till.ask("s1", ALICE, 30)
+    assert till.said == [RecallMade("s0", 2, 2, ALICE, "USDT", 30)]
