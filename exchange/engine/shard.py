@@ -10,7 +10,7 @@ integers and build results from tuples. What is rare has functions of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from exchange.engine import commands as c
 from exchange.engine import mass_cancel
@@ -53,7 +53,7 @@ class Applied(NamedTuple):
 class Shard:
     """Books, open orders, remembered client order ids, timers and the stage of one shard."""
 
-    VERSION = 1
+    VERSION: ClassVar[int] = 1
 
     def __init__(self) -> None:
         self.sequence = 0
@@ -298,7 +298,7 @@ class Shard:
         account, symbol, client_order_id, order_id = command
         if self.stage in STAGE_REFUSES_CANCELS:
             return self.refuse(client_order_id, STAGE_REFUSES[self.stage])
-        order = self.orders_by_client_id.get(account, _NONE_KNOWN).get(client_order_id)
+        order: Order | None = self.orders_by_client_id.get(account, _NONE_KNOWN).get(client_order_id)
         if order is None:
             order = self.find(account, symbol, client_order_id, order_id)
             if order is None:

@@ -6,7 +6,7 @@ want (the levels that a command touched, executions) is gathered only while some
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from exchange.engine.events import EventKind
@@ -231,7 +231,7 @@ class ShardReplica:
         if self._executions and self.on_executions is not None:
             self.on_executions(self._executions)
 
-    def _apply_events(self, events: list[EventRow]) -> None:
+    def _apply_events(self, events: Sequence[EventRow]) -> None:
         sequence = 0
         for row in events:
             if row[1] != sequence:
