@@ -10,7 +10,7 @@ integers and build results from tuples. What is rare has functions of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from exchange.engine import commands as c
 from exchange.engine import mass_cancel, parking
@@ -62,7 +62,7 @@ class Applied(NamedTuple):
 class Shard:
     """Books, open orders, escrow, remembered client order ids, timers and the stage of one shard."""
 
-    VERSION = 2
+    VERSION: ClassVar[int] = 2
 
     def __init__(self) -> None:
         self.sequence = 0

@@ -28,7 +28,7 @@ WAITING, GRANTED, DENIED, UNAVAILABLE, DONE = (int(status) for status in AnswerS
 
 
 class Till:
-    """A ledger, and short ways to say what shards and clients say to it. After each command it is replaced by a copy."""
+    """A ledger, and short ways to say what shards and clients say to it. A copy replaces it after each command."""
 
     def __init__(self) -> None:
         self.ledger = Ledger()
