@@ -22,6 +22,7 @@ from exchange.runtime.recovery import StateHash, recover
 from exchange.runtime.rows import rows_segment
 from exchange.runtime.snapshot import SnapshotStore
 from exchange.v1 import trading_pb2, types_pb2
+from tests.runtime.money import endowment
 
 INSTRUMENT = Instrument("BTC-USDT", "BTC", "USDT", 2, 4, 6)
 
@@ -113,9 +114,8 @@ def make_host(tmp_path: Path, clock: Clock) -> Callable[..., Host]:
 
 async def opened(host: Host) -> Host:
     await host.start()
-    await host.submit(
-        LinkBatch("supervisor", host.epoch, 1, [rows_segment([AddInstrument(INSTRUMENT), SetStage(int(Stage.OPEN))])])
-    )
+    commands = [AddInstrument(INSTRUMENT), SetStage(int(Stage.OPEN)), *endowment(INSTRUMENT.symbol, 1, 2)]
+    await host.submit(LinkBatch("supervisor", host.epoch, 1, [rows_segment(commands)]))
     return host
 
 

@@ -15,6 +15,7 @@ from exchange.runtime.recovery import StateHash, recover
 from exchange.runtime.rows import rows_segment
 from exchange.runtime.snapshotter import KINDS, SnapshotterFailed, open_storage, snapshot_elsewhere
 from exchange.v1 import trading_pb2, types_pb2
+from tests.runtime.money import endowment
 
 INSTRUMENT = Instrument("BTC-USDT", "BTC", "USDT", 2, 4, 6)
 
@@ -36,7 +37,8 @@ async def test_the_snapshotter_writes_what_the_host_stands_at(tmp_path: Path) ->
     kind = KINDS["shard"]
     host = Host(kind, *open_storage(tmp_path, "shard-0"))
     await host.start()
-    await host.submit(LinkBatch("s", 1, 1, [rows_segment([AddInstrument(INSTRUMENT), SetStage(int(Stage.OPEN))])]))
+    commands = [AddInstrument(INSTRUMENT), SetStage(int(Stage.OPEN)), *endowment(INSTRUMENT.symbol, 1, 2)]
+    await host.submit(LinkBatch("s", 1, 1, [rows_segment(commands)]))
     for number in range(1, 60):
         await host.submit(LinkBatch("g", 1, number, [place(number)]))
         if number % 20 == 0:
