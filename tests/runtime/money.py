@@ -11,7 +11,7 @@ GRANT = 10**24
 
 
 def endowment(symbol: str, *accounts: int) -> list[Command]:
-    """Return the first commands of a shard's life that let accounts have plenty: orders that ask, and a ledger's yes."""
+    """Return a shard's first commands that let accounts have plenty: orders that ask, and a ledger's yes."""
     commands: list[Command] = []
     numbers = count(1)
     for account in accounts:
