@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from exchange.engine.channel import AnswerStatus, AskFunds, FundsAnswer, RecallFunds, ReturnFunds
+from exchange.engine.channel import AnswerStatus, AskFunds, FundsAnswer, ReturnFunds
 from exchange.engine.grants import WAIT_NS_MAX
 from exchange.engine.ledger import Ledger
 from exchange.engine.ledger_words import (
@@ -18,7 +18,6 @@ from exchange.engine.ledger_words import (
     LedgerResult,
     MoveSettled,
     RecallMade,
-    Transfer,
     Withdraw,
 )
 from exchange.runtime.rows import LedgerType
@@ -29,7 +28,7 @@ WAITING, GRANTED, DENIED, UNAVAILABLE, DONE = (int(status) for status in AnswerS
 
 
 class Till:
-    """A ledger, and short ways to say what shards and clients say to it. After each command it is replaced by a copy."""
+    """A ledger, and short ways to tell it things. After each command it is replaced by a copy."""
 
     def __init__(self) -> None:
         self.ledger = Ledger()
