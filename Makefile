@@ -25,7 +25,7 @@ REMOVE_COMPILED := find exchange -name '*.so' -delete && rm -f exchange/compiled
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install protos demo up test crash-test check bench lock clean
+.PHONY: help install protos demo up test crash-test money-test check bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,7 +61,10 @@ test: install ## the tests that need neither minutes nor root
 	$(BIN)/pytest -m "not slow and not root"
 
 crash-test: install ## the slow tests: an exchange that is killed over and over
-	$(BIN)/pytest -m slow -s
+	$(BIN)/pytest -m slow -s tests/cluster
+
+money-test: install ## the slow tests of money: thousands of histories, and a kill at each message about it
+	$(BIN)/pytest -m slow -s tests/engine/test_money_machine.py tests/runtime/test_transfer_kill.py
 
 check: install ## format, lint, types and protos; works offline
 	$(BIN)/ruff format --check .

@@ -28,7 +28,7 @@ WAITING, GRANTED, DENIED, UNAVAILABLE, DONE = (int(status) for status in AnswerS
 
 
 class Till:
-    """A ledger, and short ways to say what shards and clients say to it. A copy replaces it after each command."""
+    """A ledger, and short ways to tell it things. After each command it is replaced by a copy."""
 
     def __init__(self) -> None:
         self.ledger = Ledger()
