@@ -1,27 +1,26 @@
-"""Money for accounts of a host's shard by way of its journal, as only what is journaled outlives a crash."""
+"""Money for shards behind a host, the way that a journal has it: an order asks, and the ledger's answer comes."""
 
 from __future__ import annotations
-
-from itertools import count
 
 from exchange.engine.channel import AnswerFunds, AnswerStatus
 from exchange.engine.commands import CancelOrder, Command, PlaceOrder
 
-GRANT = 10**24
+BUY, SELL, LIMIT, GTC = 1, 2, 1, 1
+GRANT = 10**18
 
 
-def endowment(symbol: str, *accounts: int) -> list[Command]:
-    """Return a shard's first commands that let accounts have plenty: orders that ask, and a ledger's yes."""
+def grants(symbol: str, *owners: tuple[int, int]) -> list[Command]:
+    """Return the commands that give accounts, each for a side of the market, more than a test can spend.
+
+    They must be the first that ask for money in a new shard.
+    """
     commands: list[Command] = []
-    numbers = count(1)
-    for account in accounts:
-        for side in (1, 2):
-            name = f"endow-{account}-{side}"
-            # Far from any price that a test may use.
-            price = 1 if side == 1 else 10**9
-            commands += [
-                PlaceOrder(account, name, symbol, side, 1, 1, price, 10_000),
-                AnswerFunds(next(numbers), int(AnswerStatus.GRANTED), GRANT),
-                CancelOrder(account, symbol, name),
-            ]
+    for n, (account, side) in enumerate(owners, 1):
+        name = f"grant-{side}"
+        price = 1 if side == BUY else 1_000_000
+        commands += [
+            PlaceOrder(account, name, symbol, side, LIMIT, GTC, price, 1),
+            AnswerFunds(n, int(AnswerStatus.GRANTED), GRANT),
+            CancelOrder(account, symbol, name),
+        ]
     return commands
