@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ import grpc
 
 from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
-from exchange.v1 import admin_pb2, admin_pb2_grpc, trading_pb2, types_pb2
+from exchange.v1 import account_pb2, admin_pb2, admin_pb2_grpc, trading_pb2, types_pb2
 
 SYMBOL = "BENCH-USDT"
+ASSETS = {"BENCH": 4, "USDT": 6}
+"""By scale."""
+RICH = "1000000000000"
+"""So much of each asset that no order is refused for want of money."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,9 @@ def targets() -> Iterator[Targets]:
                 metadata = (("authorization", f"Bearer {exchange.operator_key}"),)
                 with grpc.insecure_channel(exchange.address) as channel:
                     stub = admin_pb2_grpc.AdminServiceStub(channel)
+                    for asset, scale in ASSETS.items():
+                        message = account_pb2.Asset(symbol=asset, scale=scale)
+                        stub.CreateAsset(admin_pb2.CreateAssetRequest(asset=message), metadata=metadata)
                     instrument = types_pb2.Instrument(
                         symbol=SYMBOL,
                         base_asset="BENCH",
@@ -61,6 +69,11 @@ def targets() -> Iterator[Targets]:
                         ).account.account_id
                         for name in ("buyer", "seller")
                     )
+                    for number, (account, asset) in enumerate(product((buyer, seller), ASSETS)):
+                        deposit = admin_pb2.DepositRequest(
+                            account_id=account, asset=asset, amount=RICH, reference=f"bench-{number}"
+                        )
+                        stub.Deposit(deposit, metadata=metadata)
                 yield Targets(exchange.address, f"127.0.0.1:{port}", metadata, (buyer, seller))
     finally:
         echo.communicate("")
