@@ -93,7 +93,7 @@ async def quiet(driver: Driver) -> None:
     """Wait until neither side has anything open: it comes to that by itself."""
     for shard in SHARDS:
         while True:
-            sequence, _, _, parked, outbox = unpack(await driver.call(shard, "query", pack(("money",))))
+            sequence, _, _, parked, outbox, _ = unpack(await driver.call(shard, "query", pack(("money",))))
             if not outbox and not parked:
                 break
             await driver.feed(shard, sequence)
