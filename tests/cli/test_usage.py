@@ -25,6 +25,7 @@ LEAVES = [
     ["up"],
     ["demo"],
     ["status"],
+    ["audit"],
     ["instruments"],
     ["book"],
     ["trades"],
