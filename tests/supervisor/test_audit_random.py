@@ -112,7 +112,7 @@ async def check(seed: int, steps: int) -> int:
     return people.trades
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(SEEDS)
 async def test_no_trading_movement_or_restart_makes_an_alarm(seed: int) -> None:
     await check(seed, 60)
