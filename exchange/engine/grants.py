@@ -50,7 +50,18 @@ class Recall(NamedTuple):
 class Wait:
     """An ask (`shard` and `n`), or a movement out of the account (`shard` ""; `n` is the sequence of its command)."""
 
-    __slots__ = ("account", "amount", "asset", "deadline_ns", "is_begun", "is_over", "is_unsure", "n", "recalls", "shard")
+    __slots__ = (
+        "account",
+        "amount",
+        "asset",
+        "deadline_ns",
+        "is_begun",
+        "is_over",
+        "is_unsure",
+        "n",
+        "recalls",
+        "shard",
+    )
 
     def __init__(self, shard: str, n: int, account: int, asset: str, amount: int, deadline_ns: int) -> None:
         self.shard = shard

@@ -8,7 +8,7 @@ from random import Random
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from tests.engine.money_world import ACCOUNTS, LEDGER, MARKETS, MS, SCALES, SHARDS, SYMBOLS, S, World
+from tests.engine.money_world import ACCOUNTS, IN_FLIGHT_MAX, LEDGER, MARKETS, MS, SCALES, SHARDS, SYMBOLS, S, World
 from tests.engine.planted import REAL, Engine
 
 _INSUFFICIENT_FUNDS, _FUNDS_UNAVAILABLE = 301, 605
@@ -166,7 +166,8 @@ class MoneyMachine(RuleBasedStateMachine):
     @rule(shard=shard)
     def resend(self, shard: str) -> None:
         self.steps += 1
-        self.world.resend(shard)
+        if len(self.world.up[shard]) + len(self.world.down[shard]) < IN_FLIGHT_MAX:
+            self.world.resend(shard)
 
     @rule()
     def flush(self) -> None:
