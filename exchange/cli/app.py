@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from exchange import __version__
 from exchange.cli import account, admin, orders
 from exchange.cli.connection import DATA_DEFAULT, Address, Data, Json, Key, connect
 from exchange.cli.output import show, show_line
@@ -30,6 +31,25 @@ app = typer.Typer(
 app.add_typer(orders.app, name="orders")
 app.add_typer(account.app, name="account")
 app.add_typer(admin.app, name="admin")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from exchange.compiled import described
+        from exchange.engine import shard
+
+        print(f"evenkeel {__version__}, engine {described(shard)}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show version and build, and exit.")
+    ] = False,
+) -> None:
+    """Options of the whole."""
+
 
 Symbol = Annotated[str, typer.Argument(help='An instrument, such as "BTC-USDT".')]
 

@@ -89,7 +89,7 @@ class Venue:
         shard.load(ShardDump(1, 1, 1, int(Stage.OPEN), [book]))
         self.link = Link("ledger", "gateway-0", 1)
         client = LedgerClient(self.link, self.replica)
-        self.service = AccountService(client, {"shard-0": shard}, entries_kept=3, pending_max=5)
+        self.service = AccountService(client, {"shard-0": shard}, {}, entries_kept=3, pending_max=5)
         self.admin_service = AdminService(None, client, lambda _: True)  # type: ignore[arg-type]  # no supervisor here
         self.account: Any = None
         self.admin: Any = None

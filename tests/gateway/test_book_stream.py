@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from exchange.engine.commands import AddInstrument, AmendOrder, CancelAll, CancelOrder, PlaceOrder, SetStage, Tick
 from exchange.engine.instrument import Instrument
-from exchange.engine.shard import Shard
 from exchange.engine.words import Stage
 from exchange.gateway.book_stream import BookReader, BookView, ReaderLimits, SlowReader, checksum
 from exchange.gateway.replica import BookCopy, ShardReplica
 from exchange.runtime.codec import ShardType, unpack_dump
 from exchange.runtime.feed import FeedBatch, unpack_batch
 from exchange.runtime.messages import pack
+from tests.gateway.money import rich_shard
 
 SYMBOL = "BTC-USDT"
 DEPTHS = (0, 1, 5, 50)
@@ -68,7 +68,7 @@ class Market:
     """A shard with its copy, and a clock that stands still unless it is moved."""
 
     def __init__(self) -> None:
-        self.shard = Shard()
+        self.shard = rich_shard("BTC", "USDT")
         self.replica = ShardReplica("shard-0")
         self.replica.set_away(False)
         self.now_s = 100.0

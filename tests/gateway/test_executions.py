@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from exchange.engine.commands import AddInstrument, AmendOrder, CancelAll, CancelOrder, PlaceOrder, SetStage
 from exchange.engine.instrument import Instrument
-from exchange.engine.shard import Shard
 from exchange.engine.words import OrderStatus, Stage
 from exchange.gateway import executions
 from exchange.gateway.executions import ExecutionHub
@@ -23,6 +22,7 @@ from exchange.runtime.codec import ShardType, unpack_dump
 from exchange.runtime.feed import FeedBatch, unpack_batch
 from exchange.runtime.messages import pack
 from exchange.v1 import trading_pb2
+from tests.gateway.money import rich_shard
 
 SYMBOLS = {"shard-0": "BTC-USDT", "shard-1": "ETH-USDT"}
 ACCOUNTS = (1, 2, 3)
@@ -94,7 +94,7 @@ class Exchange:
     """Two shards, their copies and a hub."""
 
     def __init__(self, **limits: int) -> None:
-        self.shards = {name: Shard() for name in SYMBOLS}
+        self.shards = {name: rich_shard(symbol[:3], "USDT") for name, symbol in SYMBOLS.items()}
         self.replicas = {name: ShardReplica(name) for name in SYMBOLS}
         self.hub = ExecutionHub(self.replicas, **limits)
         self._placed: dict[str, list[PlaceOrder]] = {name: [] for name in SYMBOLS}

@@ -13,7 +13,6 @@ from google.rpc import error_details_pb2, status_pb2
 
 from exchange.engine.commands import AddInstrument, PlaceOrder, SetStage
 from exchange.engine.instrument import Instrument
-from exchange.engine.shard import Shard
 from exchange.engine.words import Stage
 from exchange.gateway.book_stream import ReaderLimits
 from exchange.gateway.market_data import MarketDataLimits, MarketDataService
@@ -22,6 +21,7 @@ from exchange.runtime.feed import FeedBatch, unpack_batch
 from exchange.runtime.messages import pack
 from exchange.v1 import market_data_pb2 as md
 from exchange.v1 import market_data_pb2_grpc
+from tests.gateway.money import rich_shard
 
 SYMBOL = "BTC-USDT"
 NS_PER_S = 1_000_000_000
@@ -32,7 +32,7 @@ class Market:
     """A shard, its copy and the service."""
 
     def __init__(self, **limits: Any) -> None:
-        self.shard = Shard()
+        self.shard = rich_shard("BTC", "USDT")
         self.replica = ShardReplica("shard-0")
         self.replica.set_away(False)
         self.now_ns = START_NS

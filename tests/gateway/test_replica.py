@@ -27,6 +27,7 @@ from exchange.gateway.replica import BookCopy, FeedBroken, ShardReplica
 from exchange.runtime.codec import ShardType, unpack_dump
 from exchange.runtime.feed import FeedBatch, unpack_batch
 from exchange.runtime.messages import pack
+from tests.gateway.money import rich_shard
 
 SYMBOLS = ["BTC-USDT", "ETH-USDT"]
 GTD = 4
@@ -124,7 +125,7 @@ def named(command: Any, placed: list[PlaceOrder]) -> Any:
 
 
 def new_shard() -> tuple[Shard, FeedBatch]:
-    shard = Shard()
+    shard = rich_shard("BTC", "ETH", "XRP", "USDT")
     instruments = [AddInstrument(Instrument(symbol, symbol[:3], "USDT", 2, 4, 6)) for symbol in SYMBOLS]
     return shard, advance(shard, 1, [*instruments, SetStage(int(Stage.OPEN))])
 

@@ -14,6 +14,7 @@ from exchange.engine.ledger_words import Permission
 from exchange.gateway import routing
 from exchange.gateway.auth import Caller
 from exchange.gateway.links import CANCELS, ORDERS, Link
+from exchange.gateway.pending import PendingCommands
 from exchange.gateway.routing import COMMANDS_MAX, RequestInvalid, Router
 from exchange.runtime.codec import decode_trade, encode_trade
 from exchange.runtime.messages import ReplyStatus, Segment, SegmentReply
@@ -71,7 +72,7 @@ class Routed:
 
     def __init__(self) -> None:
         self.links = {shard: RecordingLink(shard) for shard in SHARD_OF.values()}
-        self.router = Router(self.links, SHARD_OF)
+        self.router = Router(self.links, SHARD_OF, {shard: PendingCommands() for shard in self.links})
 
     def sent_by(self, data: bytes, caller: Caller = TRADER) -> list[tuple[Segment, int]]:
         self.router.trade(data, caller)

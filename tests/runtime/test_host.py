@@ -22,6 +22,7 @@ from exchange.runtime.recovery import StateHash, recover
 from exchange.runtime.rows import rows_segment
 from exchange.runtime.snapshot import SnapshotStore
 from exchange.v1 import trading_pb2, types_pb2
+from tests.runtime.money import BUY, SELL, grants
 
 INSTRUMENT = Instrument("BTC-USDT", "BTC", "USDT", 2, 4, 6)
 
@@ -113,9 +114,8 @@ def make_host(tmp_path: Path, clock: Clock) -> Callable[..., Host]:
 
 async def opened(host: Host) -> Host:
     await host.start()
-    await host.submit(
-        LinkBatch("supervisor", host.epoch, 1, [rows_segment([AddInstrument(INSTRUMENT), SetStage(int(Stage.OPEN))])])
-    )
+    commands = [AddInstrument(INSTRUMENT), SetStage(int(Stage.OPEN)), *grants(INSTRUMENT.symbol, (1, BUY), (2, SELL))]
+    await host.submit(LinkBatch("supervisor", host.epoch, 1, [rows_segment(commands)]))
     return host
 
 

@@ -15,6 +15,7 @@ from exchange.runtime.recovery import StateHash, recover
 from exchange.runtime.rows import rows_segment
 from exchange.runtime.snapshotter import KINDS, SnapshotterFailed, open_storage, snapshot_elsewhere
 from exchange.v1 import trading_pb2, types_pb2
+from tests.runtime.money import BUY, SELL, grants
 
 INSTRUMENT = Instrument("BTC-USDT", "BTC", "USDT", 2, 4, 6)
 
@@ -34,9 +35,12 @@ def place(number: int) -> Segment:
 
 async def test_the_snapshotter_writes_what_the_host_stands_at(tmp_path: Path) -> None:
     kind = KINDS["shard"]
-    host = Host(kind, *open_storage(tmp_path, "shard-0"))
+    # Its time stands still, so that nothing but the test's own commands moves it on.
+    host = Host(kind, *open_storage(tmp_path, "shard-0"), clock_ns=lambda: 1)
     await host.start()
-    await host.submit(LinkBatch("s", 1, 1, [rows_segment([AddInstrument(INSTRUMENT), SetStage(int(Stage.OPEN))])]))
+    owners = [(2, BUY), (1, SELL)]
+    commands = [AddInstrument(INSTRUMENT), SetStage(int(Stage.OPEN)), *grants(INSTRUMENT.symbol, *owners)]
+    await host.submit(LinkBatch("s", 1, 1, [rows_segment(commands)]))
     for number in range(1, 60):
         await host.submit(LinkBatch("g", 1, number, [place(number)]))
         if number % 20 == 0:
