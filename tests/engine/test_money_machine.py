@@ -12,9 +12,7 @@ from tests.engine.money_machine import MoneyMachine, counted
 from tests.engine.planted import REAL, Fault, planted
 
 FAULTS = {
-    "a maker is not paid what it bought": Fault(
-        "matching", "owner.base.available += quantity * book.base_unit", "pass"
-    ),
+    "a maker is not paid what it bought": Fault("matching", "owner.base.available += quantity * base_unit", "pass"),
     "a shard credits a grant once more": Fault("parking", "    del funds.outbox[n]\n", ""),
     "the ledger grants once more": Fault(
         "grants", "if known is not None:", "if known is not None and known.status != 1:"
