@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from exchange.engine.channel import AskFunds, ReturnFunds
 from exchange.engine.commands import AddInstrument, CancelOrder, PlaceOrder, SetStage
@@ -336,6 +337,23 @@ async def test_a_carrier_that_was_stopped_carries_nothing_and_what_is_open_stays
     await setting.place("a", 10)
     assert peer.sent == []
     assert list(setting.shard.machine.funds.outbox) == [1]
+    setting.connect(2)
+    await setting.quiet()
+    assert setting.names == ["a"]
+
+
+async def test_a_carrier_that_breaks_says_so_and_goes_on_with_the_next_incarnation(setting: Setting) -> None:
+    class Nonsense(LedgerPeer):
+        async def submit(self, batch: bytes) -> bytes:
+            await super().submit(batch)
+            return b"nonsense"
+
+    with capture_logs() as logs:
+        setting.peer = Nonsense(setting.ledger, 1)
+        setting.carrier.set_ledger(setting.peer)
+        await setting.place("a", 10)
+        await asyncio.wait(setting.carrier._tasks, return_when=asyncio.FIRST_COMPLETED)
+    assert [log["event"] for log in logs] == ["carrier.broken"]
     setting.connect(2)
     await setting.quiet()
     assert setting.names == ["a"]
