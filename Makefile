@@ -4,12 +4,28 @@ UV_VERSION := 0.13.9
 
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
 PROTOS := $(wildcard protos/exchange/v1/*.proto)
+
+# Hot modules are compiled where that can be done; COMPILE=0 does without. See "Compiled modules" in docs/operations.md.
+NOTE_COMPILE := :
+ifndef COMPILE
+COMPILE := $(shell $(firstword $(wildcard $(BIN)/python) $(PYTHON)) tools/can_compile.py 2>/dev/null)
+ifneq ($(COMPILE),1)
+NOTE_COMPILE := echo "note: no C compiler or no Python.h (Debian: gcc, python3-dev): the engine will be slower, as pure Python"
+endif
+endif
+# Each way has a stamp of its own, so that changing from one to the other installs again.
+INSTALLED := $(VENV)/.installed
+ifeq ($(COMPILE),1)
+INSTALLED := $(VENV)/.installed-compiled
+NOTE_COMPILE := echo "compiling the engine: about half a minute; COMPILE=0 does without"
+COMPILED := tools/compiled_modules.txt $(shell cat tools/compiled_modules.txt)
+endif
+REMOVE_COMPILED := find exchange -name '*.so' -delete && rm -f exchange/compiled.json
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install protos demo up test crash-test check bench lock clean
+.PHONY: help install protos demo up test crash-test money-test check bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +33,7 @@ help: ## this list
 install: $(INSTALLED) ## everything into .venv, at the versions of requirements.lock
 
 # The top-level packages are listed too, because an editable install maps each of them by name.
-$(INSTALLED): requirements.lock pyproject.toml setup.py tools/generate_protos.py $(PROTOS) $(wildcard */__init__.py)
+$(INSTALLED): requirements.lock pyproject.toml setup.py tools/generate_protos.py $(PROTOS) $(wildcard */__init__.py) $(COMPILED)
 	@command -v $(PYTHON) >/dev/null || { echo "error: expected Python 3.11 or newer, found no '$(PYTHON)'." \
 	  "Install it (Debian, Ubuntu: apt-get install python3 python3-venv), or name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: expected Python 3.11 or newer, was" \
@@ -26,8 +42,11 @@ $(INSTALLED): requirements.lock pyproject.toml setup.py tools/generate_protos.py
 	  "Install it (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --check-build-dependencies -e .
-	@touch $@
+	@rm -f $(VENV)/.installed* && $(REMOVE_COMPILED) && touch $(VENV)/.installing
+	@$(NOTE_COMPILE)
+	EVENKEEL_COMPILE=$(COMPILE) $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation \
+	  --check-build-dependencies -e .
+	@mv $(VENV)/.installing $@ # as old as the start, so that what was edited meanwhile is newer
 
 protos: install ## the Python code of protos/ again, without a new install
 	$(BIN)/python tools/generate_protos.py
@@ -42,7 +61,10 @@ test: install ## the tests that need neither minutes nor root
 	$(BIN)/pytest -m "not slow and not root"
 
 crash-test: install ## the slow tests: an exchange that is killed over and over
-	$(BIN)/pytest -m slow -s
+	$(BIN)/pytest -m slow -s tests/cluster
+
+money-test: install ## the slow tests of money: thousands of histories, and a kill at each message about it
+	$(BIN)/pytest -m slow -s tests/engine/test_money_machine.py tests/runtime/test_transfer_kill.py
 
 check: install ## format, lint, types and protos; works offline
 	$(BIN)/ruff format --check .
@@ -60,5 +82,6 @@ lock: ## requirements.lock again, from pyproject.toml; make lock UPGRADE=--upgra
 	  --custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.lock
 
 clean: ## removes what was installed, generated or cached
+	$(REMOVE_COMPILED)
 	rm -rf $(VENV) exchange/v1 build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -29,13 +29,18 @@ from exchange.runtime.messages import LinkBatch, pack, unpack, unpack_batch, unp
 from exchange.runtime.peers import PeerUnavailable
 from exchange.runtime.rows import rows_segment, unpack_ledger_result
 from exchange.runtime.snapshotter import KINDS, SnapshotterFailed, open_storage, snapshot_elsewhere
-from exchange.supervisor.reconciler import SUPERVISOR, Reconciler
+from exchange.supervisor.audit.auditor import Auditor
+from exchange.supervisor.audit.encode import encode_report
+from exchange.supervisor.reconciler import AUDITOR, SUPERVISOR, Reconciler
 
 NAMESPACE = "evenkeel"
 OPERATOR_KEY_FILE = "operator.key"
 ADDRESS_FILE = "address"
 DUMP_TIMEOUT_S = 30.0
+AUDITOR_NICENESS = 15
 _OPTIONS: dict[str, Any] = {"num_cpus": 0, "namespace": NAMESPACE, "lifetime": "detached", "max_task_retries": 0}
+_MONEY = pack(("money",))
+"""What the auditor asks: all that accounts have, which is much where there are many."""
 _LOST = (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, ray.exceptions.RayTaskError)
 
 _log = structlog.get_logger()
@@ -49,6 +54,12 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 50, 1_000)
+
+
+def _be_nice(niceness: int) -> None:
+    """Let every thread of this process give way; `os.nice` does so for the calling one, and Ray's are there already."""
+    for thread in Path("/proc/self/task").iterdir():
+        os.setpriority(os.PRIO_PROCESS, int(thread.name), niceness)
 
 
 def _replace_text(path: Path, text: str) -> None:
@@ -118,7 +129,16 @@ class HostActor:
         return sum(trader.open_orders for book in books for trader in book.traders.values())
 
     async def query(self, request: bytes) -> bytes:
+        if request == _MONEY and self._purses() > self._config.dump_at_once_orders_max:
+            try:
+                return await do_aside(lambda: self._host.kind.query(self._host.machine, request), DUMP_TIMEOUT_S)
+            except AsideFailed as error:
+                _log.error("query.failed", machine=self._name, error=str(error))
         return self._host.kind.query(self._host.machine, request)
+
+    def _purses(self) -> int:
+        machine = self._host.machine
+        return len(machine.balances.available if self._host.kind.name == LEDGER else machine.funds.wallets)
 
     async def ping(self) -> dict[str, Any]:
         host = self._host
@@ -191,6 +211,15 @@ class RayPeer:
         return answer
 
 
+def _follow_topology(peers: dict[str, RayPeer], topology: bytes) -> None:
+    """Bring peers up to where the machines are now."""
+    for machine, incarnation in unpack(topology).items():
+        if not incarnation:
+            peers.pop(machine, None)
+        elif machine not in peers or peers[machine].incarnation != incarnation:
+            peers[machine] = RayPeer(machine, incarnation)
+
+
 class RaySupervisor:
     """The supervisor behind Ray, as a gateway calls it."""
 
@@ -211,6 +240,10 @@ class RaySupervisor:
         status: bytes = await self._call("status")
         return status
 
+    async def audit(self) -> bytes:
+        report: bytes = await self._call("audit")
+        return report
+
 
 class GatewayActor:
     """A gateway; its constructor returns when the port is open."""
@@ -225,11 +258,7 @@ class GatewayActor:
         _settle_memory()
 
     async def configure(self, topology: bytes) -> None:
-        for machine, incarnation in unpack(topology).items():
-            if not incarnation:
-                self._peers.pop(machine, None)
-            elif machine not in self._peers or self._peers[machine].incarnation != incarnation:
-                self._peers[machine] = RayPeer(machine, incarnation)
+        _follow_topology(self._peers, topology)
         self._gateway.set_peers(self._peers)
 
     async def ping(self) -> dict[str, Any]:
@@ -237,6 +266,35 @@ class GatewayActor:
 
     async def stop(self) -> None:
         await self._gateway.stop()
+
+
+class AuditorActor:
+    """The auditor, at low priority: trading goes on as well without it."""
+
+    async def __init__(self, config: ExchangeConfig) -> None:  # type: ignore[misc]
+        _be_nice(AUDITOR_NICENESS)
+        self._auditor = Auditor(config.shard_names, config.audit_interval_s)
+        self._peers: dict[str, RayPeer] = {}
+        self._run = asyncio.create_task(self._auditor.run())
+
+    async def configure(self, topology: bytes) -> None:
+        _follow_topology(self._peers, topology)
+        self._auditor.set_peers(self._peers)
+
+    async def ping(self) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "failure": self._auditor.detail,
+            "breaks": self._auditor.newest_breaks(),
+            "broken": repr(self._run.exception()) if self._run.done() else None,
+        }
+
+    async def audit(self) -> bytes:
+        return encode_report(await self._auditor.audit()).SerializeToString()
+
+    async def stop(self) -> None:
+        self._run.cancel()
+        await asyncio.gather(self._run, return_exceptions=True)
 
 
 class RayProcess:
@@ -257,6 +315,10 @@ class RayProcess:
 
     async def configure(self, topology: bytes) -> None:
         await self._handle.configure.remote(topology)
+
+    async def audit(self) -> bytes:
+        report: bytes = await self._handle.audit.remote()
+        return report
 
     async def stop(self) -> None:
         await self._handle.stop.remote()
@@ -280,6 +342,8 @@ class RayLauncher:
         options = {**_OPTIONS, "name": f"{name}.{incarnation}", "max_restarts": 0, "max_concurrency": 1_000}
         if name.startswith("gateway"):
             handle = ray.remote(GatewayActor).options(**options).remote(name, incarnation, port, self._config)
+        elif name == AUDITOR:
+            handle = ray.remote(AuditorActor).options(**options).remote(self._config)
         else:
             handle = ray.remote(HostActor).options(**options).remote(name, self._config)
         process = RayProcess(handle)
@@ -312,6 +376,9 @@ class SupervisorActor:
 
     async def status(self) -> bytes:
         return self._reconciler.status(__version__)
+
+    async def audit(self) -> bytes:
+        return await self._reconciler.audit()
 
     async def pid(self) -> int:
         return os.getpid()

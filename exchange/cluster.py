@@ -36,6 +36,8 @@ _RAY_ENVIRONMENT = {
     # What a call carries up to here goes with it, rather than through the object store, which costs a millisecond. The
     # largest are a batch of a link and what a reader of a feed gets at once.
     "RAY_max_direct_call_object_size": "2097152",
+    # Ray would run its workers at niceness 15: a shard would have to wait for anything else that the machine does.
+    "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     # One machine, its own session, loopback alone: a token would be shared with nobody.
     "RAY_AUTH_MODE": "disabled",

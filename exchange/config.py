@@ -31,6 +31,9 @@ class ExchangeConfig:
     # A gateway that starts takes a dump of each shard. One of so many open orders takes the shard 10 ms; one of more is
     # made by a forked process, which the shard stops for no longer than that.
     dump_at_once_orders_max: int = 10_000
+    # An audit reads all balances and open orders: a second of the auditor's time for a million of them, and the fork of
+    # a shard that has so many. What breaks meanwhile is found by the next one at the latest.
+    audit_interval_s: float = 30.0
     # How long a process may leave a ping unanswered. Generous while a slow disk or a busy machine is the likelier
     # cause; a process that died is noticed at once.
     suspect_after_ms: int = 500
@@ -43,6 +46,7 @@ class ExchangeConfig:
             ("gateways", 1, 64),
             ("snapshot_every_commands", 1_000, 1_000_000_000),
             ("dump_at_once_orders_max", 0, 1_000_000_000),
+            ("audit_interval_s", 1, 86_400),
             ("suspect_after_ms", 50, 60_000),
             ("dead_after_ms", 100, 600_000),
         ):

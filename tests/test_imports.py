@@ -37,8 +37,13 @@ RULES = {
         third_party=(),
         why="every import of a part runs `exchange/__init__.py`, so that imports nothing",
     ),
-    "exchange.engine": Rule(
+    "exchange.compiled": Rule(
         project=(),
+        third_party=(),
+        why="it runs before anything that may be compiled: standard library only",
+    ),
+    "exchange.engine": Rule(
+        project=("exchange.compiled",),
         third_party=(),
         why="the machines are pure and run under virtual time: standard library only",
     ),
@@ -105,6 +110,7 @@ RULES = {
             "exchange.engine",
             "exchange.v1",
             "exchange.config",
+            "exchange.compiled",
         ),
         third_party=(ANY,),
         why="acts through the client and the cluster; only local tools go deeper",

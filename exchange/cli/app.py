@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from exchange import __version__
 from exchange.cli import account, admin, orders
 from exchange.cli.connection import DATA_DEFAULT, Address, Data, Json, Key, connect
 from exchange.cli.output import show, show_line
@@ -24,6 +25,7 @@ app = typer.Typer(
     "    exchange orders place BTC-USDT buy 0.5 60000.10\n\n"
     "    exchange book BTC-USDT\n\n"
     "    exchange account balances\n\n"
+    "    exchange audit\n\n"
     "Commands find an exchange on this machine by its data directory (--data), any other by --address and --key. "
     "With --json they print JSON. What fails says so in one line on stderr and ends with 1, wrong usage with 2.",
     no_args_is_help=True,
@@ -33,6 +35,25 @@ app = typer.Typer(
 app.add_typer(orders.app, name="orders")
 app.add_typer(account.app, name="account")
 app.add_typer(admin.app, name="admin")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from exchange.compiled import described
+        from exchange.engine import shard
+
+        print(f"evenkeel {__version__}, engine {described(shard)}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show version and build, and exit.")
+    ] = False,
+) -> None:
+    """Options of the whole."""
+
 
 Symbol = Annotated[str, typer.Argument(help='An instrument, such as "BTC-USDT".')]
 
@@ -72,6 +93,22 @@ def status(address: Address = "", key: Key = "", data: Data = DATA_DEFAULT, json
     with connect(address, key, data) as client:
         columns = ("name", "state", "stage", "pid", "epoch", "sequence", "open_orders", "restarts", "address", "detail")
         show(client.status().components, columns, json)
+
+
+@app.command()
+def audit(address: Address = "", key: Key = "", data: Data = DATA_DEFAULT, json: Json = False) -> None:
+    """Audit the books of ledger and shards now, while trading goes on (needs an operator's key).
+
+    For each asset: deposits less withdrawals (supply), and where the money is: in the ledger, in escrow in the shards,
+    under way between them. It also checks that no account has less than nothing, that open orders hold what they need,
+    and that trades cost their fees. What is wrong comes with its evidence.
+
+    `exchange audit` ends with 0 if the books balance, 1 if a rule is broken, 3 if nobody can say, as a machine is away
+    or the audit failed. `exchange audit --json` has everything, the escrow of each shard too.
+    """
+    from exchange.cli.audit import run
+
+    raise typer.Exit(run(lambda: connect(address, key, data), json))
 
 
 @app.command()

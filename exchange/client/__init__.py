@@ -27,6 +27,7 @@ from exchange.client._accounts import (
     new_reference,
 )
 from exchange.client._async_client import AsyncClient
+from exchange.client._audit import Audit, AuditBreak, AuditedAsset, AuditedMachine
 from exchange.client._book import Level, Levels, OrderBook, RawLevel
 from exchange.client._call import Statistics
 from exchange.client._client import BlockingStream, BlockingTradeSession, Client
@@ -102,6 +103,10 @@ __all__ = [
     "ApiKey",
     "Asset",
     "AsyncClient",
+    "Audit",
+    "AuditBreak",
+    "AuditedAsset",
+    "AuditedMachine",
     "Balance",
     "BalanceChange",
     "BalanceChangeReason",

@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 from exchange.client._accounts import Asset, EntryResult, check_reference
+from exchange.client._audit import Audit
 from exchange.client._call import Caller, Effect
 from exchange.client._enums import Permission, Stage
 from exchange.client._instruments import Instrument
 from exchange.client._numbers import Number, digits_after_point, to_amount, to_scaled, to_time_ns
 from exchange.client._operation import Account, ApiKey, ExchangeStatus, NewApiKey
 from exchange.client._rpcs import (
+    AUDIT,
     CREATE_ACCOUNT,
     CREATE_API_KEY,
     CREATE_ASSET,
@@ -271,3 +273,14 @@ class AdminMethods:
         """What runs where, in which state."""
         response = await self._caller.call(GET_STATUS, admin_pb2.GetStatusRequest(), timeout=timeout)
         return ExchangeStatus.from_proto(response)
+
+    async def audit(self, *, timeout: float | None = None) -> Audit:
+        """Has the books of ledger and shards audited now, while trading goes on.
+
+        It may take seconds where there are many orders: give it a `timeout` of its own.
+
+        Raises:
+            Unavailable: the auditor or the supervisor is away. A shard or ledger that is away is in the answer.
+        """
+        response = await self._caller.call(AUDIT, admin_pb2.AuditRequest(), timeout=timeout)
+        return Audit.from_proto(response)

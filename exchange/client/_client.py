@@ -215,6 +215,7 @@ class Client:
     withdraw = _blocking(AsyncClient.withdraw)
     set_stage = _blocking(AsyncClient.set_stage)
     status = _blocking(AsyncClient.status)
+    audit = _blocking(AsyncClient.audit)
 
     def trade(
         self,

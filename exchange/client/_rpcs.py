@@ -124,4 +124,5 @@ CREATE_ASSET = Rpc(_ADMIN, "CreateAsset", admin_pb2.CreateAssetRequest, admin_pb
 DEPOSIT = Rpc(_ADMIN, "Deposit", admin_pb2.DepositRequest, admin_pb2.DepositResponse)
 WITHDRAW = Rpc(_ADMIN, "Withdraw", admin_pb2.WithdrawRequest, admin_pb2.WithdrawResponse)
 SET_STAGE = Rpc(_ADMIN, "SetStage", admin_pb2.SetStageRequest, admin_pb2.SetStageResponse)
+AUDIT = Rpc(_ADMIN, "Audit", admin_pb2.AuditRequest, admin_pb2.AuditResponse)
 GET_STATUS = Rpc(_ADMIN, "GetStatus", admin_pb2.GetStatusRequest, admin_pb2.GetStatusResponse)

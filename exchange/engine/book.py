@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import gcd
 
 from exchange.engine.channel import base_unit, quote_terms
 from exchange.engine.funds import PPM, Purse, Trader
@@ -119,7 +120,8 @@ class Book:
         "asks",
         "base_unit",
         "bids",
-        "hold_fee_ppm",
+        "hold_divisor",
+        "hold_multiplier",
         "house",
         "instrument",
         "last_price",
@@ -136,7 +138,11 @@ class Book:
         """Where fees go."""
         self.base_unit = base_unit(instrument)
         self.quote_multiplier, self.quote_divisor = quote_terms(instrument)
-        self.hold_fee_ppm = max(instrument.taker_fee_ppm, instrument.maker_fee_ppm, 0)
+        fee_ppm = max(instrument.taker_fee_ppm, instrument.maker_fee_ppm, 0)
+        # As an amount is exact, so is its sum with the fee on it, rounded down once.
+        multiplier, divisor = self.quote_multiplier * (PPM + fee_ppm), self.quote_divisor * PPM
+        common = gcd(multiplier, divisor)
+        self.hold_multiplier, self.hold_divisor = multiplier // common, divisor // common
         self.limits = (
             instrument.tick_size,
             instrument.lot_size,
@@ -161,8 +167,7 @@ class Book:
 
     def cost(self, price: int, quantity: int) -> int:
         """Return what a buy holds: its amount at its price, and the highest fee on that."""
-        amount = price * quantity * self.quote_multiplier // self.quote_divisor
-        return amount + amount * self.hold_fee_ppm // PPM
+        return price * quantity * self.hold_multiplier // self.hold_divisor
 
     def hold_of(self, order: Order) -> int:
         """Return what an order that rests needs: of the quote asset for a buy, of the base asset for a sell."""

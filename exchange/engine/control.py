@@ -32,17 +32,30 @@ class HoldStage(NamedTuple):
     reason: str
 
 
-ControlCommand = TakeIncarnation | PlaceInstrument | HoldStage
+class NoteBreak(NamedTuple):
+    """Remember a break that the auditor found, and keep the shards involved at `CANCEL_ONLY`, once for each `key`.
+
+    One that is held at `HALTED` stays there.
+    """
+
+    key: str
+    shards: tuple[str, ...]
+    reason: str
+
+
+ControlCommand = TakeIncarnation | PlaceInstrument | HoldStage | NoteBreak
+BREAKS_KEPT = 1_000
 
 
 class ControlResult(NamedTuple):
-    """`incarnation` is the new number, `previous` the actor's one before (0: none)."""
+    """`incarnation` is the new number, `previous` the actor's one before (0: none). `duplicate`: it was done before."""
 
     sequence: int
     reject_reason: int = 0
     incarnation: int = 0
     previous: int = 0
     shard: str = ""
+    duplicate: bool = False
 
 
 class ControlApplied(NamedTuple):
@@ -51,9 +64,9 @@ class ControlApplied(NamedTuple):
 
 
 class Control:
-    """Which shard has which instrument, and which incarnation of each actor was started last."""
+    """Which shard has which instrument, which incarnation of each actor was the last, and which breaks are known."""
 
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self) -> None:
         self.sequence = 0
@@ -62,6 +75,7 @@ class Control:
         self.incarnations: dict[str, int] = {}
         self.instruments: dict[str, tuple[Instrument, str]] = {}
         self.held: dict[str, HoldStage] = {}
+        self.breaks: dict[str, None] = {}
 
     def apply(self, time_ns: int, batch: Sequence[ControlCommand]) -> ControlApplied:
         """Apply commands in order at one time (ns since the epoch)."""
@@ -73,6 +87,8 @@ class Control:
                 results.append(self._take_incarnation(command))
             elif isinstance(command, PlaceInstrument):
                 results.append(self._place_instrument(command))
+            elif isinstance(command, NoteBreak):
+                results.append(self._note_break(command))
             else:
                 self.held.pop(command.shard, None)
                 if command.stage != Stage.OPEN:
@@ -104,22 +120,36 @@ class Control:
         self.instruments[instrument.symbol] = instrument, command.shard
         return ControlResult(self.sequence, shard=command.shard)
 
+    def _note_break(self, command: NoteBreak) -> ControlResult:
+        if command.key in self.breaks:
+            return ControlResult(self.sequence, duplicate=True)
+        self.breaks[command.key] = None
+        if len(self.breaks) > BREAKS_KEPT:
+            del self.breaks[next(iter(self.breaks))]
+        for shard in command.shards:
+            hold = self.held.get(shard)
+            if hold is None or hold.stage not in (Stage.CANCEL_ONLY, Stage.HALTED):
+                self.held[shard] = HoldStage(shard, int(Stage.CANCEL_ONLY), 0, command.reason)
+        return ControlResult(self.sequence)
+
     def state(self) -> tuple[Any, ...]:
         """Return the whole state as nested tuples."""
         instruments = [(tuple(instrument), shard) for instrument, shard in self.instruments.values()]
         held = [tuple(hold) for hold in self.held.values()]
-        return self.sequence, self.time_ns, self.incarnation, list(self.incarnations.items()), instruments, held
+        numbers = self.incarnation, list(self.incarnations.items())
+        return self.sequence, self.time_ns, *numbers, instruments, held, list(self.breaks)
 
     @classmethod
     def restore(cls, state: Sequence[Any]) -> Control:
         """Return a machine in a state that `state` gave."""
         control = cls()
-        control.sequence, control.time_ns, control.incarnation, incarnations, instruments, held = state
+        control.sequence, control.time_ns, control.incarnation, incarnations, instruments, held, breaks = state
         control.incarnations = dict(incarnations)
         for fields, shard in instruments:
             instrument = Instrument(*fields)
             control.instruments[instrument.symbol] = instrument, shard
         control.held = {row[0]: HoldStage(*row) for row in held}
+        control.breaks = dict.fromkeys(breaks)
         return control
 
     def state_hash(self) -> bytes:

@@ -50,7 +50,18 @@ class Recall(NamedTuple):
 class Wait:
     """An ask (`shard` and `n`), or a movement out of the account (`shard` ""; `n` is the sequence of its command)."""
 
-    __slots__ = ("account", "amount", "asset", "deadline_ns", "is_begun", "is_over", "n", "recalls", "shard")
+    __slots__ = (
+        "account",
+        "amount",
+        "asset",
+        "deadline_ns",
+        "is_begun",
+        "is_over",
+        "is_unsure",
+        "n",
+        "recalls",
+        "shard",
+    )
 
     def __init__(self, shard: str, n: int, account: int, asset: str, amount: int, deadline_ns: int) -> None:
         self.shard = shard
@@ -61,6 +72,8 @@ class Wait:
         self.deadline_ns = deadline_ns
         self.is_begun = False
         self.is_over = False
+        self.is_unsure = False
+        """A shard that may have the money is away and was not asked."""
         self.recalls: dict[tuple[str, int], None] = {}
         """Those whose answers it waits for, by shard and number."""
 
@@ -68,12 +81,14 @@ class Wait:
 class Channel:
     """What was said to one shard and heard from it."""
 
-    __slots__ = ("answers", "next_m", "recalls", "seen")
+    __slots__ = ("answers", "granted", "next_m", "recalls", "seen")
 
     def __init__(self) -> None:
         self.seen = Seen()
         self.answers: dict[int, FundsAnswer] = {}
         """To its messages, until it has them."""
+        self.granted: dict[int, Line] = {}
+        """Whose money those of them brought that are grants."""
         self.next_m = 1
         self.recalls: dict[int, Recall] = {}
 
@@ -83,6 +98,7 @@ class Channel:
             self.seen.advance(low)
             for n in [n for n in self.answers if n < low]:
                 del self.answers[n]
+                self.granted.pop(n, None)
 
     @property
     def recalls_low(self) -> int:
@@ -195,10 +211,12 @@ class Grants:
                 self._recall(wait, wait.amount - free, time_ns)
             elif not wait.recalls:
                 line.popleft()
-                self._end(wait, _DENIED, 0)
+                self._end(wait, _UNAVAILABLE if wait.is_unsure else _DENIED, 0)
             else:
                 return
         del self.lines[of]
+        # The end of a movement has marked it, but there is nobody left to serve.
+        self._ready.pop(of, None)
 
     def next_timer_ns(self) -> int | None:
         """When the oldest wait is over, or None."""
@@ -234,14 +252,22 @@ class Grants:
         self._emit(LedgerEventKind.ANSWER, AnswerMade(wait.shard, *answer))
 
     def _recall(self, wait: Wait, missing: int, time_ns: int) -> None:
-        """Have every other shard where the account has been give back what is missing, if it has it free."""
+        """Have every other shard where the account has been give back what is missing, if it has it free.
+
+        Grants that it may not have yet are told again before: they shall not arrive as soon as it has said that there
+        is nothing.
+        """
         wait.is_begun = True
         for shard in self._shards_of(wait.account):
             channel = self.channels[shard]
             # One that left a recall unanswered so long is away: nobody shall wait for it again.
-            is_away = any(time_ns - recall.time_ns > WAIT_NS_MAX for recall in channel.recalls.values())
+            is_away = any(time_ns - recall.time_ns >= WAIT_NS_MAX for recall in channel.recalls.values())
             if shard == wait.shard or is_away:
+                wait.is_unsure |= shard != wait.shard
                 continue
+            for n, line in channel.granted.items():
+                if line == (wait.account, wait.asset):
+                    self._emit(LedgerEventKind.ANSWER, AnswerMade(shard, *channel.answers[n]))
             m = channel.next_m
             channel.next_m = m + 1
             channel.recalls[m] = Recall(m, wait.account, wait.asset, missing, time_ns)
@@ -253,7 +279,9 @@ class Grants:
 
     def _grant(self, shard: str, n: int, account: int, asset: str, amount: int) -> None:
         self._move(shard, n, account, asset, amount)
-        self.channels[shard].answers[n] = FundsAnswer(n, _GRANTED, amount)
+        channel = self.channels[shard]
+        channel.answers[n] = FundsAnswer(n, _GRANTED, amount)
+        channel.granted[n] = account, asset
 
     def _move(self, shard: str, n: int, account: int, asset: str, amount: int) -> None:
         """Move money to a shard, or with `amount` < 0 from it."""
@@ -295,7 +323,7 @@ class Grants:
     def state(self) -> tuple[Any, ...]:
         """Return all of it as nested tuples."""
         channels = [
-            (shard, c.seen.low, list(c.answers.values()), c.next_m, list(c.recalls.values()))
+            (shard, c.seen.low, list(c.answers.values()), c.next_m, list(c.recalls.values()), list(c.granted.items()))
             for shard, c in self.channels.items()
         ]
         out = [
@@ -303,7 +331,7 @@ class Grants:
             for shard, accounts in self.out.items()
         ]
         waits = [
-            (w.shard, w.n, w.account, w.asset, w.amount, w.deadline_ns, w.is_begun, list(w.recalls))
+            (w.shard, w.n, w.account, w.asset, w.amount, w.deadline_ns, w.is_begun, w.is_unsure, list(w.recalls))
             for w in self.waits
             if not w.is_over
         ]
@@ -312,16 +340,17 @@ class Grants:
     def load(self, state: Sequence[Any]) -> None:
         """Take a state that `state` gave."""
         channels, out, waits = state
-        for shard, low, answers, next_m, recalls in channels:
+        for shard, low, answers, next_m, recalls, granted in channels:
             channel = self.channels[shard] = Channel()
             channel.seen.advance(low)
             channel.answers = {row[0]: FundsAnswer(*row) for row in answers}
             channel.next_m = next_m
             channel.recalls = {row[0]: Recall(*row) for row in recalls}
+            channel.granted = {n: (account, asset) for n, (account, asset) in granted}
         self.out = {shard: {account: dict(map(tuple, assets)) for account, assets in rows} for shard, rows in out}
-        for *fields, is_begun, recalls in waits:
+        for *fields, is_begun, is_unsure, recalls in waits:
             wait = Wait(*fields)
-            wait.is_begun = is_begun
+            wait.is_begun, wait.is_unsure = is_begun, is_unsure
             wait.recalls = dict.fromkeys(map(tuple, recalls))
             self.waits.append(wait)
             self.lines.setdefault((wait.account, wait.asset), deque()).append(wait)

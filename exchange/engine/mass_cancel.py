@@ -49,12 +49,17 @@ def cancel_all_after(shard: Shard, command: CancelAllAfter) -> Result:
 
 
 def tick(shard: Shard) -> Result:
-    """Let orders expire and switches fire that are due, the earliest first; then return money that lies idle."""
+    """Let orders expire and switches fire that are due, the earliest first; then return money that lies idle.
+
+    It ends early when a parked command is done after all.
+    """
     cancelled = 0
     while due := shard.timers.due(shard.time_ns):
         for kind, account, order_id in due:
             if kind == TimerKind.PARKED:
-                parking.expire(shard, order_id)
+                if parking.expire(shard, order_id):
+                    # Its priority is the sequence, and no other may have the same. The next tick is due at once.
+                    return shard.done(cancelled_orders=cancelled)
             elif kind == TimerKind.SWITCH:
                 shard.set_switch(account, 0)
                 cancelled += _cancel_orders_of(shard, account, "", 0, int(CloseReason.DEAD_MANS_SWITCH))

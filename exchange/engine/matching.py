@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from exchange.engine.book import Book, BookSide
 from exchange.engine.events import EventKind
-from exchange.engine.funds import Trader, fee_of
+from exchange.engine.funds import PPM, Trader, fee_of
 from exchange.engine.orders import Order
 from exchange.engine.words import CloseReason, SelfTradePrevention, Side
 
@@ -31,9 +31,10 @@ def match(shard: Shard, book: Book, side: BookSide, taker: Order) -> None:
     assert trader is not None
     taker_buys = taker.request.side == _BUY
     limit_key = taker.price * side.sign
-    sequence, events = shard.sequence, shard.events
-    instrument = book.instrument
-    left = taker.open
+    sequence, events, symbol = shard.sequence, shard.events, side.symbol
+    multiplier, divisor, base_unit = book.quote_multiplier, book.quote_divisor, book.base_unit
+    maker_ppm, taker_ppm = book.instrument.maker_fee_ppm, book.instrument.taker_fee_ppm
+    left, trade_id, price = taker.open, book.trade_id, book.last_price
     amounts = taker_fees = fees = 0
     filled: list[Order] = []
     while left:
@@ -44,28 +45,35 @@ def match(shard: Shard, book: Book, side: BookSide, taker: Order) -> None:
         owner = maker.trader
         assert owner is not None
         if owner is trader:
-            prevention = taker.request.self_trade_prevention or _CANCEL_MAKER
-            if prevention != _CANCEL_TAKER:
-                shard.close(book, maker, _SELF_TRADE)
-            if prevention != _CANCEL_MAKER:
-                taker.close_reason = _SELF_TRADE
+            if _prevents(shard, book, maker, taker):
                 break
             continue
         open_quantity = maker.open
         quantity = left if left < open_quantity else open_quantity  # noqa: FURB136  # min() takes four times as long
         left -= quantity
-        book.trade_id += 1
-        book.last_price = price = level.price
+        trade_id += 1
+        price = level.price
 
-        amount = book.amount(price, quantity)
-        maker_fee = fee_of(amount, instrument.maker_fee_ppm)
-        taker_fee = fee_of(amount, instrument.taker_fee_ppm)
+        amount = price * quantity * multiplier // divisor
         amounts += amount
+        maker_fee = fee_of(amount, maker_ppm) if maker_ppm else 0
+        taker_fee = amount * taker_ppm // PPM
         taker_fees += taker_fee
         fees += maker_fee + taker_fee
-        _pay_maker(book, owner, taker_buys, price, open_quantity, quantity, amount, maker_fee)
-        ids = book.trade_id, maker.order_id, taker.order_id
-        events.append((_TRADED, sequence, instrument.symbol, *ids, price, quantity, maker_fee, taker_fee))
+        if taker_buys:
+            owner.base_held -= quantity * base_unit
+            owner.quote.available += amount - maker_fee
+        else:
+            # What it holds less what the rest of it will need, which is rounded down, too.
+            released = book.cost(price, open_quantity)
+            if quantity < open_quantity:
+                released -= book.cost(price, open_quantity - quantity)
+            owner.quote_held -= released
+            owner.quote.available += released - amount - maker_fee
+            owner.base.available += quantity * base_unit
+        events.append(
+            (_TRADED, sequence, symbol, trade_id, maker.order_id, taker.order_id, price, quantity, maker_fee, taker_fee)
+        )
         if quantity < open_quantity:
             maker.open = open_quantity - quantity
             level.quantity -= quantity
@@ -77,30 +85,31 @@ def match(shard: Shard, book: Book, side: BookSide, taker: Order) -> None:
             filled.append(maker)
             if maker.watched:
                 shard.unwatch(maker)
-    traded = (taker.open - left) * book.base_unit
-    taker.open = left
-    if taker_buys:
-        trader.quote.available -= amounts + taker_fees
-        trader.base.available += traded
-    else:
-        trader.quote.available += amounts - taker_fees
-        trader.base.available -= traded
-    book.house.available += fees
+    book.trade_id, book.last_price = trade_id, price
     shard.closed.extend(filled)
+    book.house.available += fees
+    _settle_taker(trader, taker_buys, amounts, taker_fees, (taker.open - left) * base_unit)
+    taker.open = left
 
 
-def _pay_maker(
-    book: Book, owner: Trader, taker_buys: bool, price: int, open_quantity: int, quantity: int, amount: int, fee: int
-) -> None:
-    """Move a maker's money for one trade, from what its order holds."""
-    if taker_buys:
-        owner.base_held -= quantity * book.base_unit
-        owner.quote.available += amount - fee
+def _settle_taker(trader: Trader, buys: bool, amount: int, fee: int, quantity: int) -> None:
+    """Move a taker's money for all its trades, from what is free; `quantity` in units of the base asset."""
+    if buys:
+        trader.quote.available -= amount + fee
+        trader.base.available += quantity
     else:
-        released = book.cost(price, open_quantity) - book.cost(price, open_quantity - quantity)
-        owner.quote_held -= released
-        owner.quote.available += released - amount - fee
-        owner.base.available += quantity * book.base_unit
+        trader.quote.available += amount - fee
+        trader.base.available -= quantity
+
+
+def _prevents(shard: Shard, book: Book, maker: Order, taker: Order) -> bool:
+    """Keep an account from trading with itself: close its maker, or stop its taker, or both; say whether it stops."""
+    prevention = taker.request.self_trade_prevention or _CANCEL_MAKER
+    if prevention != _CANCEL_TAKER:
+        shard.close(book, maker, _SELF_TRADE)
+    if prevention != _CANCEL_MAKER:
+        taker.close_reason = _SELF_TRADE
+    return taker.close_reason != 0
 
 
 def can_fill(book: Book, side: BookSide, taker: Order) -> bool:

@@ -32,6 +32,7 @@ _REFUSALS = {
     int(AnswerStatus.DENIED): int(RejectReason.INSUFFICIENT_FUNDS),
     int(AnswerStatus.UNAVAILABLE): int(RejectReason.FUNDS_UNAVAILABLE),
 }
+_DENIED = int(AnswerStatus.DENIED)
 _ARRIVED = (int(AnswerStatus.DONE),)
 
 
@@ -141,14 +142,14 @@ def _leave(shard: Shard, parked: Parked) -> None:
 # ---------------------------------------------------------------- ends of waiting
 
 
-def expire(shard: Shard, sequence: int) -> None:
-    """Let a command run for the last time that has waited long enough."""
+def expire(shard: Shard, sequence: int) -> bool:
+    """Let a command run for the last time that has waited long enough; return whether it was done after all."""
     parked = shard.parked.get(sequence)
     if parked is None:
         # A switch of the same time has cancelled it.
-        return
+        return False
     parked.refusal = int(RejectReason.FUNDS_UNAVAILABLE)
-    _run(shard, parked)
+    return not _run(shard, parked).reject_reason
 
 
 def cancel(shard: Shard, order: Order, reason: int) -> Result:
@@ -183,7 +184,7 @@ def cancel_where(shard: Shard, account: int, symbol: str, side: int, sessions: t
     return len(found)
 
 
-def _run(shard: Shard, parked: Parked) -> None:
+def _run(shard: Shard, parked: Parked) -> Result:
     """Run a parked command once more; it ends, or waits for more."""
     parked.bind(-parked.part)
     order, command = parked.order, parked.command
@@ -191,11 +192,12 @@ def _run(shard: Shard, parked: Parked) -> None:
         order.parked = False
     result = shard.place(command, parked) if isinstance(command, PlaceOrder) else shard.amend(command, parked)
     if result.status == _PENDING:
-        return
+        return result
     _leave(shard, parked)
     if order is not None and result.reject_reason and RejectReason(result.reject_reason).is_passing:
         shard.remembered.forget_name(order)
     _tell(shard, parked, result)
+    return result
 
 
 def _tell(shard: Shard, parked: Parked, result: Result) -> None:
@@ -239,7 +241,9 @@ def answer(shard: Shard, command: AnswerFunds) -> Result:
             purse.dry_until_ns = shard.time_ns + DRY_NS
     parked = shard.parked_by_message.pop(n, None)
     if parked is not None:
-        parked.refusal = _REFUSALS[status]
+        # What has come in since it asked may do for it together with less than what it was denied: then it asks again.
+        is_final = status != _DENIED or not purse.available
+        parked.refusal = _REFUSALS[status] if is_final else 0
         _run(shard, parked)
     return shard.done()
 

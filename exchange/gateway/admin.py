@@ -44,6 +44,10 @@ class Supervisor(Protocol):
         """Return a GetStatusResponse, serialised."""
         ...
 
+    async def audit(self) -> bytes:
+        """Audit now; return an AuditResponse, serialised."""
+        ...
+
 
 def new_api_key() -> tuple[str, str]:
     """Return the id of a new key, and the key itself: 256 random bits behind the id."""
@@ -174,6 +178,13 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             return admin_pb2.GetStatusResponse.FromString(await self._supervisor.status())
         except PeerUnavailable as error:
             await self._away(context, "supervisor", str(error))
+
+    async def Audit(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        try:
+            return admin_pb2.AuditResponse.FromString(await self._supervisor.audit())
+        except PeerUnavailable as error:
+            await self._away(context, "auditor", str(error))
 
     async def _away(self, context: Any, who: str, detail: str) -> NoReturn:
         message = f"{who}: {detail}"

@@ -264,7 +264,8 @@ class BookView:
         if not bids and not asks:
             return
         best_bids, best_asks = self._best
-        if self._visible is self._best or best_bids.update(touched[0]) + best_asks.update(touched[1]):
+        # The windows are compared, as tuples of them have no identity when compiled.
+        if self._visible[0] is best_bids or best_bids.update(touched[0]) + best_asks.update(touched[1]):
             self._checksum = self._checksum_now()
         self._tell(book, book.sequence, bids, asks)
 

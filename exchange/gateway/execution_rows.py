@@ -6,7 +6,7 @@ and rows are made from the two when somebody asks. Making them all at once took 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from exchange.engine.channel import HOUSE
@@ -46,7 +46,7 @@ class ExecutionBatch:
 
     __slots__ = ("events", "notes", "time_ns")
 
-    def __init__(self, events: list[EventRow], notes: list[Any], time_ns: int) -> None:
+    def __init__(self, events: Sequence[EventRow], notes: list[Any], time_ns: int) -> None:
         self.events = events
         self.notes = notes
         self.time_ns = time_ns
@@ -82,7 +82,7 @@ class ExecutionBatch:
                 yield _row(sequence, next(notes), _AMEND, _OPEN, event[6], time_ns)
 
 
-def has_executions(events: list[EventRow]) -> bool:
+def has_executions(events: Sequence[EventRow]) -> bool:
     """Whether any of the events is of an order."""
     return any(row[0] in _OF_ORDERS for row in events)
 

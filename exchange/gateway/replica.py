@@ -6,7 +6,7 @@ want (the levels that a command touched, executions) is gathered only while some
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from exchange.engine.events import EventKind, OrderAccepted, ParkedResolved
@@ -225,7 +225,7 @@ class ShardReplica:
         if self.on_executions is not None and has_executions(batch.events):
             self.on_executions(ExecutionBatch(batch.events, self._notes, batch.time_ns))
 
-    def _apply_events(self, events: list[EventRow]) -> None:
+    def _apply_events(self, events: Sequence[EventRow]) -> None:
         books, time_ns, changed = self.books, self.time_ns, self._changed
         note = self._notes.append
         sequence = 0

@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from exchange.engine.channel import Return
 from exchange.engine.commands import AmendOrder, CancelAll, CancelOrder, Command, PlaceOrder, SetStage, Tick
 from exchange.engine.events import Result
 from exchange.engine.orders import Order
@@ -253,7 +254,8 @@ def escrow_of(shard: Shard, account: int) -> list[tuple[Any, ...]]:
 
 def money_of(shard: Shard) -> tuple[Any, ...]:
     """Return all money here: (sequence, purses as (account, asset, available, received), holds as (instrument,
-    account, base held, quote held), what parked commands hold of it as (instrument, account, is a buy, part), outbox).
+    account, base held, quote held), what parked commands hold of it as (instrument, account, is a buy, part), outbox as
+    (is a return, its fields), the number that the next message will have).
     """
     purses = [
         (p.account, p.asset, p.available, p.received)
@@ -266,7 +268,8 @@ def money_of(shard: Shard) -> tuple[Any, ...]:
         for trader in book.traders.values()
     ]
     parked = [(p.command.instrument, p.trader.account, p.is_buy, p.part) for p in shard.parked.values()]
-    return shard.sequence, purses, holds, parked, [tuple(message) for message in shard.funds.outbox.values()]
+    outbox = [(isinstance(message, Return), *message) for message in shard.funds.outbox.values()]
+    return shard.sequence, purses, holds, parked, outbox, shard.funds.next_n
 
 
 def unpack_dump(data: bytes) -> ShardDump:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ class FeedBatch(NamedTuple):
     first_sequence: int
     last_sequence: int
     time_ns: int
-    events: list[EventRow]
+    events: Sequence[EventRow]
 
     def slices(self, commands_max: int) -> Iterator[FeedBatch]:
         """Yield the batch in parts of at most so many commands, whole commands each."""
@@ -48,7 +48,7 @@ class BookDump(NamedTuple):
     instrument: tuple[Any, ...]
     last_price: int
     trade_id: int
-    orders: list[tuple[int, int, str, int, int, int, int]]
+    orders: Sequence[tuple[int, int, str, int, int, int, int]]
 
 
 class ShardDump(NamedTuple):
@@ -58,7 +58,7 @@ class ShardDump(NamedTuple):
     sequence: int
     time_ns: int
     stage: int
-    books: list[BookDump]
+    books: Sequence[BookDump]
 
 
 class FeedGap(Exception):

@@ -17,7 +17,7 @@ from exchange.engine.commands import (
     SetStage,
     Tick,
 )
-from exchange.engine.control import Control, HoldStage, PlaceInstrument, TakeIncarnation
+from exchange.engine.control import Control, HoldStage, NoteBreak, PlaceInstrument, TakeIncarnation
 from exchange.engine.instrument import Instrument
 from exchange.engine.ledger import Ledger
 from exchange.engine.ledger_words import (
@@ -60,7 +60,7 @@ LEDGER_COMMANDS = (
     ReturnFunds,
     EndWaits,
 )
-CONTROL_COMMANDS = (TakeIncarnation, PlaceInstrument, HoldStage)
+CONTROL_COMMANDS = (TakeIncarnation, PlaceInstrument, HoldStage, NoteBreak)
 
 _NUMBERS = {
     command: number
@@ -130,7 +130,7 @@ class LedgerType(_RowsType):
 
     Queries: ("entries", account, asset, before entry id, limit), answered by packed rows of `LedgerEntry`;
     ("channel", shard) by (sequence, rows of `FundsAnswer`, rows of `RecallFunds`): what the shard may not have yet;
-    ("money",) by (sequence, supply by asset, balances by account, channels, what is out) for the auditor.
+    ("money",) by `money_of`, for the auditor.
     """
 
     name = "ledger"
@@ -147,9 +147,9 @@ class LedgerType(_RowsType):
         return Ledger.restore(unpack(data))
 
     def dump(self, machine: Ledger, epoch: int) -> bytes:
-        *head, (balances, (_, out, _), _) = machine.state()
-        assets, available, *_ = balances
-        return pack((epoch, *head, assets, available, out))
+        accounts, api_keys = list(machine.accounts.values()), list(machine.api_keys.values())
+        assets, _, available, out = _money_rows(machine)
+        return pack((epoch, machine.sequence, machine.time_ns, accounts, api_keys, assets, available, out))
 
     def query(self, machine: Ledger, request: bytes) -> bytes:
         match unpack(request):
@@ -159,10 +159,31 @@ class LedgerType(_RowsType):
                 grants = machine.grants
                 return pack((machine.sequence, grants.answers_to(shard), grants.open_recalls(shard)))
             case ("money",):
-                (_, available, supply, *_), (channels, out, _), _ = machine.state()[-1]
-                return pack((machine.sequence, supply, available, channels, out))
+                return pack(money_of(machine))
             case other:
                 raise ValueError(f"unknown query {other[0]!r}")
+
+
+def _money_rows(ledger: Ledger) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+    """Return assets, supply, balances by account, and what is out by shard and account.
+
+    The state has all that too, and a million entries, which would take a second.
+    """
+    balances = ledger.balances
+    out = [
+        (shard, [(account, list(assets.items())) for account, assets in accounts.items()])
+        for shard, accounts in ledger.grants.out.items()
+    ]
+    available = [(account, list(assets.items())) for account, assets in balances.available.items()]
+    return list(balances.assets.values()), list(balances.supply.items()), available, out
+
+
+def money_of(ledger: Ledger) -> tuple[Any, ...]:
+    """Return all money: (sequence, assets, supply by asset, balances by account, what is out by shard and account,
+    the answers that shards may not have by shard).
+    """
+    answers = [(shard, list(channel.answers.values())) for shard, channel in ledger.grants.channels.items()]
+    return ledger.sequence, *_money_rows(ledger), answers
 
 
 class ControlType(_RowsType):

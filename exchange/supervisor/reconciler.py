@@ -23,6 +23,7 @@ from exchange.engine.words import RejectReason, Stage
 from exchange.runtime.host import Host
 from exchange.runtime.messages import LinkBatch, ReplyStatus, pack, unpack_replies
 from exchange.runtime.rows import rows_segment, unpack_results
+from exchange.supervisor.alarms import Alarms
 from exchange.supervisor.sessions import cancel_ended
 from exchange.v1 import admin_pb2
 
@@ -34,6 +35,9 @@ SESSIONS_RETRY_S = 0.5
 PORT_TRIES = 4
 """Starts of a gateway on the port that it had, before it may take another: who else holds it may not let go."""
 SUPERVISOR = "supervisor"
+AUDITOR = "auditor"
+AUDITOR_WAIT_S = 20.0
+"""How long an audit that is asked for waits for the auditor to be there."""
 
 _log = structlog.get_logger()
 
@@ -56,6 +60,10 @@ class Process(Protocol):
 
     async def configure(self, topology: bytes) -> None: ...
 
+    async def audit(self) -> bytes:
+        """Audit now; returns an AuditResponse, serialised. Of the auditor."""
+        ...
+
     async def stop(self) -> None: ...
 
     async def kill(self) -> None:
@@ -64,7 +72,7 @@ class Process(Protocol):
 
 
 class Launcher(Protocol):
-    """Starts components: the ledger, shards and gateways."""
+    """Starts components: the ledger, shards, gateways and the auditor."""
 
     async def start(self, name: str, incarnation: int, port: int) -> Process:
         """Return once the process runs; it may still be recovering its machine.
@@ -115,7 +123,7 @@ class Reconciler:
         monotonic_s: Callable[[], float] = time.monotonic,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        names = ["ledger", *config.shard_names, *config.gateway_names]
+        names = ["ledger", *config.shard_names, *config.gateway_names, AUDITOR]
         self.components = {name: Component(name) for name in names}
         self._config = config
         self._control = control
@@ -127,6 +135,7 @@ class Reconciler:
         self._locks = {name: asyncio.Lock() for name in names}
         self._topology = 1
         self._stopping = False
+        self._alarms = Alarms(lambda: self._machine, self._decide, self._command)
 
     @property
     def _machine(self) -> Control:
@@ -148,7 +157,10 @@ class Reconciler:
         now_s = self._monotonic_s()
         for component in self.components.values():
             if component.state == ComponentState.DOWN:
-                if now_s >= component.next_start_s:
+                # The auditor comes up last, so that it takes no time from what people wait for.
+                if now_s >= component.next_start_s and (
+                    component.kind != AUDITOR or component.restarts >= 0 or self.is_ready
+                ):
                     self._begin_start(component, now_s)
             elif component.state == ComponentState.STARTING:
                 self._watch_start(component, now_s)
@@ -156,13 +168,15 @@ class Reconciler:
                 self._watch_ping(component, now_s)
             if component.kind == "shard" and component.state == ComponentState.UP:
                 self._watch_sessions(component, now_s)
+        self._alarms.see(self.components[AUDITOR].vitals.get("breaks", ()), now_s)
 
     @property
     def is_ready(self) -> bool:
-        """Whether everything runs and knows where the rest is."""
+        """Whether everything that trading needs runs and knows where the rest is."""
         return all(
             c.state == ComponentState.UP and (c.kind == "ledger" or c.topology == self._topology)
             for c in self.components.values()
+            if c.kind != AUDITOR
         )
 
     # ---------------------------------------------------------------- life of a component
@@ -186,7 +200,8 @@ class Reconciler:
             component.start_duration_ms = round((now_s - component.since_s) * 1_000)
             component.since_s = now_s
             component.detail = ""
-            self._topology += 1
+            # Nobody need know where the auditor is.
+            self._topology += component.kind != AUDITOR
             _log.info("component.up", name=component.name, start_ms=component.start_duration_ms)
         elif now_s - component.since_s > START_TIMEOUT_S:
             task.cancel()
@@ -223,7 +238,8 @@ class Reconciler:
         component.state, component.detail, component.task = ComponentState.DOWN, detail, None
         component.next_start_s = now_s + BACKOFF_S[min(component.failures, len(BACKOFF_S) - 1)]
         component.failures += 1
-        self._topology += 1
+        component.topology = 0
+        self._topology += component.kind != AUDITOR
 
     async def _start(self, component: Component) -> None:
         if component.process is not None:
@@ -297,7 +313,7 @@ class Reconciler:
     def _pack_topology(self) -> bytes:
         """Return where each machine is: its incarnation, 0 while it is away."""
         up = (ComponentState.UP, ComponentState.SUSPECT)
-        machines = [c for c in self.components.values() if c.kind != "gateway"]
+        machines = [c for c in self.components.values() if c.kind not in ("gateway", AUDITOR)]
         return pack({c.name: c.incarnation if c.state in up else 0 for c in machines})
 
     # ---------------------------------------------------------------- commands
@@ -346,6 +362,14 @@ class Reconciler:
             await self._command(name, SetStage(stage, orders_per_s, reason))
         return names
 
+    async def audit(self) -> bytes:
+        """Have the auditor audit now; return an AuditResponse, serialised."""
+        auditor = self.components[AUDITOR]
+        async with asyncio.timeout(AUDITOR_WAIT_S):
+            while auditor.process is None or auditor.topology != self._topology:  # noqa: ASYNC110  # a tick changes it
+                await asyncio.sleep(TICK_S)
+        return await auditor.process.audit()
+
     def status(self, version: str) -> bytes:
         """Return a GetStatusResponse, serialised."""
         response = admin_pb2.GetStatusResponse(version=version, time_ns=self._clock_ns())
@@ -371,9 +395,10 @@ class Reconciler:
         return response.SerializeToString()
 
     async def stop(self) -> None:
-        """Stop everything in order: gateways, then shards, then the ledger."""
+        """Stop everything in order: the auditor and gateways, then shards, then the ledger."""
         self._stopping = True
-        for kind in ("gateway", "shard", "ledger"):
+        await self._alarms.stop()
+        for kind in (AUDITOR, "gateway", "shard", "ledger"):
             components = [c for c in self.components.values() if c.kind == kind and c.process is not None]
             for component in components:
                 for task in (component.task, component.sessions_task):

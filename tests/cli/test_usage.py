@@ -11,17 +11,21 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from exchange import __version__
 from exchange.cli import app as commands
 from exchange.cli import run
 from exchange.cli.app import app
 from exchange.cli.connection import find_address, find_key
 from exchange.cli.errors import CommandFailed, describe
 from exchange.client import InsufficientFunds, OutcomeUnknown, RejectReason, Unauthenticated, Unavailable
+from exchange.compiled import described
+from exchange.engine import shard
 
 LEAVES = [
     ["up"],
     ["demo"],
     ["status"],
+    ["audit"],
     ["instruments"],
     ["book"],
     ["trades"],
@@ -52,6 +56,12 @@ def test_every_command_explains_itself(words: list[str]) -> None:
 @pytest.mark.parametrize("words", [w for w in LEAVES if w not in (["up"], ["demo"])], ids=" ".join)
 def test_every_command_that_asks_has_json_for_programs(words: list[str]) -> None:
     assert "--json" in CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).output
+
+
+def test_the_version_comes_with_how_the_engine_runs() -> None:
+    shown = CliRunner().invoke(app, ["--version"])
+    assert shown.exit_code == 0
+    assert shown.output == f"evenkeel {__version__}, engine {described(shard)}\n"
 
 
 def test_the_help_shows_how_to_begin() -> None:

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from exchange.client import (
     Account,
     AsyncClient,
+    AuditedMachine,
     ComponentState,
     NotFound,
     OutcomeUnknown,
@@ -161,3 +162,36 @@ async def test_a_question_that_is_never_answered_has_no_outcome(client: AsyncCli
     with pytest.raises(TransportError):
         await client.status()
     assert len(gateway.requests["GetStatus"]) == 3
+
+
+async def test_an_audit_comes_with_decimals_and_its_evidence(client: AsyncClient, gateway: FakeGateway) -> None:
+    asset = admin_pb2.AuditedAsset(
+        asset="USDT",
+        supply="30.00",
+        ledger="10.00",
+        escrow=[admin_pb2.AuditedEscrow(shard="shard-0", amount="19.00")],
+        under_way="0.50",
+        difference="-0.50",
+    )
+    at = [admin_pb2.AuditedMachine(name="ledger", sequence=7, since_sequence=2)]
+    found = admin_pb2.AuditBreak(
+        rule="I3", kind="VANISHED", asset="USDT", account_ids=[5], shards=["shard-0"], expected="0.50", found="0.00"
+    )
+    response = admin_pb2.AuditResponse(
+        complete=True, assets=[asset], accounts=3, orders=2, trades=1, machines=at, breaks=[found], notes=["n"]
+    )
+    gateway.script("Audit", response)
+    audit = await client.audit()
+    assert (audit.balanced, audit.complete, audit.unavailable, audit.notes) == (False, True, (), ("n",))
+    assert (audit.accounts, audit.orders, audit.trades) == (3, 2, 1)
+    (usdt,) = audit.assets
+    assert usdt.escrow == {"shard-0": Decimal("19.00")}
+    assert usdt.difference == Decimal("-0.50")
+    assert audit.machines == (AuditedMachine("ledger", 7, 2),)
+    (vanished,) = audit.breaks
+    assert (vanished.rule, vanished.kind, vanished.account_ids, vanished.expected) == (
+        "I3",
+        "VANISHED",
+        (5,),
+        Decimal("0.50"),
+    )

@@ -22,7 +22,7 @@ RICH = 10**60
 
 class Market:
     def __init__(self, instrument: Instrument = INSTRUMENT, *, stage: Stage = Stage.OPEN, is_rich: bool = True) -> None:
-        """`is_rich`: accounts have money without end; else they have what the ledger grants."""
+        """`is_rich`: accounts have money without end; else they have what they are given."""
         self.shard = Shard()
         self.symbol = instrument.symbol
         self.time_ns = START_NS
@@ -56,6 +56,11 @@ class Market:
             self._rich.add(account)
             for asset in (self.instrument.base_asset, self.instrument.quote_asset):
                 self.shard.funds.endow(account, asset, RICH)
+
+    def money(self, account: int, asset: str) -> tuple[int, int]:
+        """What an account has of an asset, free and held."""
+        wallet = self.shard.funds.wallet(account)
+        return self.shard.funds.purse(account, asset).available, wallet.held(asset)
 
     def cancel(self, account: int, name: str, order_id: int = 0) -> Result:
         return self.apply(CancelOrder(account, self.symbol, name, order_id))

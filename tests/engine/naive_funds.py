@@ -184,7 +184,8 @@ class NaiveFunds:
         for parked in list(self.parked):
             if parked.n == n:
                 refusals = {2: RejectReason.INSUFFICIENT_FUNDS, 3: RejectReason.FUNDS_UNAVAILABLE}
-                parked.refusal = refusals.get(status, 0)
+                # Denied, it asks once more if something else has come in meanwhile.
+                parked.refusal = refusals.get(status, 0) if status != 2 or not self.free(account, asset) else 0
                 self.run(parked)
 
     def recall(self, command: RecallFunds) -> None:
@@ -222,18 +223,19 @@ class NaiveFunds:
         parked.n = self.ask(parked.account, parked.asset, need - parked.part, is_urgent=True)
         return 0
 
-    def run(self, parked: NaiveParked) -> None:
-        """Let a command that waits come again."""
+    def run(self, parked: NaiveParked) -> bool:
+        """Let a command that waits come again; return whether it is done."""
         parked.part = 0
         place, amend = self.shard.on_PlaceOrder, self.shard.on_AmendOrder
         command = parked.command
         result = place(command, parked) if isinstance(command, c.PlaceOrder) else amend(command, parked)
         if result[3] == OrderStatus.PENDING_FUNDS:
-            return
+            return False
         self.parked.remove(parked)
         if parked.order is not None and result[6] and RejectReason(result[6]).is_passing:
             self.shard.orders.remove(parked.order)
         self.tell(parked, result)
+        return not result[6]
 
     def tell(self, parked: NaiveParked, result: Sequence[Any]) -> None:
         _, name, order_id, status, filled, left, reject_reason, close_reason, _, _ = result
@@ -241,12 +243,14 @@ class NaiveFunds:
         head = 8, self.shard.sequence, command.instrument, command.account, parked.sequence
         self.shard.events.append((*head, name, order_id, status, filled, left, reject_reason, close_reason))
 
-    def expire(self, due_ns: int) -> None:
-        """Let those come for the last time that have waited long enough."""
+    def expire(self, due_ns: int) -> bool:
+        """Let those come for the last time that have waited long enough, until one is done; return whether one is."""
         due = [parked for parked in self.parked if parked.deadline_ns == due_ns]
         for parked in sorted(due, key=lambda parked: (parked.account, parked.sequence)):
             parked.refusal = RejectReason.FUNDS_UNAVAILABLE
-            self.run(parked)
+            if self.run(parked):
+                return True
+        return False
 
     def cancel(self, parked: NaiveParked, reason: int) -> tuple[Any, ...]:
         order = parked.order

@@ -433,7 +433,9 @@ class NaiveShard:
             for account in sorted(a for a, switch_ns in self.switches.items() if switch_ns == due_ns):
                 del self.switches[account]
                 cancelled += self.close_all(self.orders_of(account, "", 0), CloseReason.DEAD_MANS_SWITCH)
-            self.funds.expire(due_ns)
+            if self.funds.expire(due_ns):
+                # Only one order may come in at a sequence.
+                return self.done(cancelled)
         self.funds.return_idle()
         return self.done(cancelled)
 

@@ -177,11 +177,17 @@ class Chance(Random):
 
     def recall(self, naive: NaiveShard) -> RecallFunds:
         """The ledger's wish to have money back, mostly a new one."""
-        m = max(naive.funds.recalled, default=0) + 1
+        funds = naive.funds
+        # They may come in any order.
+        m = max(funds.recalled, default=0) + self.pick([1, 1, 2, 3])
         low = self.pick([1, max(m - 2, 1), m])
-        asset = self.pick(["BTC", "ETH", "USDT"])
+        account, asset = self.account(), self.pick(["BTC", "ETH", "USDT"])
         amount = self.pick([0, 1, 10**3, 10**6, 10**12])
-        return RecallFunds(self.randint(1, m) if self.flag() else m, low, self.account(), asset, amount)
+        waiting = [parked for parked in funds.parked if parked.part]
+        if waiting and not self.flag(3):
+            parked = self.choice(waiting)
+            account, asset, amount = parked.account, parked.asset, self.randint(1, parked.part)
+        return RecallFunds(self.randint(1, m) if self.flag() else m, low, account, asset, amount)
 
     def command(self, naive: NaiveShard) -> Command:
         """The next command, about the orders that are known or a new one, or the money for them."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exchange.engine.commands import AmendOrder, CancelAll, CancelOrder, PlaceOrder
 from exchange.engine.events import Result
 from exchange.runtime import codec
 from exchange.runtime.codec import decode_trade, encode_trade
-from exchange.runtime.columns import REQUEST_BYTES_MIN, decode_columns, read_columns
+from exchange.runtime.columns import DECODE_BYTES_MIN, decode_columns, read_columns
 from exchange.runtime.messages import Segment, SegmentKind
 from exchange.v1 import trading_pb2, types_pb2
 
 ACCOUNT, SESSION = 7, 70
-_LONG = "n" * REQUEST_BYTES_MIN
+_LONG = "n" * DECODE_BYTES_MIN
 
 _integers = st.sampled_from([0, 1, 127, 128, 1 << 40, -1])
 _small = st.integers(0, 3)
@@ -79,6 +79,7 @@ def _segment(data: bytes) -> Segment:
     return Segment(int(SegmentKind.TRADE), ACCOUNT, SESSION, 1_000, data)
 
 
+@settings(deadline=None)
 @given(commands=_commands())
 def test_by_columns_and_one_by_one_commands_are_the_same(commands: list[trading_pb2.Command]) -> None:
     # Long enough to be read by columns.
@@ -111,7 +112,7 @@ def test_orders_cancels_and_amends_in_turn_keep_their_places() -> None:
     request, data = _request(
         *(
             command
-            for number in range(10)
+            for number in range(20)
             for command in (
                 _order(number),
                 trading_pb2.Command(
@@ -125,37 +126,37 @@ def test_orders_cancels_and_amends_in_turn_keep_their_places() -> None:
     )
     decoded = decode_columns(request, data, ACCOUNT, SESSION)
     assert decoded is not None
-    assert len(decoded) == 30
+    assert len(decoded) == 60
     assert decoded[3:6] == [
         PlaceOrder(ACCOUNT, "o1", "BTC-USDT", 1, 1, 0, 101, 2, session=SESSION),
         CancelOrder(ACCOUNT, "BTC-USDT", "c1"),
         AmendOrder(ACCOUNT, "BTC-USDT", "", 2, 0, 5),
     ]
-    assert [type(command) for command in decoded] == [PlaceOrder, CancelOrder, AmendOrder] * 10
+    assert [type(command) for command in decoded] == [PlaceOrder, CancelOrder, AmendOrder] * 20
 
 
 def test_commands_on_behalf_of_others_are_theirs() -> None:
-    commands = [_order(number) for number in range(20)]
+    commands = [_order(number) for number in range(40)]
     for number, command in enumerate(commands):
         command.on_behalf_of = 100 + number
     request, data = _request(*commands)
     decoded = decode_columns(request, data, ACCOUNT, 0)
     assert decoded is not None
-    assert [command.account for command in decoded if isinstance(command, PlaceOrder)] == list(range(100, 120))
+    assert [command.account for command in decoded if isinstance(command, PlaceOrder)] == list(range(100, 140))
 
 
 @pytest.mark.parametrize("fields", [{"post_only": True}, {"price": 0}, {"client_order_id": ""}])
 def test_columns_that_only_some_orders_fill_are_left_alone(fields: dict[str, Any]) -> None:
-    request, data = _request(*(_order(number) for number in range(20)), _order(20, **fields))
+    request, data = _request(*(_order(number) for number in range(40)), _order(40, **fields))
     assert decode_columns(request, data, ACCOUNT, 0) is None
-    assert len(decode_trade(_segment(data))) == 21
+    assert len(decode_trade(_segment(data))) == 41
 
 
 def test_a_field_that_comes_twice_does_not_shift_those_of_others() -> None:
     # As no serializer writes it: the first order names its instrument twice, the second not at all.
     twice = _order(0).place.SerializeToString() + trading_pb2.PlaceOrderRequest(instrument="B").SerializeToString()
     nameless = _order(1, instrument="").place.SerializeToString()
-    rest = [_order(number).place.SerializeToString() for number in range(2, 20)]
+    rest = [_order(number).place.SerializeToString() for number in range(2, 40)]
     bodies = [twice, nameless, *rest]
     data = b"".join(
         b"\x12" + bytes([len(body) + 2]) + b"\x0a" + bytes([len(body)]) + body for body in bodies if len(body) < 120
@@ -215,7 +216,7 @@ def test_an_answer_says_of_each_command_what_became_of_it() -> None:
 
 def test_commands_of_a_kind_without_columns_are_read_one_by_one() -> None:
     request, data = _request(
-        *(_order(number) for number in range(20)),
+        *(_order(number) for number in range(40)),
         trading_pb2.Command(cancel_all=trading_pb2.CancelAllOrdersRequest(instrument="BTC-USDT")),
     )
     assert decode_columns(request, data, ACCOUNT, 0) is None

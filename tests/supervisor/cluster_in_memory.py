@@ -16,7 +16,7 @@ from exchange.runtime.machine import MachineType
 from exchange.runtime.messages import unpack, unpack_batch, unpack_record
 from exchange.runtime.rows import ControlType, LedgerType
 from exchange.runtime.snapshot import SnapshotStore
-from exchange.supervisor.reconciler import Reconciler
+from exchange.supervisor.reconciler import AUDITOR, Reconciler
 
 STEPS_PER_TICK = 50
 """Of the event loop: more than anything here takes in a row, so that what can happen in a tick does."""
@@ -72,6 +72,9 @@ class HostProcess:
     async def configure(self, topology: bytes) -> None:
         """A shard has no carrier here, so it needs not know where the ledger is."""
 
+    async def audit(self) -> bytes:
+        raise AssertionError("a host audits nothing")
+
     async def stop(self) -> None:
         await self.host.stop()
 
@@ -96,6 +99,42 @@ class GatewayProcess:
     async def configure(self, topology: bytes) -> None:
         if not self.alive:
             raise Gone
+
+    async def audit(self) -> bytes:
+        raise AssertionError("a gateway audits nothing")
+
+    async def stop(self) -> None:
+        self.alive = False
+
+    async def kill(self) -> None:
+        self.alive = False
+
+
+class AuditorProcess:
+    """An auditor that has found what a test puts into `breaks`."""
+
+    def __init__(self) -> None:
+        self.breaks: list[dict[str, Any]] = []
+        self.alive = True
+
+    def _check(self) -> None:
+        if not self.alive:
+            raise Gone
+
+    async def ping(self) -> dict[str, Any]:
+        self._check()
+        detail = self.breaks[-1]["summary"] if self.breaks else ""
+        return {"pid": id(self), "breaks": self.breaks, "failure": detail}
+
+    async def submit(self, batch: bytes) -> bytes:
+        raise AssertionError("the auditor has no machine")
+
+    async def configure(self, topology: bytes) -> None:
+        self._check()
+
+    async def audit(self) -> bytes:
+        self._check()
+        return b"audited"
 
     async def stop(self) -> None:
         self.alive = False
@@ -134,7 +173,7 @@ class ClusterInMemory:
     async def start(self, name: str, incarnation: int, port: int) -> Any:
         if name in self.refused:
             raise RuntimeError(f"{name} is refused")
-        process: HostProcess | GatewayProcess
+        process: HostProcess | GatewayProcess | AuditorProcess
         if name.startswith("gateway"):
             self.ports_asked.append(port)
             if port in self.taken:
@@ -143,6 +182,8 @@ class ClusterInMemory:
                 self._port_free += 1
                 port = self._port_free
             process = GatewayProcess(incarnation, port)
+        elif name == AUDITOR:
+            process = AuditorProcess()
         else:
             process = HostProcess(self._host(name, ShardType() if name.startswith("shard") else LedgerType()))
             await process.host.start()
@@ -150,10 +191,11 @@ class ClusterInMemory:
         return process
 
     def journaled(self, name: str) -> list[Any]:
-        """Return all commands in the journal of a shard."""
+        """Return all commands in the journal of a shard, or of the supervisor."""
+        kind = ControlType() if name == "supervisor" else ShardType()
         payloads = [unpack_record(record.payload) for record in self._journals[name].read(1)]
         segments = [segment for payload in payloads for batch in payload.batches for segment in batch.segments]
-        return [command for segment in segments for command in ShardType().decode(segment)]
+        return [command for segment in segments for command in kind.decode(segment)]
 
     async def begin(self) -> None:
         """Start the supervisor and wait until everything is up."""

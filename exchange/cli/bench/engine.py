@@ -12,6 +12,8 @@ from time import perf_counter
 
 from exchange.cli.bench import Figure
 from exchange.cli.bench.flow import INSTRUMENT, OrderFlow, open_shard
+from exchange.compiled import described
+from exchange.engine import shard as engine_module
 from exchange.engine.commands import Command, PlaceOrder
 from exchange.engine.words import OrderType, Side, TimeInForce
 
@@ -119,7 +121,8 @@ def measure(*, commands: int = 200_000, rounds: int = 5, batch: int = 100, seed:
         reference=bare,
         ratio=engine / bare,
         detail=(
-            f"{commands:,} commands, {trades / commands:.2f} trades each, in batches of {batch}; median of {rounds}; "
+            f"{described(engine_module)}; {commands:,} commands, {trades / commands:.2f} trades each, "
+            f"in batches of {batch}; median of {rounds}; "
             "reference: a bare dict-and-deque loop on the same commands"
         ),
     )
