@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -22,7 +23,8 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-BALANCE = ("asset", "available")
+BALANCE = ("asset", "available", "held", "total", "markets")
+CHANGE = ("time_ns", "reason", "asset", "change", "instrument", "trade_id", "reference", "counterparty_id")
 ENTRY = ("time_ns", "type", "asset", "change", "available", "counterparty_id", "reference")
 FEE = ("instrument", "maker_fee_ppm", "taker_fee_ppm")
 Account = Annotated[int, typer.Option("--account", help="Which account (for operators); the key's if not given.")]
@@ -32,9 +34,15 @@ Account = Annotated[int, typer.Option("--account", help="Which account (for oper
 def balances(
     account: Account = 0, address: Address = "", key: Key = "", data: Data = DATA_DEFAULT, json: Json = False
 ) -> None:
-    """Show what the account has of each asset."""
+    """Show what the account has of each asset, in the ledger and in all markets together.
+
+    What is available may be traded with, withdrawn or transferred now, wherever it is; the rest is held by open orders,
+    in the markets shown.
+    """
     with connect(address, key, data) as client:
-        show(client.balances(account), BALANCE, json)
+        found = client.balances(account)
+        show(found, BALANCE, json)
+    _warn_of(found.unavailable_shards)
 
 
 @app.command()
@@ -47,9 +55,10 @@ def entries(
     data: Data = DATA_DEFAULT,
     json: Json = False,
 ) -> None:
-    """List every change of the account's balances, newest first: `exchange account entries USDT --limit 20`.
+    """List deposits, withdrawals and transfers, newest first: `exchange account entries USDT --limit 20`.
 
-    What was added (negative if it was taken), what was available afterwards, and under which reference.
+    What was added (negative if it was taken), what then lay in the ledger apart from the markets, and under which
+    reference. What trades changed, `exchange orders executions` and `exchange account follow` show.
     """
     with connect(address, key, data) as client:
         show(client.ledger_entries(account, asset, limit=limit), ENTRY, json)
@@ -92,7 +101,10 @@ def transfer(
 @app.command()
 def follow(
     after: Annotated[
-        int | None, typer.Option(help="Go on after this sequence of the ledger, as --json shows it.")
+        list[str] | None,
+        typer.Option(
+            help="Go on after this: ledger=SEQUENCE or SHARD=SEQUENCE, as --json shows them; repeat it for each."
+        ),
     ] = None,
     account: Account = 0,
     address: Address = "",
@@ -102,9 +114,12 @@ def follow(
 ) -> None:
     """Show the balances, then a line for each change of them, until interrupted.
 
-    With --json a line for each update: balances that changed, the entries that did it, and a sequence for --after.
+    A change is a deposit, withdrawal or transfer, or what a trade brought and cost, with its fee.
+
+    With --json a line for each update: its changes, and the sequences for --after.
     """
-    with connect(address, key, data) as client, client.stream_balances(account, after) as updates:
+    position = _read_position(after or ())
+    with connect(address, key, data) as client, client.stream_balances(account, position) as updates:
         for update in updates:
             _show_update(update, json)
 
@@ -123,8 +138,24 @@ def _show_update(update: BalanceUpdate, as_json: bool) -> None:
     if as_json:
         show_line(update, (), as_json)
         return
-    if not update.entries:
-        for balance in update.balances:
-            show_line(balance, BALANCE, as_json)
-    for entry in update.entries:
-        show_line(entry, ENTRY, as_json)
+    for balance in update.balances:
+        show_line(balance, BALANCE, as_json)
+    _warn_of(update.unavailable_shards)
+    for change in update.changes:
+        show_line(change, CHANGE, as_json)
+
+
+def _warn_of(unavailable_shards: Sequence[str]) -> None:
+    """Say whose money is missing in what was shown; on stderr, so that JSON stays JSON."""
+    if unavailable_shards:
+        typer.echo(f"not counted, because away: what the account has in {', '.join(unavailable_shards)}", err=True)
+
+
+def _read_position(texts: Sequence[str]) -> dict[str, int]:
+    position = {}
+    for text in texts:
+        source, _, sequence = text.partition("=")
+        if not source or not sequence.isdecimal():
+            raise typer.BadParameter(f"--after: expected ledger=SEQUENCE or SHARD=SEQUENCE, was {text!r}")
+        position[source] = int(sequence)
+    return position

@@ -17,10 +17,11 @@ from exchange.client import Permission, Stage
 app = typer.Typer(
     help="Instruments, assets, accounts, keys, money in and out, and stages (needs an operator's key).\n\n"
     "On the machine of the exchange that key is found in its data directory; elsewhere give it with --key.\n\n"
+    "    exchange admin asset create BTC --scale 8\n\n"
+    "    exchange admin asset create USDT --scale 6\n\n"
     "    exchange admin instrument create BTC-USDT --tick 0.01 --lot 0.0001\n\n"
     "    exchange admin account create alice\n\n"
     "    exchange admin key create 2\n\n"
-    "    exchange admin asset create USDT --scale 6\n\n"
     "    exchange admin deposit 2 USDT 1000 --reference wire-17",
     no_args_is_help=True,
 )
@@ -48,8 +49,7 @@ def create_instrument(
     symbol: Annotated[str, typer.Argument(help='Such as "BTC-USDT": base and quote asset are read from it.')],
     tick: Annotated[str, typer.Option(help="Smallest step of the price.")] = "0.01",
     lot: Annotated[str, typer.Option(help="Smallest step of the quantity.")] = "0.0001",
-    max_quantity: Annotated[str, typer.Option(help="Largest order.")] = "1000000",
-    quote_scale: Annotated[int, typer.Option(help="Digits of amounts of the quote asset.")] = 8,
+    max_quantity: Annotated[str, typer.Option(help="Largest order; without limit if not given.")] = "",
     band_bps: Annotated[int, typer.Option(help="Price band around the last trade, in 1/10,000; 0: none.")] = 0,
     reference: Annotated[str, typer.Option(help="Centre of the band before the first trade.")] = "",
     maker_fee_ppm: Annotated[int, typer.Option(help="In 1/1,000,000; negative: a rebate.")] = 0,
@@ -60,17 +60,17 @@ def create_instrument(
     data: Data = DATA_DEFAULT,
     json: Json = False,
 ) -> None:
-    """Open a market: `exchange admin instrument create BTC-USDT --tick 0.01 --lot 0.0001`."""
-    base, _, quote = symbol.partition("-")
+    """Open a market: `exchange admin instrument create BTC-USDT --tick 0.01 --lot 0.0001`.
+
+    Both assets must exist: `exchange admin asset create USDT --scale 6`. Digits of the tick and of the lot are those of
+    prices and quantities; tick times lot must not need more digits than the quote asset has.
+    """
     with connect(address, key, data) as client:
         created = client.create_instrument(
             symbol,
-            base_asset=base,
-            quote_asset=quote,
             tick_size=tick,
             lot_size=lot,
-            max_quantity=max_quantity,
-            quote_scale=quote_scale,
+            max_quantity=max_quantity or None,
             band_bps=band_bps,
             reference_price=reference or None,
             maker_fee_ppm=maker_fee_ppm,

@@ -17,7 +17,8 @@ _HINTS = {
     "KEY_INVALID": _GIVE_A_KEY,
     "KEY_EXPIRED": _NEW_KEY,
     "KEY_REVOKED": _NEW_KEY,
-    "ASSET_UNKNOWN": "`exchange admin asset list` shows those that there are",
+    "ASSET_UNKNOWN": "`exchange admin asset list` shows those that there are, `exchange admin asset create` makes one",
+    "FUNDS_UNAVAILABLE": "a market that has the money, or the ledger, is away: come back in a moment",
 }
 
 

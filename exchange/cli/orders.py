@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from exchange.cli.connection import DATA_DEFAULT, Address, Data, Json, Key, connect
-from exchange.cli.output import show
+from exchange.cli.output import show, show_line
 from exchange.client import OrderType, SelfTradePrevention, Side, TimeInForce
 
 app = typer.Typer(
@@ -33,6 +33,20 @@ RESULT = (
     "reject_reason",
     "close_reason",
     "duplicate",
+)
+EXECUTION = (
+    "time_ns",
+    "type",
+    "instrument",
+    "client_order_id",
+    "side",
+    "status",
+    "trade_price",
+    "trade_quantity",
+    "fee",
+    "fee_asset",
+    "liquidity",
+    "open_quantity",
 )
 Instrument = Annotated[str, typer.Argument(help='An instrument, such as "BTC-USDT".')]
 ClientOrderId = Annotated[str, typer.Option("--id", help="Client order id; made up if not given.")]
@@ -63,6 +77,19 @@ def list_orders(
     )
     with connect(address, key, data) as client:
         show(client.list_orders(instrument, include_closed=closed, limit=limit), columns, json)
+
+
+@app.command()
+def executions(
+    address: Address = "",
+    key: Key = "",
+    data: Data = DATA_DEFAULT,
+    json: Json = False,
+) -> None:
+    """Show what becomes of the account's orders from now on, trades with their fee, until interrupted."""
+    with connect(address, key, data) as client, client.stream_executions() as stream:
+        for execution in stream:
+            show_line(execution, EXECUTION, json)
 
 
 @app.command()

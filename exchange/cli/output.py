@@ -92,4 +92,6 @@ def _cell(value: Any, column: str) -> str:
         return format(value, "f")
     if isinstance(value, list | tuple):
         return " ".join(_cell(item, column) for item in value)
+    if isinstance(value, dict):
+        return " ".join(f"{name} {_cell(item, column)}" for name, item in value.items())
     return "" if value is None else str(value)

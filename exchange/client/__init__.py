@@ -18,6 +18,7 @@ of all errors, and `NotExecuted`, `OutcomeUnknown` say what an error means for a
 from exchange.client._accounts import (
     Asset,
     Balance,
+    BalanceChange,
     Balances,
     BalanceUpdate,
     EntryResult,
@@ -39,6 +40,7 @@ from exchange.client._commands import (
     new_client_order_id,
 )
 from exchange.client._enums import (
+    BalanceChangeReason,
     CandleInterval,
     CloseReason,
     ComponentState,
@@ -106,6 +108,8 @@ __all__ = [
     "AuditedAsset",
     "AuditedMachine",
     "Balance",
+    "BalanceChange",
+    "BalanceChangeReason",
     "BalanceUpdate",
     "Balances",
     "BlockingStream",

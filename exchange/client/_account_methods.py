@@ -1,6 +1,6 @@
 """The money half of a client: what an account has, how it came and went, and moving it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from exchange.client._accounts import (
     Asset,
@@ -31,7 +31,7 @@ class AccountMethods:
         return [Asset.from_proto(message) for message in response.assets]
 
     async def balances(self, account_id: int = 0, *, timeout: float | None = None) -> Balances:
-        """What the account has: a sequence of `Balance`, by asset."""
+        """What the account has, in the ledger and in all markets: a sequence of `Balance`, by asset."""
         request = account_pb2.GetBalancesRequest(account_id=account_id)
         response = await self._caller.call(GET_BALANCES, request, timeout=timeout)
         return Balances.from_proto(response)
@@ -45,7 +45,7 @@ class AccountMethods:
         page_size: int = 100,
         timeout: float | None = None,
     ) -> AsyncIterator[LedgerEntry]:
-        """Every change of the account's balances, newest first, page by page as they are read; at most
+        """Deposits, withdrawals and transfers, newest first, page by page as they are read; at most
         `limit`. The ledger keeps the newest 1,000,000 of all accounts.
 
         `timeout` is for each page.
@@ -106,14 +106,16 @@ class AccountMethods:
         response = await self._caller.call(TRANSFER, request, effect=Effect.SAME, reference=reference, timeout=timeout)
         return EntryResult.from_proto(response)
 
-    def stream_balances(self, account_id: int = 0, after: int | None = None) -> Stream[BalanceUpdate]:
-        """The balances as they are, and then each change of them.
+    def stream_balances(self, account_id: int = 0, after: Mapping[str, int] | None = None) -> Stream[BalanceUpdate]:
+        """The balances as they are, and then each change of them: deposits, withdrawals and transfers, and
+        what trades bring and cost, in every market.
 
-        Each change comes once, whatever becomes of the connection. `after` goes on where an earlier
-        stream or `balances()` was: its last `sequence`. Then the balances as they are do not come first.
+        Each change comes once, whatever becomes of the connection, and balances and changes add up to what
+        `balances()` says later. `after` goes on where an earlier stream or `balances()` was: its last
+        `sequences`. Then the balances as they are do not come first.
 
         Raises (while it is read):
             GapDetected: what happened since is no longer held. Ask `balances()`, and go on after their
-                `sequence`.
+                `sequences`.
         """
         return self._streams.balances(account_id, after)

@@ -2,13 +2,13 @@
 
 import re
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import overload
 
-from exchange.client._enums import EntryType
+from exchange.client._enums import BalanceChangeReason, EntryType
 from exchange.client._numbers import from_amount, from_time_ns
 from exchange.v1 import account_pb2, admin_pb2
 
@@ -42,26 +42,54 @@ class Asset:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
+    """What an account has of an asset, wherever it is: in the ledger and in all markets."""
+
     asset: str
     available: Decimal
-    """May be withdrawn or transferred now."""
+    """May be traded with, withdrawn or transferred now."""
+    held: Decimal = Decimal(0)
+    """Bound by open orders."""
+    total: Decimal = Decimal(0)
+    """Both together."""
+    markets: Mapping[str, Decimal] = field(default_factory=dict)
+    """What is held, by instrument."""
 
     @classmethod
     def from_proto(cls, message: account_pb2.Balance) -> "Balance":
-        return cls(message.asset, from_amount(message.available))
+        return cls(
+            message.asset,
+            from_amount(message.available),
+            from_amount(message.held),
+            from_amount(message.total),
+            {market.instrument: from_amount(market.held) for market in message.markets},
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Balances(Sequence[Balance]):
-    """Of each asset that the account ever had, by name: a sequence of them, as of one moment."""
+    """Of each asset that the account ever had, by name: a sequence of them."""
 
     rows: tuple[Balance, ...]
-    sequence: int
-    """The ledger's history up to here is in them: `stream_balances(after=sequence)` goes on from it."""
+    sequences: Mapping[str, int] = field(default_factory=dict)
+    """"ledger" and each shard -> up to where its history is in them: `stream_balances(after=sequences)` goes on."""
+    unavailable_shards: tuple[str, ...] = ()
+    """Could not be asked: what the account has there is in no balance."""
+
+    def of(self, asset: str) -> Balance:
+        """That of one asset; of 0 if the account never had it."""
+        return next((row for row in self.rows if row.asset == asset), Balance(asset, Decimal(0)))
 
     def available(self, asset: str) -> Decimal:
         """Of one asset; 0 if the account never had it."""
-        return next((row.available for row in self.rows if row.asset == asset), Decimal(0))
+        return self.of(asset).available
+
+    def held(self, asset: str) -> Decimal:
+        """Of one asset, by open orders; 0 if the account never had it."""
+        return self.of(asset).held
+
+    def total(self, asset: str) -> Decimal:
+        """Of one asset, available and held; 0 if the account never had it."""
+        return self.of(asset).total
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -80,12 +108,16 @@ class Balances(Sequence[Balance]):
 
     @classmethod
     def from_proto(cls, message: account_pb2.GetBalancesResponse) -> "Balances":
-        return cls(tuple(Balance.from_proto(row) for row in message.balances), message.sequence)
+        return cls(
+            tuple(Balance.from_proto(row) for row in message.balances),
+            dict(message.sequences),
+            tuple(message.unavailable_shards),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """One change of one balance."""
+    """A deposit or a withdrawal, or one side of a transfer."""
 
     entry_id: int
     """Counts the entries of the ledger."""
@@ -95,7 +127,7 @@ class LedgerEntry:
     change: Decimal
     """What was added; negative if it was taken."""
     available: Decimal
-    """Afterwards."""
+    """What lay in the ledger afterwards, apart from what is in markets."""
     reference: str
     counterparty_id: int | None
     """The account on the other side of a transfer; None for all else."""
@@ -140,15 +172,64 @@ class EntryResult:
 
 
 @dataclass(frozen=True, slots=True)
+class BalanceChange:
+    """An account has more or less of an asset in total. That some of it gets held, or free, is no change."""
+
+    source: str
+    """"ledger", or the shard where the trade was."""
+    sequence: int
+    """Position of the command in the history of the source."""
+    asset: str
+    change: Decimal
+    """What was added; negative if it was taken."""
+    reason: BalanceChangeReason
+    time_ns: int
+    entry_id: int | None = None
+    """This and the next two: of the ledger, as in its LedgerEntry."""
+    reference: str = ""
+    counterparty_id: int | None = None
+    instrument: str = ""
+    """This and the next: of a trade or its fee."""
+    trade_id: int | None = None
+    order_id: int | None = None
+    """The account's own order; None for what the house gets."""
+    client_order_id: str = ""
+
+    @property
+    def time(self) -> datetime:
+        return from_time_ns(self.time_ns)
+
+    @classmethod
+    def from_proto(cls, message: account_pb2.BalanceChange) -> "BalanceChange":
+        return cls(
+            source=message.source,
+            sequence=message.sequence,
+            asset=message.asset,
+            change=from_amount(message.change),
+            reason=BalanceChangeReason(message.reason),
+            time_ns=message.time_ns,
+            entry_id=message.entry_id or None,
+            reference=message.reference,
+            counterparty_id=message.counterparty_id or None,
+            instrument=message.instrument,
+            trade_id=message.trade_id or None,
+            order_id=message.order_id or None,
+            client_order_id=message.client_order_id,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class BalanceUpdate:
     """What a stream of balances tells at a time."""
 
     balances: tuple[Balance, ...]
-    """As they are now: first of all each that the account has, then those that `entries` changed."""
-    entries: tuple[LedgerEntry, ...]
-    """What happened, oldest first."""
-    sequence: int
-    """The ledger's history up to here is in it: `stream_balances(after=sequence)` goes on from it."""
+    """As they are: in the first update, unless the stream goes on after sequences. Then come changes alone."""
+    changes: tuple[BalanceChange, ...]
+    """Of each source oldest first."""
+    sequences: Mapping[str, int]
+    """"ledger" and each shard -> up to where its history was told: `stream_balances(after=sequences)` goes on."""
+    unavailable_shards: tuple[str, ...] = ()
+    """Could not be asked for the first update: what the account has there is in no balance."""
 
 
 @dataclass(frozen=True, slots=True)

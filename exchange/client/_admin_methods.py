@@ -36,13 +36,12 @@ class AdminMethods:
         self,
         symbol: str,
         *,
-        base_asset: str,
-        quote_asset: str,
         tick_size: Number,
         lot_size: Number,
-        max_quantity: Number,
-        quote_scale: int,
+        base_asset: str = "",
+        quote_asset: str = "",
         min_quantity: Number | None = None,
+        max_quantity: Number | None = None,
         price_scale: int | None = None,
         quantity_scale: int | None = None,
         band_bps: int = 0,
@@ -55,9 +54,15 @@ class AdminMethods:
     ) -> Instrument:
         """Opens a market; fields as in `Instrument`.
 
-        The scales are the digits of the tick and of the lot unless they are given, the least quantity
-        is one lot. Not sent again once its outcome is unknown: `instruments()` then tells.
+        Its assets must exist; they are the two parts of a symbol such as "BTC-USDT" unless they are given.
+        The scales are the digits of the tick and of the lot unless they are given, the least quantity is one
+        lot, and only the account's money limits the largest. Not sent again once its outcome is unknown:
+        `instruments()` then tells.
+
+        Raises:
+            NotFound: an asset does not exist (ASSET_UNKNOWN): `create_asset` makes it.
         """
+        base, _, quote = symbol.partition("-")
         if price_scale is None:
             price_scale = digits_after_point(tick_size, "tick_size")
         if quantity_scale is None:
@@ -66,15 +71,14 @@ class AdminMethods:
             min_quantity = lot_size
         message = types_pb2.Instrument(
             symbol=symbol,
-            base_asset=base_asset,
-            quote_asset=quote_asset,
+            base_asset=base_asset or base,
+            quote_asset=quote_asset or quote,
             price_scale=price_scale,
             quantity_scale=quantity_scale,
-            quote_scale=quote_scale,
             tick_size=to_scaled(tick_size, price_scale, "tick_size"),
             lot_size=to_scaled(lot_size, quantity_scale, "lot_size"),
             min_quantity=to_scaled(min_quantity, quantity_scale, "min_quantity"),
-            max_quantity=to_scaled(max_quantity, quantity_scale, "max_quantity"),
+            max_quantity=(0 if max_quantity is None else to_scaled(max_quantity, quantity_scale, "max_quantity")),
             band_bps=band_bps,
             reference_price=(
                 0 if reference_price is None else to_scaled(reference_price, price_scale, "reference_price")

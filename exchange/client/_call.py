@@ -22,7 +22,13 @@ Metadata = tuple[tuple[str, str], ...]
 
 # Reasons of what is the same whichever gateway is asked.
 _BEHIND_THE_GATEWAY = frozenset(
-    {"SHARD_UNAVAILABLE", "JOURNAL_UNAVAILABLE", "LEDGER_UNAVAILABLE", "SUPERVISOR_UNAVAILABLE"}
+    {
+        "SHARD_UNAVAILABLE",
+        "JOURNAL_UNAVAILABLE",
+        "FUNDS_UNAVAILABLE",
+        "LEDGER_UNAVAILABLE",
+        "SUPERVISOR_UNAVAILABLE",
+    }
 )
 _GATEWAY_FAILED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 

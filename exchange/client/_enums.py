@@ -59,6 +59,8 @@ class OrderStatus(_ProtocolEnum):
     CANCELLED = 3
     REJECTED = 4
     PENDING_FUNDS = 5
+    """Waits for money that is not in its market yet; in no book so far. Executions and `get_order` tell what becomes
+    of it, within a second as a rule."""
 
 
 class CloseReason(_ProtocolEnum):
@@ -190,6 +192,19 @@ class EntryType(_ProtocolEnum):
     DEPOSIT = 1
     WITHDRAWAL = 2
     TRANSFER = 3
+
+
+class BalanceChangeReason(_ProtocolEnum):
+    """Why an account has more or less than before."""
+
+    UNSPECIFIED = 0
+    DEPOSIT = 1
+    WITHDRAWAL = 2
+    TRANSFER = 3
+    TRADE = 4
+    """What was bought or sold, and what was paid or received for it."""
+    FEE = 5
+    """Of a trade; a rebate is positive. What the house account gets of others' trades is of this kind, too."""
 
 
 class Permission(_ProtocolEnum):

@@ -87,7 +87,7 @@ class OrderEntry:
         instrument = await self._instruments.get(cancel.instrument)
 
         def is_closed(found: types_pb2.Order) -> bool:
-            return found.status != types_pb2.ORDER_STATUS_OPEN
+            return found.status not in (types_pb2.ORDER_STATUS_OPEN, types_pb2.ORDER_STATUS_PENDING_FUNDS)
 
         name = _name(cancel.instrument, cancel.client_order_id, cancel.order_id)
         result = await self._settled(CANCEL_ORDER, cancel.to_proto(), name, is_closed, timeout)

@@ -18,7 +18,7 @@ from exchange.client._enums import (
 )
 from exchange.client._errors import OrderRejected
 from exchange.client._instruments import Instrument
-from exchange.client._numbers import from_scaled, from_time_ns
+from exchange.client._numbers import from_amount, from_scaled, from_time_ns
 from exchange.v1 import trading_pb2, types_pb2
 
 
@@ -51,6 +51,14 @@ class OrderResult:
     @property
     def rejected(self) -> bool:
         return self.outcome is Outcome.REJECTED
+
+    @property
+    def pending(self) -> bool:
+        """The order was taken, but its money could not be found in time: it may still open, trade, or be rejected.
+
+        Executions and `get_order` tell; to send it again under its client order id does, too.
+        """
+        return self.accepted and self.status is OrderStatus.PENDING_FUNDS
 
     @property
     def unknown(self) -> bool:
@@ -170,11 +178,14 @@ class Execution:
     open_quantity: Decimal
     close_reason: CloseReason
     trade_id: int
-    """This and the next three: of a trade."""
+    """This and the next three, and the fee: of a trade."""
     trade_price: Decimal | None
     trade_quantity: Decimal
     liquidity: Liquidity
     time_ns: int
+    fee: Decimal = Decimal(0)
+    """Of a trade: what it cost; negative: it was paid to the account."""
+    fee_asset: str = ""
 
     @property
     def time(self) -> datetime:
@@ -201,6 +212,8 @@ class Execution:
             trade_quantity=instrument.quantity(message.trade_quantity),
             liquidity=Liquidity(message.liquidity),
             time_ns=message.time_ns,
+            fee=from_amount(message.fee),
+            fee_asset=message.fee_asset,
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from exchange.client._accounts import Balance, BalanceUpdate, LedgerEntry
+from exchange.client._accounts import Balance, BalanceChange, BalanceUpdate
 from exchange.client._book import OrderBook
 from exchange.client._call import Caller
 from exchange.client._channels import Gateway
@@ -44,7 +44,6 @@ T = TypeVar("T")
 # A connection that held this long was a good one: the next failure is the first of its kind again.
 _STABLE_S = 10.0
 _TRADES_MAX = 1000
-_LEDGER = "ledger"
 
 
 class Stream(AsyncIterator[T]):
@@ -62,8 +61,8 @@ class Stream(AsyncIterator[T]):
         self.gaps = 0
         """Of trades: times that some were missed for good."""
         self.position: dict[str, int] = {}
-        """Of executions: shard → sequence up to which all were surely read; for `after`. Of balances: that
-        of "ledger"."""
+        """Of executions: shard → sequence up to which all were surely read; for `after`. Of balances: "ledger"
+        and shards, up to where all is in the updates that were read."""
         self._source: AsyncGenerator[T, None] | None = None
 
     def _reads(self, source: AsyncGenerator[T, None]) -> "Stream[T]":
@@ -173,10 +172,9 @@ class Streams:
         stream.position = dict(after or {})
         return stream._reads(self._executions(stream))
 
-    def balances(self, account_id: int, after: int | None) -> Stream[BalanceUpdate]:
+    def balances(self, account_id: int, after: Mapping[str, int] | None) -> Stream[BalanceUpdate]:
         stream = Stream[BalanceUpdate]()
-        if after is not None:
-            stream.position[_LEDGER] = after
+        stream.position = dict(after or {})
         return stream._reads(self._balances(stream, account_id))
 
     def order_book(self, symbol: str, depth: int) -> Stream[OrderBook]:
@@ -267,22 +265,30 @@ class Streams:
             raise
 
     async def _balances(self, stream: Stream[BalanceUpdate], account_id: int) -> AsyncGenerator[BalanceUpdate, None]:
+        # Of a command whose changes come in more than one message, those that came first.
+        begun: list[BalanceChange] = []
+
         def request() -> account_pb2.StreamBalancesRequest:
-            return account_pb2.StreamBalancesRequest(account_id=account_id, after_sequence=stream.position.get(_LEDGER))
+            begun.clear()
+            return account_pb2.StreamBalancesRequest(account_id=account_id, after_sequences=stream.position)
 
         try:
             async with aclosing(self._follow(stream, STREAM_BALANCES, request)) as responses:
                 async for response in responses:
-                    # Messages hold whole commands, so a connection goes on just after the last one. The next
-                    # gateway may be behind the last: it neither turns back the position nor tells twice.
-                    known = stream.position.get(_LEDGER, -1)
-                    entries = [LedgerEntry.from_proto(m) for m in response.entries if m.sequence > known]
-                    balances = {m.asset: Balance.from_proto(m) for m in response.balances}
-                    balances.update({entry.asset: Balance(entry.asset, entry.available) for entry in entries})
-                    last = entries[-1].sequence if entries else known
-                    sequence = stream.position[_LEDGER] = max(known, last, response.sequence)
-                    if response.balances or entries or known < 0:
-                        yield BalanceUpdate(tuple(balances.values()), tuple(entries), sequence)
+                    position = stream.position
+                    is_first = not position
+                    # The next gateway may be behind the last: it neither turns back the position nor tells twice.
+                    changes = begun + [
+                        BalanceChange.from_proto(m) for m in response.changes if m.sequence > position.get(m.source, -1)
+                    ]
+                    for source, sequence in response.sequences.items():
+                        position[source] = max(position.get(source, -1), sequence)
+                    begun[:] = [c for c in changes if c.sequence > position.get(c.source, -1)]
+                    changes = [c for c in changes if c.sequence <= position.get(c.source, -1)]
+                    if changes or is_first:
+                        balances = tuple(Balance.from_proto(message) for message in response.balances)
+                        away = tuple(response.unavailable_shards)
+                        yield BalanceUpdate(balances, tuple(changes), dict(position), away)
         except GapDetected as gap:
             gap.position = dict(stream.position)
             raise

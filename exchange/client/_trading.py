@@ -52,6 +52,11 @@ class TradingMethods:
     ) -> OrderResult:
         """Enters an order; fields as in `PlaceOrder`.
 
+        An order that its market's money does not cover waits for the rest, which is a matter of milliseconds.
+        Should that take longer than the exchange holds the answer back, the result is `pending` (status
+        PENDING_FUNDS): taken, but not in the book yet. Executions and `get_order` then tell what became of it.
+        An order that the account cannot pay is a result too: rejected, INSUFFICIENT_FUNDS.
+
         `timeout` bounds all attempts together, in seconds. Without one, it is the client's, and
         `queue_for` on top.
         """

@@ -18,6 +18,8 @@ from exchange.gateway.links import Link
 from exchange.runtime.messages import pack, unpack
 from exchange.runtime.peers import PeerUnavailable
 
+LEDGER = "ledger"
+
 
 @dataclass(slots=True)
 class AccountBalance:
@@ -37,19 +39,28 @@ class AccountBalances:
 
     of: dict[str, AccountBalance]
     unavailable: list[str]
+    sequences: dict[str, int]
+    """Up to where the history of the ledger, and of each shard that was asked, is in it."""
+
+
+def shards_of(account: int, ledger: LedgerReplica) -> list[str]:
+    """Return the shards where the account has been."""
+    return [shard for shard, accounts in ledger.out.items() if account == HOUSE or account in accounts]
 
 
 async def balances_of(account: int, ledger: LedgerReplica, links: Mapping[str, Link]) -> AccountBalances:
     """Ask every shard where the account has been."""
-    shards = [shard for shard, accounts in ledger.out.items() if account == HOUSE or account in accounts]
+    shards = shards_of(account, ledger)
     # The ledger's side as of one moment, before the shards are asked.
+    sequences = {LEDGER: ledger.sequence}
     balances = {asset: AccountBalance(units) for asset, units in ledger.balances.get(account, {}).items()}
     out = {shard: dict(ledger.out[shard].get(account, {})) for shard in shards}
     answers = await asyncio.gather(*(_ask(links.get(shard), account) for shard in shards))
-    unavailable = [shard for shard, rows in zip(shards, answers, strict=True) if rows is None]
-    for shard, rows in zip(shards, answers, strict=True):
-        if rows is None:
+    unavailable = [shard for shard, answer in zip(shards, answers, strict=True) if answer is None]
+    for shard, answer in zip(shards, answers, strict=True):
+        if answer is None:
             continue
+        sequences[shard], rows = answer
         under_way = out[shard]
         for asset, available, received, held in rows:
             balance = balances.setdefault(asset, AccountBalance())
@@ -57,14 +68,14 @@ async def balances_of(account: int, ledger: LedgerReplica, links: Mapping[str, L
             balance.held.update((symbol, units) for symbol, units in held if units)
         for asset, units in under_way.items():
             balances.setdefault(asset, AccountBalance()).available += units
-    return AccountBalances(dict(sorted(balances.items())), unavailable)
+    return AccountBalances(dict(sorted(balances.items())), unavailable, sequences)
 
 
-async def _ask(link: Link | None, account: int) -> list[Any] | None:
+async def _ask(link: Link | None, account: int) -> tuple[int, list[Any]] | None:
     if link is None or link.peer is None:
         return None
     try:
-        _, rows = unpack(await link.peer.query(pack(("escrow", account))))
+        sequence, rows = unpack(await link.peer.query(pack(("escrow", account))))
     except PeerUnavailable:
         return None
-    return list(rows)
+    return sequence, rows

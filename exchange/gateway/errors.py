@@ -20,6 +20,7 @@ _CODES = {
     RejectReason.RATE_LIMITED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     RejectReason.SHARD_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     RejectReason.JOURNAL_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    RejectReason.FUNDS_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     RejectReason.MALFORMED: grpc.StatusCode.INVALID_ARGUMENT,
 }
 

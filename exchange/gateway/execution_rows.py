@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from exchange.engine.channel import HOUSE
 from exchange.engine.events import EventKind
 from exchange.engine.words import OrderStatus
 from exchange.runtime.feed import EventRow
@@ -19,12 +20,19 @@ _ACCEPTED, _TRADED, _CLOSED, _AMENDED = (
 _OF_ORDERS = frozenset((_ACCEPTED, _TRADED, _CLOSED, _AMENDED))
 _OPEN, _FILLED, _CANCELLED = int(OrderStatus.OPEN), int(OrderStatus.FILLED), int(OrderStatus.CANCELLED)
 _NEW, _TRADE, _AMEND, _CLOSE = 1, 2, 3, 4
+OF_ORDERS = frozenset((_NEW, _TRADE, _AMEND, _CLOSE))
+"""Types of executions that the owner of the order is told."""
+FEES = 100
+"""Type of a row that no client sees as an execution: what a trade brought the house."""
+OF_MONEY = frozenset((_TRADE, FEES))
+"""Types that change what an account has."""
 _MAKER, _TAKER = 1, 2
 _NO_TRADE = (0, 0, 0)
 
 Execution = tuple[Any, ...]
 """(sequence, account, type, instrument, client order id, order id, side, status, price, quantity, filled, open,
-close reason, trade id, trade price, trade quantity, liquidity, time in ns), numbers as in `trading.proto`."""
+close reason, trade id, trade price, trade quantity, liquidity, time in ns, fee in units of the quote asset), numbers
+as in `trading.proto`."""
 
 
 class ExecutionBatch:
@@ -50,7 +58,7 @@ class ExecutionBatch:
         return sequence
 
     def rows(self) -> Iterator[Execution]:
-        """Yield the executions in order; of a trade the taker's first."""
+        """Yield the executions in order; of a trade the taker's first, and at last what the house gets of it."""
         notes = iter(self.notes)
         time_ns = self.time_ns
         for event in self.events:
@@ -59,10 +67,14 @@ class ExecutionBatch:
                 yield _row(sequence, event, _NEW, _OPEN, event[-1], time_ns)
             elif kind == _TRADED:
                 taker, taker_open, maker, maker_open = next(notes)
+                maker_fee, taker_fee = event[8], event[9]
                 trade = event[3], event[6], event[7]
                 taker_status, maker_status = (_OPEN if left else _FILLED for left in (taker_open, maker_open))
-                yield _row(sequence, taker, _TRADE, taker_status, taker_open, time_ns, trade=trade, liquidity=_TAKER)
-                yield _row(sequence, maker, _TRADE, maker_status, maker_open, time_ns, trade=trade, liquidity=_MAKER)
+                yield _row(sequence, taker, _TRADE, taker_status, taker_open, time_ns, taker_fee, trade, _TAKER)
+                yield _row(sequence, maker, _TRADE, maker_status, maker_open, time_ns, maker_fee, trade, _MAKER)
+                if maker_fee or taker_fee:
+                    house = 0, sequence, event[2], 0, HOUSE, "", 0, 0, 0
+                    yield _row(sequence, house, FEES, 0, 0, time_ns, -maker_fee - taker_fee, trade)
             elif kind == _CLOSED:
                 reason, left = event[4], event[5]
                 yield _row(sequence, next(notes), _CLOSE, _CANCELLED, left, time_ns, close_reason=reason)
@@ -82,10 +94,11 @@ def _row(
     status: int,
     left: int,
     time_ns: int,
-    *,
-    close_reason: int = 0,
+    fee: int = 0,
     trade: tuple[int, int, int] = _NO_TRADE,
     liquidity: int = 0,
+    *,
+    close_reason: int = 0,
 ) -> Execution:
     _, _, symbol, order_id, account, client_order_id, side, price, quantity = terms
     return (
@@ -105,4 +118,5 @@ def _row(
         *trade,
         liquidity,
         time_ns,
+        fee,
     )

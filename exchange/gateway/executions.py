@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -12,8 +13,10 @@ from typing import Any
 
 import grpc
 
+from exchange.engine.instrument import Instrument
+from exchange.engine.money import format_amount
 from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort
-from exchange.gateway.execution_rows import Execution, ExecutionBatch
+from exchange.gateway.execution_rows import OF_ORDERS, Execution, ExecutionBatch
 from exchange.gateway.replica import ShardReplica
 from exchange.v1 import trading_pb2
 
@@ -29,7 +32,10 @@ AHEAD_MAX = 1_000_000
 CHUNK_MIN = 4_096
 SLOW_READER_RETRY_MS = 1_000
 
-_SEQUENCE, _ACCOUNT = 0, 1
+_SEQUENCE, _ACCOUNT, _TYPE, _INSTRUMENT = 0, 1, 2, 3
+
+ShardRow = tuple[str, Execution]
+"""The shard, and what happened there."""
 
 
 class _Chunk:
@@ -85,18 +91,24 @@ class _Held:
         self.after = sequence
 
 
-class _Reader:
-    """One stream: what waits for it, and per shard the sequence up to which it has everything already."""
+class ExecutionReader:
+    """One stream: what waits for it, and per shard the sequence up to which it has everything already.
 
-    def __init__(self, after: Mapping[str, int]) -> None:
-        self.pending: deque[tuple[str, Execution]] = deque()
+    `types`: of executions that it is told. `backlog`: the chunks of each shard that is resumed.
+    """
+
+    def __init__(self, account: int, after: Mapping[str, int], types: frozenset[int]) -> None:
+        self.account = account
+        self.pending: deque[ShardRow] = deque()
         self.more = asyncio.Event()
         self.is_slow = False
         self.gap = ""
-        self._after = after
+        self.backlog: list[tuple[str, list[_Chunk]]] = []
+        self._after = dict(after)
+        self._types = types
 
     def add(self, shard: str, execution: Execution, pending_max: int) -> None:
-        if self.is_slow or execution[_SEQUENCE] <= self._after.get(shard, 0):
+        if self.is_slow or execution[_SEQUENCE] <= self._after.get(shard, 0) or execution[_TYPE] not in self._types:
             return
         if len(self.pending) >= pending_max:
             # It resumes after what it was sent, so all that waits can go.
@@ -106,10 +118,25 @@ class _Reader:
             self.pending.append((shard, execution))
         self.more.set()
 
-    def take(self) -> list[tuple[str, Execution]]:
+    def skip(self, after: Mapping[str, int]) -> None:
+        """Leave out what is known up to these sequences, of what waits and of what comes."""
+        self._after.update(after)
+        known = self._after
+        self.pending = deque(row for row in self.pending if row[1][_SEQUENCE] > known.get(row[0], 0))
+
+    def held(self) -> Iterator[list[ShardRow]]:
+        """Yield what is resumed, by messages."""
+        for shard, chunks in self.backlog:
+            while chunks:
+                rows = chunks.pop(0).of(self.account)
+                after = self._after[shard]
+                wanted = (row for row in rows if row[_SEQUENCE] > after and row[_TYPE] in self._types)
+                yield from _whole_commands(shard, wanted)
+
+    def take(self) -> list[ShardRow]:
         """Return what waits, up to a message, whole commands if possible."""
         pending = self.pending
-        taken: list[tuple[str, Execution]] = []
+        taken: list[ShardRow] = []
         while pending and len(taken) < EXECUTIONS_PER_COMMAND_MAX:
             if len(taken) >= EXECUTIONS_PER_MESSAGE and _command(pending[0]) != _command(taken[-1]):
                 break
@@ -132,7 +159,7 @@ class ExecutionHub:
         self._replicas = replicas
         self._pending_max = pending_max
         self._held = {shard: _Held(kept_per_shard) for shard in replicas}
-        self._readers: dict[int, list[_Reader]] = {}
+        self._readers: dict[int, list[ExecutionReader]] = {}
         for shard, replica in replicas.items():
             replica.on_executions = partial(self._on_executions, shard)
 
@@ -164,35 +191,47 @@ class ExecutionHub:
         if the reader is too slow, and with UNAVAILABLE if `after` names a shard of which there is no copy yet.
         """
         for shard, sequence in after.items():
-            await self._check(shard, sequence, context)
-        starts = {shard: after.get(shard, r.sequence) for shard, r in self._replicas.items() if r.is_loaded}
-        backlog = [(shard, list(self._held[shard].chunks)) for shard in after]
-        for _, chunks in backlog:
-            if chunks:
-                chunks[-1].of(account)  # completes it: what comes from now on goes to the reader
-        reader = _Reader(after)
-        self._readers.setdefault(account, []).append(reader)
-        try:
+            await self.check(shard, sequence, context)
+        starts = self.sequences() | dict(after)
+        with self.reading(account, after, OF_ORDERS) as reader:
             yield trading_pb2.StreamExecutionsResponse(start_sequences=starts)
-            for shard, chunks in backlog:
-                while chunks:
-                    await self._check_reader(reader, context)
-                    rows = [row for row in chunks.pop(0).of(account) if row[_SEQUENCE] > after[shard]]
-                    for message in _whole_commands(shard, rows):
-                        yield message
+            for rows in reader.held():
+                await self.check_reader(reader, context)
+                yield self._response(rows)
             while True:
                 await reader.more.wait()
-                await self._check_reader(reader, context)
+                await self.check_reader(reader, context)
                 if taken := reader.take():
-                    yield _response(taken)
+                    yield self._response(taken)
+
+    def sequences(self) -> dict[str, int]:
+        """Return up to where each shard is known here; those of which there is no copy yet are left out."""
+        return {shard: replica.sequence for shard, replica in self._replicas.items() if replica.is_loaded}
+
+    def held_after(self, shard: str) -> int:
+        """Return the sequence after which everything of a shard is held."""
+        return self._held[shard].after
+
+    @contextmanager
+    def reading(self, account: int, after: Mapping[str, int], types: frozenset[int]) -> Iterator[ExecutionReader]:
+        """Give a reader that what happens from now on comes to; what is held after `after` is its backlog."""
+        reader = ExecutionReader(account, after, types)
+        for shard in after:
+            chunks = list(self._held[shard].chunks)
+            if chunks:
+                chunks[-1].of(account)  # completes it: what comes from now on goes to the reader
+            reader.backlog.append((shard, chunks))
+        readers = self._readers.setdefault(account, [])
+        readers.append(reader)
+        try:
+            yield reader
         finally:
-            readers = self._readers[account]
             readers.remove(reader)
             if not readers:
                 del self._readers[account]
 
-    async def _check(self, shard: str, sequence: int, context: Any) -> None:
-        """End the call unless everything after `sequence` is held."""
+    async def check(self, shard: str, sequence: int, context: Any) -> None:
+        """End the call unless everything of a shard after `sequence` is held."""
         replica = self._replicas.get(shard)
         if replica is None:
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "SHARD_UNKNOWN", f"no shard {shard!r}")
@@ -204,7 +243,7 @@ class ExecutionHub:
             message = f"{shard}: asked for what follows {sequence}, held is what follows {held_after}"
             await abort(context, grpc.StatusCode.OUT_OF_RANGE, "NOT_HELD", message)
 
-    async def _check_reader(self, reader: _Reader, context: Any) -> None:
+    async def check_reader(self, reader: ExecutionReader, context: Any) -> None:
         """End the call of a reader that missed something."""
         if reader.gap:
             message = f"{reader.gap} was loaded anew: list the orders, then start again"
@@ -214,37 +253,41 @@ class ExecutionHub:
             code = grpc.StatusCode.RESOURCE_EXHAUSTED
             await abort(context, code, "SLOW_READER", message, SLOW_READER_RETRY_MS)
 
+    def instrument(self, shard: str, symbol: str) -> Instrument:
+        """Return an instrument of which something was told."""
+        return self._replicas[shard].books[symbol].instrument
 
-def _command(waiting: tuple[str, Execution]) -> tuple[str, int]:
+    def _response(self, rows: Iterable[ShardRow]) -> trading_pb2.StreamExecutionsResponse:
+        executions = [_encode(shard, row, self.instrument(shard, row[_INSTRUMENT])) for shard, row in rows]
+        return trading_pb2.StreamExecutionsResponse(executions=executions)
+
+
+def _command(waiting: ShardRow) -> tuple[str, int]:
     return waiting[0], waiting[1][_SEQUENCE]
 
 
-def _whole_commands(shard: str, rows: Iterable[Execution]) -> Iterator[trading_pb2.StreamExecutionsResponse]:
-    """Split the executions of a shard into messages, as `_Reader.take` does."""
-    taken: list[tuple[str, Execution]] = []
+def _whole_commands(shard: str, rows: Iterable[Execution]) -> Iterator[list[ShardRow]]:
+    """Split the executions of a shard into messages, as `ExecutionReader.take` does."""
+    taken: list[ShardRow] = []
     for _, command in groupby(rows, itemgetter(_SEQUENCE)):
         for row in command:
             taken.append((shard, row))
             if len(taken) == EXECUTIONS_PER_COMMAND_MAX:
-                yield _response(taken)
+                yield taken
                 taken = []
         if len(taken) >= EXECUTIONS_PER_MESSAGE:
-            yield _response(taken)
+            yield taken
             taken = []
     if taken:
-        yield _response(taken)
+        yield taken
 
 
-def _response(rows: Iterable[tuple[str, Execution]]) -> trading_pb2.StreamExecutionsResponse:
-    return trading_pb2.StreamExecutionsResponse(executions=[_encode(*row) for row in rows])
-
-
-def _encode(shard: str, execution: Execution) -> trading_pb2.Execution:
+def _encode(shard: str, execution: Execution, instrument: Instrument) -> trading_pb2.Execution:
     (
         sequence,
         _,
         kind,
-        instrument,
+        symbol,
         client_order_id,
         order_id,
         side,
@@ -259,12 +302,13 @@ def _encode(shard: str, execution: Execution) -> trading_pb2.Execution:
         trade_quantity,
         liquidity,
         time_ns,
+        fee,
     ) = execution
     return trading_pb2.Execution(
         shard=shard,
         sequence=sequence,
         type=kind,
-        instrument=instrument,
+        instrument=symbol,
         client_order_id=client_order_id,
         order_id=order_id,
         side=side,
@@ -279,4 +323,6 @@ def _encode(shard: str, execution: Execution) -> trading_pb2.Execution:
         trade_quantity=trade_quantity,
         liquidity=liquidity,
         time_ns=time_ns,
+        fee=format_amount(fee, instrument.quote_scale) if trade_id else "",
+        fee_asset=instrument.quote_asset if trade_id else "",
     )

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from exchange.gateway.account import AccountService
 from exchange.gateway.admin import AdminService, Supervisor
+from exchange.gateway.balance_stream import BalanceHub
 from exchange.gateway.executions import ExecutionHub
 from exchange.gateway.ledger import LedgerClient, LedgerReplica
 from exchange.gateway.links import Link
@@ -72,7 +73,8 @@ class Gateway:
         self._trading = TradingService(self._router, self.ledger, self.executions, incarnation << 32, clock_ns)
         self._market_data = MarketDataService(self.replicas, self.shard_of)
         ledger = LedgerClient(self._ledger_link, self.ledger)
-        self._account = AccountService(ledger, self.replicas, self._links)
+        balances = BalanceHub(self.ledger, self._links, self.executions)
+        self._account = AccountService(ledger, self.replicas, balances)
         self._admin = AdminService(supervisor, ledger, self.shard_of.__contains__)
         self._followers: dict[str, asyncio.Task[None]] = {}
         self._server: Any = None

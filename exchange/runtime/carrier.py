@@ -52,6 +52,8 @@ class Carrier:
         self._end_tasks()
         if ledger is not None:
             self._tasks = [asyncio.create_task(self._send(ledger)), asyncio.create_task(self._follow(ledger))]
+            for task in self._tasks:
+                task.add_done_callback(self._on_end)
 
     async def stop(self) -> None:
         """Carry nothing any more; what is open stands in both journals."""
@@ -64,6 +66,11 @@ class Carrier:
         for task in self._tasks:
             task.cancel()
         self._tasks = []
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        """Say so if something ended that should go on: a bug, and until the next incarnation nothing is carried."""
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("carrier.broken", shard=self._shard, error=repr(task.exception()))
 
     @property
     def _funds(self) -> Funds:

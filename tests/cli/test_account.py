@@ -17,6 +17,8 @@ from exchange.client import (
     ApiKey,
     Asset,
     Balance,
+    BalanceChange,
+    BalanceChangeReason,
     Balances,
     BalanceUpdate,
     EntryResult,
@@ -52,11 +54,24 @@ DEPOSIT = LedgerEntry(
 def test_balances_are_those_of_the_keys_account_unless_another_is_named(
     connected: Callable[..., FakeClient], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    client = connected(balances=Balances((Balance("USDT", Decimal("0.000001")),), 9))
+    balance = Balance("USDT", Decimal("0.000001"), Decimal("1.5"), Decimal("1.500001"), {"BTC-USDT": Decimal("1.5")})
+    client = connected(balances=Balances((balance,), {}, ("shard-1",)))
     assert run(["account", "balances", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == [{"asset": "USDT", "available": "0.000001"}]
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == [
+        {
+            "asset": "USDT",
+            "available": "0.000001",
+            "held": "1.5",
+            "total": "1.500001",
+            "markets": {"BTC-USDT": "1.5"},
+        }
+    ]
+    assert shown.err == "not counted, because away: what the account has in shard-1\n"
     assert run(["account", "balances", "--account", "7"]) == 0
-    assert "0.000001" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    for cell in ("0.000001", "1.500001", "BTC-USDT 1.5"):
+        assert cell in table
     assert [args for _, args, _ in client.asked] == [(0,), (7,)]
 
 
@@ -155,8 +170,32 @@ def test_a_transfer_that_is_not_covered_is_one_line_with_its_reason(
 
 # ---------------------------------------------------------------- following
 
-FIRST = BalanceUpdate((Balance("BTC", Decimal(1)), Balance("USDT", Decimal(50))), (), 8)
-SECOND = BalanceUpdate((Balance("USDT", Decimal(100)),), (DEPOSIT,), 9)
+FIRST = BalanceUpdate(
+    (Balance("BTC", Decimal(1), Decimal(0), Decimal(1)), Balance("USDT", Decimal(50), Decimal(7), Decimal(57))),
+    (),
+    {"ledger": 8, "shard-0": 3},
+)
+ENTERED = BalanceChange(
+    "ledger",
+    9,
+    "USDT",
+    Decimal("12.50"),
+    BalanceChangeReason.DEPOSIT,
+    1_430_438_404_518_000_000,
+    entry_id=4,
+    reference="wire-17",
+)
+PAID = BalanceChange(
+    "shard-0",
+    5,
+    "USDT",
+    Decimal("-0.30"),
+    BalanceChangeReason.FEE,
+    1_430_438_404_518_000_000,
+    instrument="BTC-USDT",
+    trade_id=2,
+)
+SECOND = BalanceUpdate((), (ENTERED, PAID), {"ledger": 9, "shard-0": 5})
 
 
 def test_followed_balances_are_a_line_each_and_then_a_line_for_each_change(
@@ -164,11 +203,12 @@ def test_followed_balances_are_a_line_each_and_then_a_line_for_each_change(
 ) -> None:
     client = connected(stream_balances=Stream(FIRST, SECOND))
     assert run(["account", "follow"]) == 0
-    assert client.asked[0][1] == (0, None)
-    assert capsys.readouterr().out.splitlines() == [
-        "BTC  1",
-        "USDT  50",
-        "2015-05-01 00:00:04.518  DEPOSIT  USDT  12.50  100    wire-17",
+    assert client.asked[0][1] == (0, {})
+    assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()] == [
+        "BTC 1 0 1",
+        "USDT 50 7 57",
+        "2015-05-01 00:00:04.518 DEPOSIT USDT 12.50 wire-17",
+        "2015-05-01 00:00:04.518 FEE USDT -0.30 BTC-USDT 2",
     ]
 
 
@@ -176,18 +216,29 @@ def test_followed_balances_are_a_line_of_json_for_each_update(
     connected: Callable[..., FakeClient], capsys: pytest.CaptureFixture[str]
 ) -> None:
     client = connected(stream_balances=Stream(FIRST, SECOND))
-    assert run(["account", "follow", "--json", "--account", "2", "--after", "7"]) == 0
-    assert client.asked[0][1] == (2, 7)
+    after = ["--after", "ledger=7", "--after", "shard-0=2"]
+    assert run(["account", "follow", "--json", "--account", "2", *after]) == 0
+    assert client.asked[0][1] == (2, {"ledger": 7, "shard-0": 2})
     first, second = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert (first["sequence"], first["balances"][0]) == (8, {"asset": "BTC", "available": "1"})
-    assert (second["sequence"], second["entries"][0]["reference"]) == (9, "wire-17")
+    assert (first["sequences"]["ledger"], first["balances"][0]["available"]) == (8, "1")
+    assert (second["sequences"]["shard-0"], second["changes"][0]["reference"]) == (5, "wire-17")
+    assert second["changes"][1]["reason"] == "FEE"
+
+
+@pytest.mark.parametrize("after", ["7", "ledger", "=7", "ledger=x"])
+def test_a_place_to_go_on_from_that_names_none_is_wrong_usage(
+    after: str, connected: Callable[..., FakeClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    connected()
+    assert run(["account", "follow", "--after", after]) == 2
+    assert "expected ledger=SEQUENCE or SHARD=SEQUENCE" in capsys.readouterr().err
 
 
 def test_a_gap_ends_following_with_one_line(
     connected: Callable[..., FakeClient], capsys: pytest.CaptureFixture[str]
 ) -> None:
     connected(stream_balances=Stream(GapDetected("StreamBalances: OUT_OF_RANGE: not held")))
-    assert run(["account", "follow", "--after", "1"]) == 1
+    assert run(["account", "follow", "--after", "ledger=1"]) == 1
     assert capsys.readouterr().err == "error GapDetected: StreamBalances: OUT_OF_RANGE: not held\n"
 
 

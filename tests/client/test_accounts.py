@@ -11,6 +11,8 @@ from exchange.client import (
     Asset,
     AsyncClient,
     Balance,
+    BalanceChange,
+    BalanceChangeReason,
     BalanceUpdate,
     EntryResult,
     EntryType,
@@ -53,17 +55,28 @@ async def test_assets_have_their_scale(client: AsyncClient, gateway: FakeGateway
     assert await client.assets() == [Asset("USDT", 6)]
 
 
-async def test_balances_are_decimals_as_of_a_place_in_the_ledgers_history(
+async def test_balances_are_decimals_over_ledger_and_markets_as_of_a_place_in_each_history(
     client: AsyncClient, gateway: FakeGateway
 ) -> None:
-    rows = [account_pb2.Balance(asset="BTC", available="0.50"), account_pb2.Balance(asset="USDT", available="0")]
-    gateway.script("GetBalances", account_pb2.GetBalancesResponse(balances=rows, sequence=9))
+    markets = [account_pb2.MarketHold(instrument="BTC-USDT", held="0.25")]
+    rows = [
+        account_pb2.Balance(asset="BTC", available="0.50", held="0.25", total="0.75", markets=markets),
+        account_pb2.Balance(asset="USDT", available="0"),
+    ]
+    sequences = {"ledger": 9, "shard-0": 40}
+    response = account_pb2.GetBalancesResponse(balances=rows, sequences=sequences, unavailable_shards=["shard-1"])
+    gateway.script("GetBalances", response)
     balances = await client.balances()
-    assert list(balances) == [Balance("BTC", Decimal("0.50")), Balance("USDT", Decimal(0))]
-    assert (len(balances), balances[0].asset, balances[1:]) == (2, "BTC", (Balance("USDT", Decimal(0)),))
-    assert balances.available("BTC") == Decimal("0.5")
-    assert balances.available("DOGE") == 0
-    assert balances.sequence == 9
+    bitcoin, nothing = balances
+    assert bitcoin == Balance("BTC", Decimal("0.50"), Decimal("0.25"), Decimal("0.75"), {"BTC-USDT": Decimal("0.25")})
+    assert (len(balances), balances[0].asset, balances[1:]) == (2, "BTC", (nothing,))
+    assert (balances.available("BTC"), balances.held("BTC"), balances.total("BTC")) == (
+        Decimal("0.5"),
+        Decimal("0.25"),
+        Decimal("0.75"),
+    )
+    assert balances.available("DOGE") == balances.total("DOGE") == 0
+    assert (balances.sequences, balances.unavailable_shards) == (sequences, ("shard-1",))
     await client.balances(7)
     assert [request.account_id for request in gateway.requests["GetBalances"]] == [0, 7]
 
@@ -223,85 +236,113 @@ async def test_an_amount_is_never_a_float(client: AsyncClient, gateway: FakeGate
 # The stream.
 
 
+def change(sequence: int, source: str = "ledger", **fields: Any) -> account_pb2.BalanceChange:
+    values: dict[str, Any] = {"asset": "USDT", "change": "10.00", "reason": account_pb2.BALANCE_CHANGE_REASON_DEPOSIT}
+    return account_pb2.BalanceChange(source=source, sequence=sequence, **(values | fields))
+
+
 def told(
-    sequence: int, *entries: account_pb2.LedgerEntry, balances: dict[str, str] | None = None
+    *changes: account_pb2.BalanceChange, balances: dict[str, str] | None = None, **sequences: int
 ) -> account_pb2.StreamBalancesResponse:
     rows = [account_pb2.Balance(asset=asset, available=available) for asset, available in (balances or {}).items()]
-    return account_pb2.StreamBalancesResponse(sequence=sequence, entries=entries, balances=rows)
+    places = {source.replace("_", "-"): sequence for source, sequence in sequences.items()}
+    return account_pb2.StreamBalancesResponse(changes=changes, balances=rows, sequences=places)
 
 
-async def test_balances_come_as_they_are_and_then_as_they_change(client: AsyncClient, gateway: FakeGateway) -> None:
+async def test_balances_come_as_they_are_and_then_every_change_of_them(
+    client: AsyncClient, gateway: FakeGateway
+) -> None:
+    fee = change(
+        7,
+        "shard-0",
+        change="-0.50",
+        reason=account_pb2.BALANCE_CHANGE_REASON_FEE,
+        instrument="BTC-USDT",
+        trade_id=3,
+        order_id=5,
+        client_order_id="o1",
+        time_ns=7_000,
+    )
     gateway.script_stream(
         "StreamBalances",
         plays(
-            told(10, balances={"BTC": "1", "USDT": "50"}),
-            told(12, entry(11, available="60"), entry(12, available="70")),
+            told(balances={"BTC": "1", "USDT": "50"}, ledger=10, shard_0=4),
+            told(change(11, entry_id=2, reference="r-1", counterparty_id=3), fee, ledger=11, shard_0=7),
             None,
         ),
     )
     async with client.stream_balances(7) as stream:
         first, second = await take(stream, 2)
-    assert first == BalanceUpdate((Balance("BTC", Decimal(1)), Balance("USDT", Decimal(50))), (), 10)
-    assert second.balances == (Balance("USDT", Decimal(70)),)
-    assert [entry.sequence for entry in second.entries] == [11, 12]
-    assert second.sequence == 12
+    assert [balance.asset for balance in first.balances] == ["BTC", "USDT"]
+    assert (first.changes, first.sequences) == ((), {"ledger": 10, "shard-0": 4})
+    deposit, paid = second.changes
+    assert deposit == BalanceChange(
+        "ledger", 11, "USDT", Decimal("10.00"), BalanceChangeReason.DEPOSIT, 0, 2, "r-1", counterparty_id=3
+    )
+    assert (paid.reason, paid.change, paid.instrument) == (BalanceChangeReason.FEE, Decimal("-0.5"), "BTC-USDT")
+    assert (paid.trade_id, paid.order_id, paid.client_order_id, paid.time.microsecond) == (3, 5, "o1", 7)
+    assert second.sequences == {"ledger": 11, "shard-0": 7}
     (request,) = gateway.requests["StreamBalances"]
-    assert request.account_id == 7
-    assert not request.HasField("after_sequence")
+    assert (request.account_id, dict(request.after_sequences)) == (7, {})
 
 
-async def test_a_stream_of_balances_goes_on_after_the_last_sequence(
+async def test_a_stream_of_balances_goes_on_after_the_last_sequences(
     client: AsyncClient, gateway: FakeGateway, time: VirtualTime
 ) -> None:
     gateway.script_stream(
         "StreamBalances",
         plays(LOST),
-        plays(told(10, balances={"USDT": "50"}), told(11, entry(11)), told(15), LOST),
-        plays(told(16, entry(16)), None),
+        plays(told(balances={"USDT": "50"}, ledger=10, shard_0=4), told(change(11), ledger=11), told(ledger=15), LOST),
+        plays(told(ledger=15, shard_0=4), told(change(16), ledger=16), None),
     )
     async with client.stream_balances() as stream:
         updates = await take(stream, 3)
-        assert stream.position == {"ledger": 16}
+        assert stream.position == {"ledger": 16, "shard-0": 4}
         assert stream.reconnects == 2
     # 15 was told without a change: nothing to yield, but a place to go on from.
-    assert [update.sequence for update in updates] == [10, 11, 16]
-    requests = gateway.requests["StreamBalances"]
-    assert [r.after_sequence if r.HasField("after_sequence") else None for r in requests] == [None, None, 15]
+    assert [update.sequences["ledger"] for update in updates] == [10, 11, 16]
+    after = [dict(request.after_sequences) for request in gateway.requests["StreamBalances"]]
+    assert after == [{}, {}, {"ledger": 15, "shard-0": 4}]
 
 
 async def test_what_a_gateway_that_is_behind_tells_again_is_left_out(client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script_stream(
         "StreamBalances",
-        plays(told(11, entry(11)), LOST),
-        plays(told(9), told(12, entry(11), entry(12)), None),
+        plays(told(change(11), ledger=11), LOST),
+        plays(told(ledger=9), told(change(11), change(12), ledger=12), None),
     )
-    async with client.stream_balances(after=10) as stream:
+    async with client.stream_balances(after={"ledger": 10}) as stream:
         updates = await take(stream, 2)
-    assert [[entry.sequence for entry in update.entries] for update in updates] == [[11], [12]]
+    assert [[change.sequence for change in update.changes] for update in updates] == [[11], [12]]
 
 
-@pytest.mark.parametrize("after", [0, 41])
-async def test_a_stream_of_balances_starts_after_what_the_user_has_seen(
-    client: AsyncClient, gateway: FakeGateway, after: int
+async def test_half_a_command_is_kept_back_until_it_is_whole_and_comes_once(
+    client: AsyncClient, gateway: FakeGateway
 ) -> None:
-    gateway.script_stream("StreamBalances", plays(told(42, entry(42)), None))
-    async with client.stream_balances(after=after) as stream:
-        await take(stream, 1)
-    (request,) = gateway.requests["StreamBalances"]
-    assert request.HasField("after_sequence")
-    assert request.after_sequence == after
+    half = told(change(5, "shard-0"), change(6, "shard-0", trade_id=1), shard_0=5)
+    gateway.script_stream(
+        "StreamBalances",
+        plays(half, LOST),
+        plays(told(change(6, "shard-0", trade_id=1)), told(change(6, "shard-0", trade_id=2), shard_0=6), None),
+    )
+    async with client.stream_balances(after={"shard-0": 4}) as stream:
+        first, second = await take(stream, 2)
+    assert [change.sequence for change in first.changes] == [5]
+    assert [(change.sequence, change.trade_id) for change in second.changes] == [(6, 1), (6, 2)]
+    assert [dict(r.after_sequences) for r in gateway.requests["StreamBalances"]] == [{"shard-0": 4}, {"shard-0": 5}]
 
 
 async def test_an_account_without_balances_is_told_so(client: AsyncClient, gateway: FakeGateway) -> None:
-    gateway.script_stream("StreamBalances", plays(told(10), None))
+    away = account_pb2.StreamBalancesResponse(sequences={"ledger": 10}, unavailable_shards=["shard-1"])
+    gateway.script_stream("StreamBalances", plays(away, None))
     async with client.stream_balances() as stream:
-        assert await take(stream, 1) == [BalanceUpdate((), (), 10)]
+        assert await take(stream, 1) == [BalanceUpdate((), (), {"ledger": 10}, ("shard-1",))]
 
 
 async def test_balances_that_are_no_longer_held_are_a_gap(client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script_stream(
         "StreamBalances",
-        plays(told(10, balances={"USDT": "50"}), LOST),
+        plays(told(balances={"USDT": "50"}, ledger=10), LOST),
         plays(Refusal(grpc.StatusCode.OUT_OF_RANGE, "NOT_HELD")),
     )
     stream = client.stream_balances()
@@ -313,7 +354,7 @@ async def test_balances_that_are_no_longer_held_are_a_gap(client: AsyncClient, g
 
 async def test_a_key_that_ends_ends_the_stream(client: AsyncClient, gateway: FakeGateway) -> None:
     expired = Refusal(grpc.StatusCode.UNAUTHENTICATED, "KEY_EXPIRED")
-    gateway.script_stream("StreamBalances", plays(told(10), expired))
+    gateway.script_stream("StreamBalances", plays(told(ledger=10), expired))
     stream = client.stream_balances()
     await take(stream, 1)
     with pytest.raises(Unauthenticated) as caught:

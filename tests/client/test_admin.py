@@ -11,6 +11,7 @@ from exchange.client import (
     AsyncClient,
     AuditedMachine,
     ComponentState,
+    NotFound,
     OutcomeUnknown,
     Permission,
     Stage,
@@ -27,12 +28,9 @@ async def test_an_instrument_takes_its_scales_from_tick_and_lot(client: AsyncCli
     gateway.script("CreateInstrument", create)
     instrument = await client.create_instrument(
         "BTC-USDT",
-        base_asset="BTC",
-        quote_asset="USDT",
         tick_size=Decimal("0.05"),
         lot_size="0.0010",
         max_quantity=1000,
-        quote_scale=6,
         reference_price=60000,
     )
     (request,) = gateway.requests["CreateInstrument"]
@@ -42,7 +40,6 @@ async def test_an_instrument_takes_its_scales_from_tick_and_lot(client: AsyncCli
         quote_asset="USDT",
         price_scale=2,
         quantity_scale=3,
-        quote_scale=6,
         tick_size=5,
         lot_size=1,
         min_quantity=1,
@@ -52,6 +49,28 @@ async def test_an_instrument_takes_its_scales_from_tick_and_lot(client: AsyncCli
     assert instrument.tick_size == Decimal("0.05")
     assert instrument.round_price(Decimal("60000.12")) == Decimal("60000.10")
     assert instrument.round_quantity(Decimal("0.00149")) == Decimal("0.001")
+
+
+async def test_an_instrument_may_name_its_assets_and_leave_out_the_largest_order(
+    client: AsyncClient, gateway: FakeGateway
+) -> None:
+    gateway.script(
+        "CreateInstrument", lambda request: admin_pb2.CreateInstrumentResponse(instrument=request.instrument)
+    )
+    await client.create_instrument("BTCUSD", base_asset="BTC", quote_asset="USD", tick_size=1, lot_size=1)
+    message = gateway.requests["CreateInstrument"][0].instrument
+    assert (message.base_asset, message.quote_asset, message.max_quantity) == ("BTC", "USD", 0)
+    assert not message.HasField("quote_scale"), "the exchange takes it from the asset"
+    assert not message.HasField("base_scale"), "the exchange takes it from the asset"
+
+
+async def test_an_instrument_of_an_asset_that_does_not_exist_is_not_found(
+    client: AsyncClient, gateway: FakeGateway
+) -> None:
+    gateway.script("CreateInstrument", Refusal(grpc.StatusCode.NOT_FOUND, "ASSET_UNKNOWN"))
+    with pytest.raises(NotFound) as caught:
+        await client.create_instrument("BTC-USDT", tick_size=1, lot_size=1)
+    assert caught.value.reason_name == "ASSET_UNKNOWN"
 
 
 async def test_instruments_are_decimal(client: AsyncClient) -> None:

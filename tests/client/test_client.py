@@ -124,9 +124,9 @@ def test_money_is_moved_and_followed_without_an_event_loop(blocking: Client, rem
     assert blocking.transfer(3, "USDT", "12.50").entry.available == Decimal("87.50")
     remote.script("ListLedgerEntries", account_pb2.ListLedgerEntriesResponse(entries=[entry]))
     assert [entry.change for entry in blocking.ledger_entries()] == [Decimal("-12.50")]
-    remote.script_stream("StreamBalances", plays(account_pb2.StreamBalancesResponse(sequence=4), None))
+    remote.script_stream("StreamBalances", plays(account_pb2.StreamBalancesResponse(sequences={"ledger": 4}), None))
     with blocking.stream_balances() as updates:
-        assert next(updates).sequence == 4
+        assert next(updates).sequences == {"ledger": 4}
 
 
 def test_a_session_blocks_until_its_results(blocking: Client, remote: FakeGateway) -> None:

@@ -10,44 +10,31 @@ import pytest
 from exchange.client import Client
 from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
-
-SYMBOL = "BTC-USDT"
-
-
-def open_market(exchange: LocalExchange, symbol: str = SYMBOL) -> None:
-    with Client(exchange.address, exchange.operator_key, timeout=10) as operator:
-        operator.create_instrument(
-            symbol,
-            base_asset=symbol.partition("-")[0],
-            quote_asset="USDT",
-            tick_size="0.01",
-            lot_size="0.0001",
-            max_quantity=1_000,
-            quote_scale=8,
-        )
+from tests.cluster.money import RICH, open_market, open_rich_account
 
 
 @pytest.fixture(scope="module")
 def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalExchange]:
     config = ExchangeConfig(data_dir=Path(tmp_path_factory.mktemp("exchange")), port=0)
     with LocalExchange(config) as running:
-        open_market(running)
-        open_market(running, "ETH-USDT")
+        with Client(running.address, running.operator_key, timeout=10) as operator:
+            open_market(operator, "BTC-USDT")
+            open_market(operator, "ETH-USDT")
+            # For tests that trade with the operator's own key.
+            for asset, amount in RICH.items():
+                operator.deposit(1, asset, amount, reference=f"operator-{asset}")
         yield running
 
 
 @pytest.fixture
 def new_client(exchange: LocalExchange) -> Iterator[object]:
-    """Makes clients of accounts by name."""
+    """Makes clients of accounts by name, each with money enough."""
     clients: list[Client] = []
 
     def make(name: str) -> Client:
-        from exchange.client import Permission
-
         with Client(exchange.address, exchange.operator_key, timeout=10) as operator:
-            account = operator.create_account(name)
-            key = operator.create_api_key(account.account_id, [Permission.READ, Permission.TRADE])
-        client = Client(exchange.address, key.secret, timeout=10)
+            _, secret = open_rich_account(operator, name)
+        client = Client(exchange.address, secret, timeout=10)
         clients.append(client)
         return client
 

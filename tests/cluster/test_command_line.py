@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.cluster
+README = Path(__file__).parents[2] / "README.md"
 EXCHANGE = [sys.executable, "-c", "from exchange.cli import main; main()"]
 
 
@@ -33,17 +36,61 @@ def up(data: Path) -> Iterator[subprocess.Popen[str]]:
             process.communicate(timeout=90)
 
 
-def run(data: Path, *arguments: str, expect: int = 0) -> Any:
+def call(data: Path, arguments: tuple[str, ...], expect: int, **environment: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [*EXCHANGE, *arguments, "--data", str(data)], capture_output=True, text=True, timeout=60, check=False
+        [*EXCHANGE, *arguments, "--data", str(data)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == expect, done.stderr
+    return done
+
+
+def run(data: Path, *arguments: str, expect: int = 0) -> Any:
+    done = call(data, arguments, expect)
     return json.loads(done.stdout) if "--json" in arguments and not expect else done.stderr
+
+
+def output(data: Path, *arguments: str, expect: int = 0) -> str:
+    return call(data, arguments, expect).stdout
+
+
+def test_the_way_of_a_newcomer_in_the_readme_works_as_printed(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```\n(\.venv/bin/exchange up &\n.*?)```", README.read_text(), re.DOTALL)
+    environment: dict[str, str] = {}
+    shown: list[str] = []
+    with up(tmp_path):
+        for line in block.splitlines()[1:]:
+            secret = re.fullmatch(r"export (\w+)=\$\((.*)\)", line)
+            words = shlex.split(secret[2] if secret else line)
+            assert words[0] == ".venv/bin/exchange"
+            done = call(tmp_path, tuple(words[1:]), 0, COLUMNS="200", **environment)
+            if secret:
+                environment[secret[1]] = done.stdout.strip()
+            shown.append(done.stdout)
+    assert "OPEN" in shown[-3]
+    # The order holds its price, and the fee of a taker on top.
+    for cell in ("69969.949950", "30030.050050", "100000.000000", "BTC-USDT"):
+        assert cell in shown[-2]
+    assert "60000.10" in shown[-1]
 
 
 def test_an_exchange_serves_stops_cleanly_and_carries_on(tmp_path: Path) -> None:
     with up(tmp_path) as process:
+        error = run(tmp_path, "admin", "instrument", "create", "BTC-USDT", expect=1)
+        assert error.startswith("error ASSET_UNKNOWN: expected an asset that exists, was 'BTC'")
+        assert "`exchange admin asset create` makes one" in error
+        run(tmp_path, "admin", "asset", "create", "BTC", "--scale", "8")
+        run(tmp_path, "admin", "asset", "create", "USDT", "--scale", "6")
         run(tmp_path, "admin", "instrument", "create", "BTC-USDT")
+        (refused,) = json.loads(
+            output(tmp_path, "orders", "place", "BTC-USDT", "buy", "0.5", "60000.10", "--json", expect=1)
+        )
+        assert refused["reject_reason"] == "INSUFFICIENT_FUNDS"
+        run(tmp_path, "admin", "deposit", "1", "USDT", "50000", "--reference", "wire-1")
         (result,) = run(tmp_path, "orders", "place", "BTC-USDT", "buy", "0.5", "60000.10", "--id", "first", "--json")
         assert result["status"] == "OPEN"
         states = {component["state"] for component in run(tmp_path, "status", "--json")}
@@ -51,6 +98,10 @@ def test_an_exchange_serves_stops_cleanly_and_carries_on(tmp_path: Path) -> None
         assert (tmp_path / "operator.key").stat().st_mode & 0o777 == 0o600
     assert process.returncode == 0
     with up(tmp_path):
+        # The operator's account is the house's too, which has 0 of all that was ever traded.
+        (balance,) = [b for b in run(tmp_path, "account", "balances", "--json") if b["asset"] == "USDT"]
+        assert (balance["available"], balance["held"]) == ("19999.950000", "30000.050000")
+        assert balance["markets"] == {"BTC-USDT": "30000.050000"}
         (order,) = run(tmp_path, "orders", "list", "--json")
         assert (order["client_order_id"], order["price"]) == ("first", "60000.10")
         assert run(tmp_path, "book", "BTC-USDT", "--json")["bids"] == [["60000.10", "0.5000"]]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from exchange.cli.books import check_books
 from exchange.client import (
     AsyncClient,
     EvenkeelError,
@@ -32,6 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1_500)]
 SYMBOL = "BTC-USDT"
 KILLS = 50
 TRADERS = 4
+DEPOSITS = {"BTC": "20000", "USDT": "2000000"}
 
 
 class Trader:
@@ -76,19 +78,21 @@ class Trader:
 
 async def run(exchange: LocalExchange) -> tuple[list[Trader], list[float]]:
     async with AsyncClient(exchange.address, exchange.operator_key, timeout=10) as operator:
+        for asset in DEPOSITS:
+            await operator.create_asset(asset, 8)
         await operator.create_instrument(
             SYMBOL,
-            base_asset="BTC",
-            quote_asset="USDT",
             tick_size="0.01",
             lot_size="0.1",
-            max_quantity=100,
-            quote_scale=8,
             max_open_orders=100_000,
+            maker_fee_ppm=-200,
+            taker_fee_ppm=1_000,
         )
         traders = []
         for number in range(TRADERS):
             account = await operator.create_account(f"trader-{number}")
+            for asset, amount in DEPOSITS.items():
+                await operator.deposit(account.account_id, asset, amount, reference=f"{number}-{asset}")
             key = await operator.create_api_key(account.account_id, [Permission.READ, Permission.TRADE])
             traders.append(Trader(AsyncClient(exchange.address, key.secret, timeout=10), number))
         stop = asyncio.Event()
@@ -117,6 +121,7 @@ async def run(exchange: LocalExchange) -> tuple[list[Trader], list[float]]:
         await asyncio.gather(*work)
         for trader in traders:
             await check(trader)
+        assert not await check_books(operator)
         for listener in listeners:
             listener.cancel()
         for trader in traders:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from exchange.client import Client, EvenkeelError, Permission, Side
+from exchange.client import Client, EvenkeelError, Side
 from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
+from tests.cluster.money import open_market, open_rich_account
 
 pytestmark = pytest.mark.cluster
 SYMBOL = "BTC-USDT"
@@ -25,17 +26,8 @@ def test_kill_9_of_shard_ledger_and_gateway_loses_nothing(tmp_path: Path) -> Non
     known: set[str] = set()
     with LocalExchange(config) as exchange:
         with Client(exchange.address, exchange.operator_key, timeout=10) as operator:
-            operator.create_instrument(
-                SYMBOL,
-                base_asset="BTC",
-                quote_asset="USDT",
-                tick_size="0.01",
-                lot_size="0.0001",
-                max_quantity=10,
-                quote_scale=8,
-            )
-            account = operator.create_account("survivor")
-            secret = operator.create_api_key(account.account_id, [Permission.READ, Permission.TRADE]).secret
+            open_market(operator, SYMBOL)
+            _, secret = open_rich_account(operator, "survivor")
         for round_, victim in enumerate(("shard-0", "ledger", "gateway-0")):
             with Client(exchange.address, secret, timeout=10) as client:
                 placed = [client.place_order(SYMBOL, Side.BUY, "1", "5").client_order_id for _ in range(5)]

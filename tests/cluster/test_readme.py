@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from exchange.client import Client, Permission
+from exchange.client import Client
 from exchange.cluster import LocalExchange
+from tests.cluster.money import open_rich_account
 
 pytestmark = pytest.mark.cluster
 README = Path(__file__).parents[2] / "README.md"
@@ -35,11 +36,11 @@ def run(example: str, directory: Path, **environment: str) -> list[str]:
 
 def test_the_example_of_orders_runs_as_printed(exchange: LocalExchange, tmp_path: Path) -> None:
     with Client(exchange.address, exchange.operator_key, timeout=10) as operator:
-        account = operator.create_account("reader")
-        key = operator.create_api_key(account.account_id, [Permission.READ, Permission.TRADE])
-    lines = run(ORDERS, tmp_path, EVENKEEL_ADDRESS=exchange.address, EVENKEEL_API_KEY=key.secret)
+        _, secret = open_rich_account(operator, "reader", {"USDT": "100000"})
+    lines = run(ORDERS, tmp_path, EVENKEEL_ADDRESS=exchange.address, EVENKEEL_API_KEY=secret)
     assert lines[0].startswith("OPEN ")
-    assert lines[1].startswith("60000.10 ")
+    assert lines[1] == "69999.950000 available, 30000.050000 held"
+    assert lines[2].startswith("60000.10 ")
 
 
 def test_the_example_of_money_runs_as_printed(exchange: LocalExchange, tmp_path: Path) -> None:

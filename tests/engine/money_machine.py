@@ -8,9 +8,10 @@ from random import Random
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from tests.engine.money_world import ACCOUNTS, LEDGER, MARKETS, MS, SCALES, SHARDS, SYMBOLS, S, World
+from tests.engine.money_world import ACCOUNTS, IN_FLIGHT_MAX, LEDGER, MARKETS, MS, SCALES, SHARDS, SYMBOLS, S, World
 from tests.engine.planted import REAL, Engine
 
+_OPEN = 5
 _INSUFFICIENT_FUNDS, _FUNDS_UNAVAILABLE = 301, 605
 
 account = st.sampled_from((2, 3, 2, 3, 2, 4, 1))
@@ -141,6 +142,17 @@ class MoneyMachine(RuleBasedStateMachine):
         self.steps += 1
         self.world.tell_shard(shard, self.engine.commands.CancelAll(owner))
 
+    @rule(owner=account, shard=shard, ns=st.sampled_from((300 * MS, S, 3 * S)))
+    def switch(self, owner: int, shard: str, ns: int) -> None:
+        """Cancel all orders of an account, also those that wait, when the time comes."""
+        self.steps += 1
+        self.world.tell_shard(shard, self.engine.commands.CancelAllAfter(owner, self.world.time_ns + ns))
+
+    @rule(shard=shard, stage=st.sampled_from((2, 3, 4, 5, 5, 5)))
+    def set_stage(self, shard: str, stage: int) -> None:
+        self.steps += 1
+        self.world.tell_shard(shard, self.engine.commands.SetStage(stage, 3))
+
     # ---------------------------------------------------------------- network
 
     @rule(shard=shard, is_up=st.booleans(), index=index, count=st.integers(1, 4))
@@ -166,7 +178,8 @@ class MoneyMachine(RuleBasedStateMachine):
     @rule(shard=shard)
     def resend(self, shard: str) -> None:
         self.steps += 1
-        self.world.resend(shard)
+        if len(self.world.up[shard]) + len(self.world.down[shard]) < IN_FLIGHT_MAX:
+            self.world.resend(shard)
 
     @rule()
     def flush(self) -> None:
@@ -199,6 +212,8 @@ class MoneyMachine(RuleBasedStateMachine):
             return
         world, random = self.world, self.random
         world.settle(random)
+        for name in SHARDS:
+            world.tell_shard(name, self.engine.commands.SetStage(_OPEN))
         self._one_order()
         self._two_orders()
         self._two_that_fit()

@@ -30,6 +30,7 @@ MARKETS = {
 }
 SYMBOLS = tuple(MARKETS)
 IN_FLIGHT_MAX = 100
+"""So many are under way that sending all again brings nothing new."""
 _OPEN = 5
 _ESCROW, _ANSWER, _RECALL, _SETTLED = 5, 6, 7, 8
 _SHARD_ESCROW, _RESOLVED = 7, 8
@@ -102,15 +103,15 @@ class World:
                 self.waiting[result.waits] = command
             answer = result.answer
             if answer is not None and answer.status:
-                self._send(self.down[command.shard], self.engine.channel.AnswerFunds(*answer))
+                self.down[command.shard].append(self.engine.channel.AnswerFunds(*answer))
         for event in events:
             if event.kind == _ESCROW:
                 shard, n, account, asset, change, _ = event.body
                 self._note("ledger", shard, n, (account, asset, change))
             elif event.kind == _ANSWER:
-                self._send(self.down[event.body[0]], self.engine.channel.AnswerFunds(*event.body[1:]))
+                self.down[event.body[0]].append(self.engine.channel.AnswerFunds(*event.body[1:]))
             elif event.kind == _RECALL:
-                self._send(self.down[event.body[0]], self.engine.channel.RecallFunds(*event.body[1:]))
+                self.down[event.body[0]].append(self.engine.channel.RecallFunds(*event.body[1:]))
             elif event.kind == _SETTLED:
                 n, refusal, entry = event.body
                 del self.waiting[n]
@@ -151,14 +152,10 @@ class World:
 
     # ---------------------------------------------------------------- messages
 
-    def _send(self, queue: list[Any], message: Any) -> None:
-        if len(queue) < IN_FLIGHT_MAX:
-            queue.append(message)
-
     def _send_up(self, shard: str, message: Any) -> None:
         channel, low = self.engine.channel, self.machines[shard].funds.low
         kind = channel.AskFunds if isinstance(message, channel.Ask) else channel.ReturnFunds
-        self._send(self.up[shard], kind(shard, low, *message))
+        self.up[shard].append(kind(shard, low, *message))
 
     def resend(self, shard: str) -> None:
         """Send all that is open on both sides, as a carrier does that starts."""
@@ -166,9 +163,9 @@ class World:
         for message in self.machines[shard].funds.outbox.values():
             self._send_up(shard, message)
         for answer in grants.answers_to(shard):
-            self._send(self.down[shard], channel.AnswerFunds(*answer))
+            self.down[shard].append(channel.AnswerFunds(*answer))
         for recall in grants.open_recalls(shard):
-            self._send(self.down[shard], recall)
+            self.down[shard].append(recall)
 
     def deliver(self, shard: str, *, is_up: bool, first: int, count: int, keep: bool = False) -> None:
         """Hand over some messages as one record; with `keep` they come once more."""

@@ -19,6 +19,8 @@ from exchange.engine.words import Stage
 from exchange.gateway.account import AccountService
 from exchange.gateway.admin import AdminService
 from exchange.gateway.auth import _is_allowed, hash_of_key
+from exchange.gateway.balance_stream import BalanceHub
+from exchange.gateway.executions import ExecutionHub
 from exchange.gateway.ledger import _MEANING, LedgerClient, LedgerReplica
 from exchange.gateway.links import Link
 from exchange.gateway.replica import ShardReplica
@@ -86,10 +88,13 @@ class Venue:
         shard = ShardReplica("shard-0")
         instrument = Instrument("ETH-USD", "ETH", "USD", 2, 4, 6, maker_fee_ppm=-50, taker_fee_ppm=200)
         book = BookDump(tuple(instrument), 0, 0, [])
+        hub = ExecutionHub({"shard-0": shard})
         shard.load(ShardDump(1, 1, 1, int(Stage.OPEN), [book]))
+        hub.reset("shard-0")
         self.link = Link("ledger", "gateway-0", 1)
         client = LedgerClient(self.link, self.replica)
-        self.service = AccountService(client, {"shard-0": shard}, {}, entries_kept=3, pending_max=5)
+        self.hub = BalanceHub(self.replica, {}, hub, entries_kept=3, pending_max=5)
+        self.service = AccountService(client, {"shard-0": shard}, self.hub)
         self.admin_service = AdminService(None, client, lambda _: True)  # type: ignore[arg-type]  # no supervisor here
         self.account: Any = None
         self.admin: Any = None
@@ -223,17 +228,19 @@ async def test_a_stream_of_balances_starts_goes_on_and_says_when_it_cannot() -> 
         await venue.deposit(BOB, "5", "b0")
         await venue.deposit(ALICE, "1", "d1")
         message = await stream.read()
-        assert [(e.reference, e.available) for e in message.entries] == [("d1", "2.00")]
+        assert [(c.reference, c.change, c.source) for c in message.changes] == [("d1", "1.00", "ledger")]
+        assert message.changes[0].reason == account_pb2.BALANCE_CHANGE_REASON_DEPOSIT
         stream.cancel()
         await venue.deposit(ALICE, "1", "d2")
-        after = account_pb2.StreamBalancesRequest(after_sequence=message.sequence)
+        after = account_pb2.StreamBalancesRequest(after_sequences=message.sequences)
         resumed = venue.account.StreamBalances(after, metadata=as_account(ALICE))
-        assert [e.reference for e in (await resumed.read()).entries] == ["d2"]
+        assert not (await resumed.read()).balances
+        assert [c.reference for c in (await resumed.read()).changes] == ["d2"]
         resumed.cancel()
         for number in range(3, 7):
             await venue.deposit(ALICE, "1", f"d{number}")
         late = venue.account.StreamBalances(after, metadata=as_account(ALICE))
-        assert await refused(late.read()) == (grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_NOT_HELD")
+        assert await refused(late.read()) == (grpc.StatusCode.OUT_OF_RANGE, "NOT_HELD")
 
 
 @pytest.mark.asyncio
@@ -294,7 +301,7 @@ async def test_a_reader_that_is_too_far_behind_is_ended() -> None:
         context.may_go_on.set()
         with pytest.raises(Ended, match="SLOW_READER"):
             await stream
-        assert not venue.service._readers
+        assert not venue.hub._readers
 
 
 @pytest.mark.asyncio

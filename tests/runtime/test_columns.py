@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exchange.engine.commands import AmendOrder, CancelAll, CancelOrder, PlaceOrder
@@ -79,6 +79,7 @@ def _segment(data: bytes) -> Segment:
     return Segment(int(SegmentKind.TRADE), ACCOUNT, SESSION, 1_000, data)
 
 
+@settings(deadline=None)
 @given(commands=_commands())
 def test_by_columns_and_one_by_one_commands_are_the_same(commands: list[trading_pb2.Command]) -> None:
     # Long enough to be read by columns.

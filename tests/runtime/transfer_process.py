@@ -6,11 +6,13 @@ Its clock stands still unless it is told to move, so nothing depends on how fast
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
-from exchange.engine.words import Stage
+import structlog
+
 from exchange.runtime import carrier, host
 from exchange.runtime.carrier import Carrier
 from exchange.runtime.feed import FeedGap
@@ -21,7 +23,6 @@ from tests.runtime.wire import Wire
 
 START_NS = 1_700_000_000_000_000_000
 DRIVER_SOCKET = "driver.sock"
-_OPEN = int(Stage.OPEN)
 
 
 class LedgerThroughDriver:
@@ -89,6 +90,7 @@ class HostProcess:
 
 def main(directory: str, name: str, incarnation: int) -> None:
     """Run until the driver is gone."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     carrier.RETRY_S = 0.005
     host.REOPEN_INTERVAL_S = 0.005
     asyncio.run(HostProcess(Path(directory), name).run(Path(directory), name, incarnation))

@@ -13,12 +13,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 
 import grpc
 
+from exchange.cli.books import check_books
 from exchange.cli.errors import CommandFailed
 from exchange.cli.replay.join import Join
 from exchange.cli.replay.market import Market, last_trade_id, mark_end, open_market, read_end_state
 from exchange.cli.replay.outcome import Answer, Outcome
 from exchange.cli.replay.recording import Recording, ReplayCommand
 from exchange.cli.replay.translate import Translator, encode
+from exchange.client import AsyncClient
 from exchange.v1 import (
     market_data_pb2,
     market_data_pb2_grpc,
@@ -123,11 +125,18 @@ async def replay_exchange(
             outcome = Outcome(symbol)
             last_sequences = await _Entry(market, recording, watch, outcome, delay_s, progress).run()
             await _finish(market, watch, outcome, last_sequences)
+            outcome.fault = outcome.fault or await _check_money(market, address, key)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         return outcome
+
+
+async def _check_money(market: Market, address: str, key: str) -> str:
+    """Return what is wrong with the money of the two accounts, which traded with each other alone; "" if nothing is."""
+    async with AsyncClient(address, key, timeout=SILENCE_S) as operator:
+        return "; ".join(await check_books(operator, list(market.accounts.values())))
 
 
 def _setter(event: asyncio.Event) -> Callable[[object], None]:

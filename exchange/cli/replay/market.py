@@ -1,4 +1,4 @@
-"""What a replay needs on a running exchange: an instrument that nobody else trades, two accounts, and their state."""
+"""What a replay needs on a running exchange: an instrument of its own, two accounts with money, and their state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from exchange.cli.errors import CommandFailed
 from exchange.cli.replay.engine import OPEN_ORDERS_MAX
 from exchange.cli.replay.outcome import LevelRow, OrderRow, Outcome
 from exchange.cli.replay.recording import Recording
+from exchange.engine.money import SCALE_MAX, format_amount
 from exchange.v1 import (
+    account_pb2,
     admin_pb2,
     admin_pb2_grpc,
     market_data_pb2,
@@ -27,6 +29,8 @@ from exchange.v1 import (
 Metadata = tuple[tuple[str, str], ...]
 CALL_TIMEOUT_S = 10.0
 PAGE_SIZE = 1_000
+_UNITS_MAX = 10**27
+"""A thousandth of what there can be of an asset, as replays share theirs."""
 BUY, SELL = types_pb2.SIDE_BUY, types_pb2.SIDE_SELL
 
 
@@ -62,13 +66,16 @@ async def open_market(channel: grpc.aio.Channel, key: str, recording: Recording,
     """
     operator = bearer(key)
     admin = admin_pb2_grpc.AdminServiceStub(channel)
-    await _create_instrument(channel, operator, recording, symbol)
+    assets = await _create_assets(admin, operator, recording)
+    await _create_instrument(channel, operator, recording, symbol, assets)
     suffix = secrets.token_hex(4)
     owners: dict[int, Owner] = {}
     try:
         for side, name in ((BUY, f"replay-buyer-{suffix}"), (SELL, f"replay-seller-{suffix}")):
             owners[int(side)] = await _create_owner(admin, operator, name)
-        yield Market(channel, symbol, operator, owners)
+        market = Market(channel, symbol, operator, owners)
+        await _fund(admin, market, recording, assets)
+        yield market
     finally:
         for owner in owners.values():
             try:
@@ -87,11 +94,90 @@ def new_symbol() -> str:
     return f"REPLAY-{secrets.token_hex(4).upper()}"
 
 
-async def _create_instrument(channel: grpc.aio.Channel, operator: Metadata, recording: Recording, symbol: str) -> None:
+async def _create_assets(
+    admin: admin_pb2_grpc.AdminServiceAsyncStub, operator: Metadata, recording: Recording
+) -> tuple[account_pb2.Asset, account_pb2.Asset]:
+    """Return the base and the quote asset, which are of all replays with the same scales, so that few are made."""
+    base_scale, quote_scale = recording.quantity_scale, recording.price_scale + recording.quantity_scale
+    if quote_scale > SCALE_MAX:
+        raise CommandFailed(
+            "TOO_PRECISE", f"prices and quantities have {quote_scale} digits, an amount at most {SCALE_MAX}"
+        )
+    base = account_pb2.Asset(symbol=f"REPLAY{base_scale}", scale=base_scale)
+    quote = account_pb2.Asset(symbol=f"FLOW{quote_scale}", scale=quote_scale)
+    for asset in (base, quote):
+        create = admin_pb2.CreateAssetRequest(asset=asset)
+        await admin.CreateAsset(create, metadata=operator, timeout=CALL_TIMEOUT_S)
+    return base, quote
+
+
+def money_for(recording: Recording) -> tuple[int, int]:
+    """Return how much of the base and of the quote asset the two sides are given, in units.
+
+    A market takes half of it at once, which is twice what all orders of the recording together could hold, each at the
+    highest price that there is: so none of them is refused for lack of money, and none has to wait for more.
+    """
+    quantity = sum(command.quantity for command in recording.commands) + 1
+    price = max((command.price for command in recording.commands), default=0) + 1
+    return min(4 * quantity, _UNITS_MAX), min(4 * quantity * price, _UNITS_MAX)
+
+
+async def _fund(
+    admin: admin_pb2_grpc.AdminServiceAsyncStub,
+    market: Market,
+    recording: Recording,
+    assets: tuple[account_pb2.Asset, account_pb2.Asset],
+) -> None:
+    """Deposit what the sides sell and pay with, and have their market take it in before the recording begins."""
+    for side, asset, units in zip((SELL, BUY), assets, money_for(recording), strict=True):
+        owner = market.owners[int(side)]
+        deposit = admin_pb2.DepositRequest(
+            account_id=owner.account,
+            asset=asset.symbol,
+            amount=format_amount(units, asset.scale),
+            reference=f"replay-{owner.key_id}",
+        )
+        await admin.Deposit(deposit, metadata=market.operator, timeout=CALL_TIMEOUT_S)
+    trading = trading_pb2_grpc.TradingServiceStub(market.channel)
+    call = trading.Trade(metadata=market.operator, timeout=CALL_TIMEOUT_S)
+    for side in (BUY, SELL):
+        name = f"begin-{secrets.token_hex(8)}"
+        place = trading_pb2.PlaceOrderRequest(
+            instrument=market.symbol,
+            client_order_id=name,
+            side=side,
+            type=types_pb2.ORDER_TYPE_LIMIT,
+            price=1,
+            quantity=1,
+            post_only=True,
+        )
+        cancel = trading_pb2.CancelOrderRequest(instrument=market.symbol, client_order_id=name)
+        account = market.owners[int(side)].account
+        for command in (trading_pb2.Command(place=place), trading_pb2.Command(cancel=cancel)):
+            command.on_behalf_of = account
+            # One at a time: an order that is cancelled while it waits does not wait for its money.
+            await call.write(trading_pb2.TradeRequest(request_id=1, commands=[command]))
+            answer = await call.read()
+            if not isinstance(answer, trading_pb2.TradeResponse):
+                raise CommandFailed("NO_ANSWER", "the exchange ended the stream before the first order was answered")
+            (result,) = answer.results
+            if result.outcome != types_pb2.OUTCOME_ACKNOWLEDGED:
+                reason = types_pb2.RejectReason.Name(result.reject_reason)
+                raise CommandFailed("NOT_ENTERED", f"the order that brings the money: {reason}")
+    await call.done_writing()
+
+
+async def _create_instrument(
+    channel: grpc.aio.Channel,
+    operator: Metadata,
+    recording: Recording,
+    symbol: str,
+    assets: tuple[account_pb2.Asset, account_pb2.Asset],
+) -> None:
     message = types_pb2.Instrument(
         symbol=symbol,
-        base_asset="REPLAY",
-        quote_asset="FLOW",
+        base_asset=assets[0].symbol,
+        quote_asset=assets[1].symbol,
         price_scale=recording.price_scale,
         quantity_scale=recording.quantity_scale,
         max_open_orders=OPEN_ORDERS_MAX,
