@@ -45,7 +45,6 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalExchange
                     tick_size="0.01",
                     lot_size="0.0001",
                     max_quantity=1_000,
-                    quote_scale=6,
                     maker_fee_ppm=-200,
                     taker_fee_ppm=900,
                 )
