@@ -215,7 +215,7 @@ def bench(
     names: Annotated[list[str] | None, typer.Argument(help="Which; all if none is named.")] = None,
     json: Json = False,
 ) -> None:
-    """Measure engine, session, unary, journal, replay, depth and memory, each beside its reference in the same run."""
+    """Measure engine, session, unary, grants, journal, replay, depth and memory, each beside its reference."""
     from exchange.cli.bench import run
 
     run(names or [], as_json=json)

@@ -9,21 +9,22 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from exchange.client import Client
 from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
-from exchange.v1 import account_pb2, admin_pb2, admin_pb2_grpc, trading_pb2, types_pb2
+from exchange.v1 import trading_pb2, trading_pb2_grpc, types_pb2
 
 SYMBOL = "BENCH-USDT"
-ASSETS = {"BENCH": 4, "USDT": 6}
-"""By scale."""
-RICH = "1000000000000"
-"""So much of each asset that no order is refused for want of money."""
+OPERATOR = 1
+ASSET_SCALE = 6
+TAKER_FEE_PPM, MAKER_FEE_PPM = 1_000, -200
+RICH = "1000000000000000"
+"""More than all orders of a benchmark together: once a market has its share of it, no order waits for money."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,38 +46,60 @@ def targets() -> Iterator[Targets]:
     try:
         assert echo.stdout is not None
         port = echo.stdout.readline().strip()
-        with tempfile.TemporaryDirectory(prefix="evenkeel-bench-") as directory:
-            config = ExchangeConfig(data_dir=Path(directory), port=0, shards=1, snapshot_every_commands=1_000_000_000)
-            with LocalExchange(config) as exchange:
-                metadata = (("authorization", f"Bearer {exchange.operator_key}"),)
-                with grpc.insecure_channel(exchange.address) as channel:
-                    stub = admin_pb2_grpc.AdminServiceStub(channel)
-                    for asset, scale in ASSETS.items():
-                        message = account_pb2.Asset(symbol=asset, scale=scale)
-                        stub.CreateAsset(admin_pb2.CreateAssetRequest(asset=message), metadata=metadata)
-                    instrument = types_pb2.Instrument(
-                        symbol=SYMBOL,
-                        base_asset="BENCH",
-                        quote_asset="USDT",
-                        price_scale=2,
-                        quantity_scale=4,
-                        max_open_orders=1_000_000,
-                    )
-                    stub.CreateInstrument(admin_pb2.CreateInstrumentRequest(instrument=instrument), metadata=metadata)
-                    buyer, seller = (
-                        stub.CreateAccount(
-                            admin_pb2.CreateAccountRequest(name=name), metadata=metadata
-                        ).account.account_id
-                        for name in ("buyer", "seller")
-                    )
-                    for number, (account, asset) in enumerate(product((buyer, seller), ASSETS)):
-                        deposit = admin_pb2.DepositRequest(
-                            account_id=account, asset=asset, amount=RICH, reference=f"bench-{number}"
-                        )
-                        stub.Deposit(deposit, metadata=metadata)
-                yield Targets(exchange.address, f"127.0.0.1:{port}", metadata, (buyer, seller))
+        with running(shards=1) as exchange, Client(exchange.address, exchange.operator_key, timeout=10) as operator:
+            open_market(operator, SYMBOL)
+            buyer, seller = (operator.create_account(name).account_id for name in ("buyer", "seller"))
+            for account in (OPERATOR, buyer, seller):
+                for asset in SYMBOL.split("-"):
+                    operator.deposit(account, asset, RICH, reference=f"{account}-{asset}")
+            metadata = bearer(exchange.operator_key)
+            with grpc.insecure_channel(exchange.address) as channel:
+                for account in (OPERATOR, buyer, seller):
+                    _bring_money(channel, metadata, account)
+            yield Targets(exchange.address, f"127.0.0.1:{port}", metadata, (buyer, seller))
     finally:
         echo.communicate("")
+
+
+@contextmanager
+def running(shards: int) -> Iterator[LocalExchange]:
+    """Start an exchange in a directory of its own."""
+    with tempfile.TemporaryDirectory(prefix="evenkeel-bench-") as directory:
+        config = ExchangeConfig(data_dir=Path(directory), port=0, shards=shards, snapshot_every_commands=1_000_000_000)
+        with LocalExchange(config) as exchange:
+            yield exchange
+
+
+def open_market(operator: Client, symbol: str, shard: str = "") -> None:
+    """Create an instrument whose trades cost what they do on an exchange, and its assets."""
+    for asset in symbol.split("-"):
+        operator.create_asset(asset, ASSET_SCALE)
+    operator.create_instrument(
+        symbol,
+        tick_size="0.01",
+        lot_size="0.0001",
+        max_open_orders=1_000_000,
+        taker_fee_ppm=TAKER_FEE_PPM,
+        maker_fee_ppm=MAKER_FEE_PPM,
+        shard=shard,
+    )
+
+
+def bearer(key: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {key}"),)
+
+
+def _bring_money(channel: grpc.Channel, metadata: tuple[tuple[str, str], ...], account: int) -> None:
+    """Have an order of each side wait for the account's money, so that none of those measured has to."""
+    trade = trading_pb2_grpc.TradingServiceStub(channel).Trade
+    for side in (types_pb2.SIDE_BUY, types_pb2.SIDE_SELL):
+        fields = {"instrument": SYMBOL, "client_order_id": f"first-{side}"}
+        order = {**fields, "side": side, "type": types_pb2.ORDER_TYPE_LIMIT, "price": 1, "quantity": 1}
+        # One after the other: a cancel would not wait with its order.
+        for plan in (("place", {**order, "post_only": True}, account), ("cancel", fields, account)):
+            request = trading_pb2.TradeRequest(commands=[command_message(plan)])
+            (response,) = trade(iter([request]), metadata=metadata)
+            assert response.results[0].outcome == types_pb2.OUTCOME_ACKNOWLEDGED, response
 
 
 Plan = tuple[str, dict[str, Any], int]
