@@ -51,7 +51,10 @@ class PendingCommands:
                 for result in waiting:
                     _put(result, await self._find(result.sequence))
         except TimeoutError:
-            pass
+            # One that is not told keeps no other from being answered that is.
+            for result in waiting:
+                if result.status == _PENDING and (resolved := self._resolved.pop(result.sequence, None)):
+                    _put(result, resolved)
         return response.SerializeToString()
 
     async def _find(self, sequence: int) -> ParkedResolved:

@@ -21,15 +21,21 @@ from exchange.client import (
     BalanceChangeReason,
     Balances,
     BalanceUpdate,
+    CloseReason,
     EntryResult,
     EntryType,
+    Execution,
+    ExecutionType,
     Fee,
     GapDetected,
     InsufficientFunds,
     LedgerEntry,
+    Liquidity,
     NewApiKey,
+    OrderStatus,
     Permission,
     RejectReason,
+    Side,
 )
 from tests.cli.fake_client import FakeClient, Stream
 
@@ -240,6 +246,37 @@ def test_a_gap_ends_following_with_one_line(
     connected(stream_balances=Stream(GapDetected("StreamBalances: OUT_OF_RANGE: not held")))
     assert run(["account", "follow", "--after", "ledger=1"]) == 1
     assert capsys.readouterr().err == "error GapDetected: StreamBalances: OUT_OF_RANGE: not held\n"
+
+
+def test_executions_are_a_line_each_and_trades_show_their_fee(
+    connected: Callable[..., FakeClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    trade = Execution(
+        shard="shard-0",
+        sequence=9,
+        type=ExecutionType.TRADE,
+        instrument="BTC-USDT",
+        client_order_id="first",
+        order_id=5,
+        side=Side.SELL,
+        status=OrderStatus.OPEN,
+        price=Decimal("60000.10"),
+        quantity=Decimal("0.5"),
+        filled_quantity=Decimal("0.2"),
+        open_quantity=Decimal("0.3"),
+        close_reason=CloseReason.UNSPECIFIED,
+        trade_id=3,
+        trade_price=Decimal("60000.10"),
+        trade_quantity=Decimal("0.2"),
+        liquidity=Liquidity.MAKER,
+        time_ns=1_430_438_404_518_000_000,
+        fee=Decimal("-2.40"),
+        fee_asset="USDT",
+    )
+    connected(stream_executions=Stream(trade))
+    assert run(["orders", "executions"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.endswith("TRADE BTC-USDT first SELL OPEN 60000.10 0.2 -2.40 USDT MAKER 0.3")
 
 
 # ---------------------------------------------------------------- keys that end

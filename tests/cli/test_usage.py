@@ -31,7 +31,7 @@ LEAVES = [
     ["trades"],
     ["replay"],
     ["bench"],
-    *(["orders", name] for name in ("list", "place", "amend", "cancel", "cancel-all")),
+    *(["orders", name] for name in ("list", "executions", "place", "amend", "cancel", "cancel-all")),
     *(["account", name] for name in ("balances", "entries", "fees", "transfer", "follow")),
     *(["admin", "instrument", name] for name in ("create", "list")),
     *(["admin", "asset", name] for name in ("create", "list")),

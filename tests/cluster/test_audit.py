@@ -40,8 +40,6 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalExchange
             for symbol in MARKETS:
                 operator.create_instrument(
                     symbol,
-                    base_asset=symbol[:3],
-                    quote_asset="USDT",
                     tick_size="0.01",
                     lot_size="0.0001",
                     max_quantity=1_000,

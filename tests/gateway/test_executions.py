@@ -93,13 +93,14 @@ class Context:
 class Exchange:
     """Two shards, their copies and a hub."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, *, maker_fee_ppm: int = 0, taker_fee_ppm: int = 0, **limits: int) -> None:
         self.shards = {name: rich_shard(symbol[:3], "USDT") for name, symbol in SYMBOLS.items()}
         self.replicas = {name: ShardReplica(name) for name in SYMBOLS}
         self.hub = ExecutionHub(self.replicas, **limits)
         self._placed: dict[str, list[PlaceOrder]] = {name: [] for name in SYMBOLS}
         for name, symbol in SYMBOLS.items():
-            instrument = Instrument(symbol, symbol[:3], "USDT", 2, 4, 6)
+            fees = {"maker_fee_ppm": maker_fee_ppm, "taker_fee_ppm": taker_fee_ppm}
+            instrument = Instrument(symbol, symbol[:3], "USDT", 2, 4, 6, **fees)
             self.shards[name].apply(1, [AddInstrument(instrument), SetStage(int(Stage.OPEN))])
             self.load(name)
 
@@ -255,6 +256,22 @@ async def test_an_account_sees_its_own_side_of_a_trade_alone() -> None:
     assert (trade.type, trade.liquidity) == (trading_pb2.EXECUTION_TYPE_TRADE, trading_pb2.LIQUIDITY_MAKER)
     assert (trade.trade_price, trade.trade_quantity, trade.open_quantity) == (100, 2, 3)
     assert await waits(stream)
+
+
+async def test_each_side_of_a_trade_is_told_its_own_fee_and_a_rebate_as_less_than_nothing() -> None:
+    exchange = Exchange(maker_fee_ppm=-200, taker_fee_ppm=1_000)
+    exchange.places(100, account=3, quantity=50)
+    streams = {account: exchange.stream(account, shard_0=3) for account in (1, 2, 3)}
+    for stream in streams.values():
+        await anext(stream)
+    exchange.places(100, side=2, account=2, quantity=50)
+    (made,) = await read(streams[3], 1)
+    accepted, taken = await read(streams[2], 2)
+    # 0.005 at 1.00.
+    assert (made.fee, made.fee_asset) == ("-0.000001", "USDT")
+    assert (taken.fee, taken.fee_asset) == ("0.000005", "USDT")
+    assert (accepted.fee, accepted.fee_asset) == ("", "")
+    assert await waits(streams[1]), "what the house gets is no execution of its"
 
 
 async def test_a_resume_for_more_than_is_held_is_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
