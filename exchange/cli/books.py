@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Context, Decimal
 
-from exchange.client import AsyncClient, EntryType
+from exchange.client import AsyncClient, Audit, EntryType
 
 _PAGE_SIZE = 1_000
+_AUDIT_TIMEOUT_S = 60.0
 _EXACT = Context(prec=60)
 """More than an amount has: Python's own 28 digits would round."""
 _IN_AND_OUT = (EntryType.DEPOSIT, EntryType.WITHDRAWAL)
@@ -40,3 +41,12 @@ async def check_books(operator: AsyncClient, account_ids: Sequence[int] = ()) ->
         if total != paid_in:
             faults.append(f"{asset}: the accounts have {total:f}, deposits less withdrawals are {paid_in:f}")
     return faults
+
+
+async def audit_books(operator: AsyncClient) -> tuple[Audit, list[str]]:
+    """Have the exchange audit itself; return what it says, and what is wrong or could not be told, a line each."""
+    audit = await operator.audit(timeout=_AUDIT_TIMEOUT_S)
+    faults = [f"audit: {found.summary}" for found in audit.breaks]
+    if audit.unavailable:
+        faults.append(f"audit: {', '.join(audit.unavailable)} did not answer")
+    return audit, faults

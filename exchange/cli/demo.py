@@ -15,7 +15,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from exchange.cli.books import check_books
+from exchange.cli.audit import show_audit
+from exchange.cli.books import audit_books, check_books
 from exchange.cli.output import console
 from exchange.client import (
     AsyncClient,
@@ -259,6 +260,9 @@ async def _show_books(operator: AsyncClient, traders: list[Trader]) -> list[str]
     house = (await operator.balances(HOUSE)).total("USDT")
     if house != sum(paid.values()):
         faults.append(f"fees: the house has {house:f}, the executions say {sum(paid.values()):f}")
+    audit, broken = await audit_books(operator)
+    show_audit(audit, False)
+    faults += broken
     for fault in faults:
         console.print(f"[red]{fault}[/]")
     if not faults:

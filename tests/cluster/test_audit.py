@@ -133,6 +133,28 @@ def test_an_auditor_that_was_killed_begins_anew_and_nobody_notices(exchange: Loc
     assert operator.audit().balanced
 
 
+@pytest.mark.parametrize("kind", ["shard", "ledger"])
+def test_a_machine_that_was_killed_has_the_books_that_it_had(
+    exchange: LocalExchange, operator: Client, kind: str
+) -> None:
+    with new_trader(exchange, operator, f"before-{kind}") as trader:
+        trader.place_order("BTC-USDT", Side.SELL, quantity="0.5", price="120")
+        assert operator.audit().balanced
+        trader.place_order("BTC-USDT", Side.SELL, quantity="0.5", price="121")
+        before = next(c for c in operator.status().components if c.name.startswith(kind))
+        os.kill(before.pid, signal.SIGKILL)
+        incarnation = before.incarnation
+        until(lambda: any(c.incarnation > incarnation for c in operator.status().components if c.name == before.name))
+        trader.place_order("BTC-USDT", Side.SELL, quantity="0.5", price="122", timeout=30)
+    audits: list[Audit] = []
+    while not (audits and audits[-1].complete):
+        audits.append(operator.audit())
+        assert audits[-1].breaks == ()
+    assert audits[-1].balanced
+    # It came back with its feed, so nothing was missed.
+    assert all(audit.notes == () for audit in audits)
+
+
 def test_money_that_the_ledger_never_granted_stops_the_shard_that_credited_it(
     exchange: LocalExchange, operator: Client
 ) -> None:
@@ -172,6 +194,7 @@ def test_money_that_the_ledger_never_granted_stops_the_shard_that_credited_it(
 
     # What an operator has opened again stays open, though the break still stands.
     operator.set_stage(Stage.OPEN, shard=shard.name, reason="looked into")
+    until(lambda: {c.name: c for c in operator.status().components}[shard.name].stage == Stage.OPEN)
     assert [b.kind for b in operator.audit().breaks] == ["CREDITED"]
     assert [b.kind for b in operator.audit().breaks] == ["CREDITED"]
     assert {c.name: c for c in operator.status().components}[shard.name].stage == Stage.OPEN

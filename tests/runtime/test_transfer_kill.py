@@ -192,6 +192,7 @@ def run_all(points: list[KillPoint]) -> int:
     return killed
 
 
+@pytest.mark.timeout(600)
 def test_nothing_is_lost_or_doubled_when_ledger_or_shard_is_killed_at_a_message() -> None:
     with short_directory() as directory:
         points = kill_points(directory)

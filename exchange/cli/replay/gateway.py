@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 
 import grpc
 
-from exchange.cli.books import check_books
+from exchange.cli.books import audit_books, check_books
 from exchange.cli.errors import CommandFailed
 from exchange.cli.replay.join import Join
 from exchange.cli.replay.market import Market, last_trade_id, mark_end, open_market, read_end_state
@@ -134,9 +134,13 @@ async def replay_exchange(
 
 
 async def _check_money(market: Market, address: str, key: str) -> str:
-    """Return what is wrong with the money of the two accounts, which traded with each other alone; "" if nothing is."""
+    """Return what is wrong with the money of the two accounts, which traded with each other alone, and with that of the
+    whole exchange; "" if nothing is.
+    """
     async with AsyncClient(address, key, timeout=SILENCE_S) as operator:
-        return "; ".join(await check_books(operator, list(market.accounts.values())))
+        faults = await check_books(operator, list(market.accounts.values()))
+        _, broken = await audit_books(operator)
+        return "; ".join(faults + broken)
 
 
 def _setter(event: asyncio.Event) -> Callable[[object], None]:
