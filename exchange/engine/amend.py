@@ -91,7 +91,7 @@ def amend(shard: Shard, command: AmendOrder, parked: Parked | None) -> Result:
         if takes:
             match(shard, book, opposite, order)
         if order.close_reason:
-            shard.close_taker(order, order.close_reason)
+            shard.close_taker(order, command.instrument, order.close_reason)
         elif order.open:
             shard.rest(book, order)
         else:

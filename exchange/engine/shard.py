@@ -207,7 +207,7 @@ class Shard:
             self.closed.append(order)
         elif kind == _MARKET or time_in_force in _NEVER_RESTS or order.close_reason:
             status, left = _CANCELLED, 0
-            self.close_taker(order, order.close_reason or _NOT_FILLED)
+            self.close_taker(order, symbol, order.close_reason or _NOT_FILLED)
         else:
             status = _OPEN
             order.rested_filled = filled_quantity
@@ -286,9 +286,11 @@ class Shard:
         level, trader = order.level, order.trader
         assert level is not None
         assert trader is not None
-        level.side.remove(order, level)
+        side = level.side
+        side.remove(order, level)
         trader.remove(order)
-        if order.request.side == _BUY:
+        # Not its request is asked for side and instrument: of an old order it would have to be fetched from memory.
+        if side is book.bids:
             held = order.price * order.open * book.hold_multiplier // book.hold_divisor
             trader.quote_held -= held
             trader.quote.available += held
@@ -320,13 +322,13 @@ class Shard:
     def close(self, book: Book, order: Order, reason: int) -> None:
         """Take a resting order out of the book for a reason."""
         self.unrest(book, order)
-        self.close_taker(order, reason)
+        self.close_taker(order, book.bids.symbol, reason)
 
-    def close_taker(self, order: Order, reason: int) -> None:
+    def close_taker(self, order: Order, symbol: str, reason: int) -> None:
         """Close an order that rests nowhere, for a reason."""
         order.close_reason = reason
         order.update_time_ns = self.time_ns
-        self.events.append((_CLOSED, self.sequence, order.request.instrument, order.order_id, reason, order.open))
+        self.events.append((_CLOSED, self.sequence, symbol, order.order_id, reason, order.open))
         self.closed.append(order)
 
     def amend(self, command: c.AmendOrder, parked: parking.Parked | None = None) -> Result:
