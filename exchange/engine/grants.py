@@ -247,6 +247,9 @@ class Grants:
         if status == _GRANTED:
             self._grant(wait.shard, wait.n, wait.account, wait.asset, amount)
         else:
+            # What the feed tells may overtake the answers to a batch: the shard shall not refuse for want of money that
+            # is on its way to it.
+            self._tell_grants(wait.shard, (wait.account, wait.asset))
             self.channels[wait.shard].answers[wait.n] = FundsAnswer(wait.n, status, 0)
         answer = self.channels[wait.shard].answers[wait.n]
         self._emit(LedgerEventKind.ANSWER, AnswerMade(wait.shard, *answer))
@@ -265,15 +268,20 @@ class Grants:
             if shard == wait.shard or is_away:
                 wait.is_unsure |= shard != wait.shard
                 continue
-            for n, line in channel.granted.items():
-                if line == (wait.account, wait.asset):
-                    self._emit(LedgerEventKind.ANSWER, AnswerMade(shard, *channel.answers[n]))
+            self._tell_grants(shard, (wait.account, wait.asset))
             m = channel.next_m
             channel.next_m = m + 1
             channel.recalls[m] = Recall(m, wait.account, wait.asset, missing, time_ns)
             wait.recalls[shard, m] = None
             recall = RecallFunds(m, channel.recalls_low, wait.account, wait.asset, missing)
             self._emit(LedgerEventKind.RECALL, RecallMade(shard, *recall))
+
+    def _tell_grants(self, shard: str, of: Line) -> None:
+        """Tell a shard again what it was granted and may not have yet; what follows does not come before that."""
+        channel = self.channels[shard]
+        for n, line in channel.granted.items():
+            if line == of:
+                self._emit(LedgerEventKind.ANSWER, AnswerMade(shard, *channel.answers[n]))
 
     # ---------------------------------------------------------------- moving
 

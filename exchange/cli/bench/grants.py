@@ -31,6 +31,7 @@ WARM_UP_S = 5.0
 MEASURED_S = 20.0
 OPEN_ORDERS_MAX = 30
 WAITED_PERCENT_MAX = 1.0
+_UNPAID = (types_pb2.REJECT_REASON_FUNDS_UNAVAILABLE, types_pb2.REJECT_REASON_INSUFFICIENT_FUNDS)
 
 
 @dataclass(slots=True)
@@ -70,6 +71,10 @@ class _Account:
             mine.append(place.client_order_id)
         return request
 
+    def is_measured(self, client_order_id: str) -> bool:
+        """Whether an order was sent after the warm-up."""
+        return bool(self.placed_from) and int(client_order_id) >= self.placed_from
+
     async def trade(self, stub: trading_pb2_grpc.TradingServiceAsyncStub, started_s: float) -> None:
         """Send at a steady pace until the time is over, the markets in turn; count what was refused for money."""
         call = stub.Trade(metadata=self.metadata)
@@ -88,16 +93,9 @@ class _Account:
         async for response in call:
             assert isinstance(response, trading_pb2.TradeResponse)
             for result in response.results:
-                reason = result.reject_reason
                 assert result.outcome != types_pb2.OUTCOME_UNKNOWN
-                self.refused += (
-                    reason
-                    in (
-                        types_pb2.REJECT_REASON_FUNDS_UNAVAILABLE,
-                        types_pb2.REJECT_REASON_INSUFFICIENT_FUNDS,
-                    )
-                    or result.status == types_pb2.ORDER_STATUS_PENDING_FUNDS
-                )
+                is_unpaid = result.reject_reason in _UNPAID or result.status == types_pb2.ORDER_STATUS_PENDING_FUNDS
+                self.refused += is_unpaid and self.is_measured(result.client_order_id)
         await sender
         self.ended.set()
 
@@ -106,7 +104,7 @@ class _Account:
         async for response in stub.StreamExecutions(trading_pb2.StreamExecutionsRequest(), metadata=self.metadata):
             for execution in response.executions:
                 if execution.type == trading_pb2.EXECUTION_TYPE_NEW:
-                    self.orders += bool(self.placed_from) and int(execution.client_order_id) >= self.placed_from
+                    self.orders += self.is_measured(execution.client_order_id)
                     if execution.sequence != execution.order_id:
                         self.waited.append(execution)
 
@@ -142,7 +140,7 @@ async def _measure(address: str, keys: list[str]) -> Figure:
         late: list[float] = []
         for account in accounts:
             for execution in account.waited:
-                is_late = int(execution.client_order_id) >= account.placed_from
+                is_late = account.is_measured(execution.client_order_id)
                 (late if is_late else early).append(await _waited_ms(stub, account, execution))
     orders, refused = sum(account.orders for account in accounts), sum(account.refused for account in accounts)
     value = 100 * (len(late) + refused) / (orders + refused)
