@@ -26,6 +26,7 @@ from exchange.engine.rate import OrderRate
 from exchange.engine.remembered import ID_CHUNK_BITS, RememberedOrders
 from exchange.engine.rules import STAGE_REFUSES, STAGE_REFUSES_CANCELS, is_client_order_id, outside_band, refuse_place
 from exchange.engine.timers import Timer, TimerKind, Timers
+from exchange.engine.validation import validate
 from exchange.engine.words import CloseReason, OrderStatus, OrderType, RejectReason, Side, Stage, TimeInForce
 
 _BUY, _SELL = int(Side.BUY), int(Side.SELL)
@@ -440,54 +441,4 @@ class Shard:
 
     def validate(self) -> None:
         """Check what must hold between batches; AssertionError says what does not. Reads the whole state."""
-        open_orders = in_sessions = timers = 0
-        for symbol, book in self.books.items():
-            assert book.instrument.symbol == symbol
-            book.validate()
-            for order in book.orders():
-                request = order.request
-                open_orders += 1
-                named = self.orders_by_client_id[order.account].get(request.client_order_id)
-                assert named is order, f"{order.describe()}: rests under a client order id that is not its own"
-                assert self.remembered.with_id(order.order_id) is order, f"{order.describe()}: not found by its id"
-                if request.time_in_force == _GTD:
-                    timer = Timer(_EXPIRY, order.account, order.order_id)
-                    assert (request.expire_time_ns, timer) in self.timers, f"{order.describe()}: never expires"
-                    timers += 1
-                if request.session:
-                    assert self.sessions[request.session][order.order_id] is order
-                    in_sessions += 1
-        for trader in (t for book in self.books.values() for t in book.traders.values()):
-            wallet = self.funds.wallets[trader.account]
-            assert trader in wallet.traders, f"account {trader.account}: a book has another trader than the wallet"
-        self._validate_holds()
-        for account, due_ns in self.switches.items():
-            assert (due_ns, Timer(_SWITCH, account, 0)) in self.timers, f"switch of account {account} has no timer"
-        expected = timers + len(self.switches) + len(self.parked)
-        assert len(self.timers) == expected, "a timer is left that nothing needs"
-        assert in_sessions == sum(map(len, self.sessions.values()))
-        known_orders = sum(map(len, self.orders_by_client_id.values()))
-        refused = sum(1 for order in self.closed if not order.is_named_by_id)
-        parked = sum(1 for p in self.parked.values() if p.order is not None)
-        assert known_orders == open_orders + parked + len(self.closed), "an order is neither open nor closed, or both"
-        by_id = sum(map(len, self._orders_by_id.values()))
-        assert known_orders == by_id + refused + parked, "an order is not found by its id"
-        assert all(order.level is None for order in self.closed)
-
-    def _validate_holds(self) -> None:
-        """Check that holds are what open orders and parked commands need, and that no money came or went."""
-        self.funds.validate()
-        needed: dict[tuple[str, int], list[int]] = {}
-        for symbol, book in self.books.items():
-            for account in book.traders:
-                needed[symbol, account] = [0, 0]
-            for order in book.orders():
-                needed[symbol, order.account][order.request.side == _BUY] += book.hold_of(order)
-        for parked in self.parked.values():
-            command = parked.command
-            needed[command.instrument, command.account][parked.is_buy] += parked.part
-        for symbol, book in self.books.items():
-            for account, trader in book.traders.items():
-                held = [trader.base_held, trader.quote_held]
-                need = needed[symbol, account]
-                assert held == need, f"account {account}: {symbol} holds {held} (base, quote), its orders need {need}"
+        validate(self)
