@@ -60,14 +60,12 @@ def amend(shard: Shard, command: AmendOrder, parked: Parked | None) -> Result:
         order.level.quantity -= order.open - open_quantity
         trader = order.trader
         assert trader is not None
-        if order.request.side == _BUY:
+        is_buy = order.request.side == _BUY
+        if is_buy:
             released = book.cost(price, order.open) - book.cost(price, open_quantity)
-            trader.quote_held -= released
-            trader.quote.available += released
         else:
             released = (order.open - open_quantity) * book.base_unit
-            trader.base_held -= released
-            trader.base.available += released
+        trader.bind(is_buy, -released)
     else:
         shard.unrest(book, order)
         order.priority = shard.sequence

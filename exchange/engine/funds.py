@@ -74,6 +74,15 @@ class Trader:
             yield order
             order = following
 
+    def bind(self, is_buy: bool, amount: int) -> None:
+        """Bind free money to orders, or free it (`amount` < 0): of the quote asset for buys, of the base for sells."""
+        if is_buy:
+            self.quote.available -= amount
+            self.quote_held += amount
+        else:
+            self.base.available -= amount
+            self.base_held += amount
+
     def add(self, order: Order) -> None:
         """Count an order that has come to rest."""
         last = self.last

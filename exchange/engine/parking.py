@@ -70,12 +70,7 @@ class Parked:
     def bind(self, part: int) -> None:
         """Bind more of the account's free money, or less (`part` < 0)."""
         self.part += part
-        if self.is_buy:
-            self.trader.quote.available -= part
-            self.trader.quote_held += part
-        else:
-            self.trader.base.available -= part
-            self.trader.base_held += part
+        self.trader.bind(self.is_buy, part)
 
 
 # ---------------------------------------------------------------- waiting

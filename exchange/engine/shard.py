@@ -268,16 +268,9 @@ class Shard:
         """Put an order into its book, behind all others at its price, and bind the money that it needs."""
         trader = order.trader
         assert trader is not None
-        if order.request.side == _BUY:
-            book.bids.append(order)
-            held = order.price * order.open * book.hold_multiplier // book.hold_divisor
-            trader.quote.available -= held
-            trader.quote_held += held
-        else:
-            book.asks.append(order)
-            held = order.open * book.base_unit
-            trader.base.available -= held
-            trader.base_held += held
+        is_buy = order.request.side == _BUY
+        (book.bids if is_buy else book.asks).append(order)
+        trader.bind(is_buy, book.hold_of(order))
         trader.add(order)
         if order.watched:
             self._watch(order)
@@ -290,15 +283,9 @@ class Shard:
         side = level.side
         side.remove(order, level)
         trader.remove(order)
-        # Not its request is asked for side and instrument: of an old order it would have to be fetched from memory.
-        if side is book.bids:
-            held = order.price * order.open * book.hold_multiplier // book.hold_divisor
-            trader.quote_held -= held
-            trader.quote.available += held
-        else:
-            held = order.open * book.base_unit
-            trader.base_held -= held
-            trader.base.available += held
+        # Not its request is asked for the side: of an old order it would have to be fetched from memory.
+        is_buy = side is book.bids
+        trader.bind(is_buy, -(book.cost(order.price, order.open) if is_buy else order.open * book.base_unit))
         if order.watched:
             self.unwatch(order)
 
