@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from exchange.runtime.journal.record import crc32c
 from exchange.runtime.messages import pack, unpack
 
 BATCH_COMMANDS_MAX = 256
@@ -75,6 +76,8 @@ class Feed:
 
     def __init__(self, *, bytes_max: int = 64 << 20, last_sequence: int = 0) -> None:
         self.last_sequence = last_sequence
+        self.checksum = 0
+        """CRC32C of all that was ever published: two hosts that publish the same are in the same state."""
         self._bytes_max = bytes_max
         self._bytes = 0
         self._ends: deque[int] = deque()
@@ -93,6 +96,7 @@ class Feed:
             raise ValueError(f"expected events from {self.last_sequence + 1}, was {batch.first_sequence}")
         for part in batch.slices(BATCH_COMMANDS_MAX):
             data = pack(part)
+            self.checksum = crc32c(data, self.checksum)
             self._batches.append(data)
             self._ends.append(part.last_sequence)
             self._bytes += len(data)
@@ -138,13 +142,16 @@ class Feed:
         return list(self._batches)[at:]
 
     @classmethod
-    def resume(cls, batches: list[bytes], last_sequence: int, *, bytes_max: int = 64 << 20) -> Feed:
+    def resume(
+        cls, batches: list[bytes], last_sequence: int, checksum: int = 0, *, bytes_max: int = 64 << 20
+    ) -> Feed:
         """Return a feed that holds these batches, the last of which ends at `last_sequence`."""
         feed = cls(bytes_max=bytes_max, last_sequence=last_sequence)
         if batches:
             feed.last_sequence = feed._held_after = unpack_batch(batches[0]).first_sequence - 1
             for data in batches:
                 feed.publish(unpack_batch(data))
+        feed.checksum = checksum
         return feed
 
 

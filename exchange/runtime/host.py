@@ -1,7 +1,7 @@
 """The host makes a machine durable: mailbox, journal, apply, feed.
 
 One record is in flight at a time; what arrives meanwhile makes the next one. Nothing is answered before its record is
-durable, and nothing is applied before either.
+durable, and nothing is applied before either. A host may begin as a standby, which only follows the journal.
 """
 
 from __future__ import annotations
@@ -11,12 +11,20 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
 
 import structlog
 
 from exchange.engine.words import RejectReason
-from exchange.runtime.journal import Journal, JournalCorrupt, JournalFenced, JournalRecordTooLarge, JournalUnavailable
+from exchange.runtime.journal import (
+    Journal,
+    JournalCorrupt,
+    JournalFenced,
+    JournalLocked,
+    JournalRecordTooLarge,
+    JournalUnavailable,
+)
 from exchange.runtime.machine import MachineType
 from exchange.runtime.messages import (
     LinkBatch,
@@ -35,14 +43,34 @@ from exchange.runtime.recovery import (
     recover,
     take_snapshot,
 )
-from exchange.runtime.snapshot import SnapshotStore
+from exchange.runtime.snapshot import SnapshotStore, SnapshotUnavailable
+from exchange.runtime.snapshotter import Snapshotter
+from exchange.runtime.standby import Standby
 
 RECORD_BYTES_MAX = 256 << 10
 MAILBOX_BYTES_MAX = 64 << 20
 REOPEN_INTERVAL_S = 0.5
+LOCK_WAIT_S = 2.0
+"""How long a journal may be locked by a process that was killed; the kernel lets go of it within milliseconds."""
+LOCK_RETRY_S = 0.005
 _NO_ROWS = pack([])
 
 _log = structlog.get_logger()
+
+
+class NotPrimary(Exception):
+    """This host does not write the journal, or not any more; whether the batch took effect, the one that does knows."""
+
+    code = "NOT_PRIMARY"
+
+
+class Role(IntEnum):
+    STANDBY = 1
+    """Follows the journal."""
+    PRIMARY = 2
+    """Writes the journal."""
+    RETIRED = 3
+    """Has handed over, or was fenced: it stops for good."""
 
 
 @dataclass(slots=True)
@@ -61,6 +89,9 @@ class _Letter:
 class Host:
     """Runs one machine. `start` recovers it and takes the journal; then `submit` is how commands come in.
 
+    Or else `follow` makes it a standby, which `promote` makes the primary. `hand_over` ends a primary so that a standby
+    can go on where it stopped.
+
     `clock_ns` is the wall clock (ns since the epoch), `monotonic_s` measures waiting. All methods belong to one event
     loop; the journal is written from a thread of its own, or from `writer`, which must run one thing at a time.
     """
@@ -71,6 +102,7 @@ class Host:
         journal: Journal,
         snapshots: SnapshotStore,
         *,
+        snapshot_every_commands: int = 1 << 62,
         clock_ns: Callable[[], int] = time.time_ns,
         monotonic_s: Callable[[], float] = time.monotonic,
         writer: Executor | None = None,
@@ -78,6 +110,7 @@ class Host:
         self.kind = kind
         self.journal = journal
         self.snapshots = snapshots
+        self.role = Role.STANDBY
         self.epoch = 0
         self.failure: str | None = None
         """Why nothing can be journaled now."""
@@ -85,8 +118,8 @@ class Host:
         """Set for good once another writer has taken over."""
         self.broken: BaseException | None = None
         """What ended the loop although it should have gone on: a bug. The process must be replaced."""
-        self.at = Recovered(kind.new())
-        self.commands_since_snapshot = 0
+        self.standby: Standby | None = None
+        self.snapshotter = Snapshotter(kind, snapshots, snapshot_every_commands)
         self.on_applied: Callable[[], None] | None = None
         """Called after each record."""
         self._clock_ns = clock_ns
@@ -96,8 +129,16 @@ class Host:
         self._mailbox_bytes = 0
         self._arrived = asyncio.Event()
         self._waiting: dict[str, _Letter] = {}
+        self._at = Recovered(kind.new())
         self._task: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._promotion: asyncio.Task[None] | None = None
         self._stopping = False
+        self._is_handing_over = False
+
+    @property
+    def at(self) -> Recovered:
+        return self._at if self.standby is None else self.standby.at
 
     @property
     def machine(self) -> Any:
@@ -108,20 +149,87 @@ class Host:
 
         Raises what `recover` and `Journal.acquire` raise.
         """
-        self.epoch = await self._in_writer(self.journal.acquire)
-        self.at = await self._in_writer(lambda: recover(self.kind, self.journal, self.snapshots))
-        self.commands_since_snapshot = self.at.replayed_commands
+        self.epoch = await self._acquire()
+        self._at = await self._in_writer(lambda: recover(self.kind, self.journal, self.snapshots))
+        await self._serve(begin=True)
+
+    async def follow(self) -> None:
+        """Recover the machine as far as the newest snapshot has it, and follow whoever writes the journal.
+
+        Raises what `load_latest` raises.
+        """
+        standby = Standby(self.kind, self.journal, self.snapshots, self._in_writer, self.snapshotter)
+        await standby.load()
+        self.standby = standby
+        self._following = asyncio.create_task(standby.run())
+        self._following.add_done_callback(self._on_end)
+
+    async def promote(self, *, begin: bool = True) -> None:
+        """Fence the writer, apply what it has left in the journal, and serve. May be called again at any time.
+
+        `begin`: journal what a host journals first after a start. Not after a planned handover, which goes on as it was.
+        """
+        if self._promotion is None:
+            self._promotion = asyncio.create_task(self._promote(begin=begin))
+        promotion = self._promotion
+        try:
+            await asyncio.shield(promotion)
+        finally:
+            if promotion.done() and promotion.exception() is not None:
+                self._promotion = None
+
+    async def _promote(self, *, begin: bool) -> None:
+        standby = self.standby
+        if standby is None or self._following is None:
+            raise NotPrimary(f"{self.journal.machine_name}: expected a standby, was {self.role.name}")
+        standby.stop()
+        self.epoch = await self._acquire()
+        await self._following
+        self._at = await standby.finish()
+        self.standby = None
+        await self._serve(begin=begin)
+
+    async def _acquire(self) -> int:
+        """Take the journal; who held it may be dying still."""
+        give_up_s = self._monotonic_s() + LOCK_WAIT_S
+        while True:
+            try:
+                epoch: int = await self._in_writer(self.journal.acquire)
+                return epoch
+            except JournalLocked:
+                if self._monotonic_s() > give_up_s:
+                    raise
+                await asyncio.sleep(LOCK_RETRY_S)
+
+    async def _serve(self, *, begin: bool) -> None:
+        self.role = Role.PRIMARY
+        self.snapshotter.see(self.at)
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(self._on_end)
         first = self.kind.first_segment()
-        if first is not None:
+        if begin and first is not None:
             await self.submit(LinkBatch("", 0, 0, [first]))
+
+    async def hand_over(self) -> int:
+        """Finish the record in flight and let go of the journal; return the last record.
+
+        What waits and what comes raises `NotPrimary`: its link keeps it for the host that takes over.
+        """
+        self._is_handing_over = self._stopping = True
+        self._arrived.set()
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+        self.role = Role.RETIRED
+        await self._in_writer(self.journal.close)
+        return self.at.record
 
     async def submit(self, batch: LinkBatch) -> bytes:
         """Journal and apply a batch; return the packed replies to its segments.
 
         A batch that a link sends again gets the answer of the first time, at once or when it is there.
         """
+        if self.role != Role.PRIMARY or self._is_handing_over:
+            raise NotPrimary(f"{self.journal.machine_name}: {self.role.name.lower()}")
         if batch.link:
             done = self.at.links.get(batch.link)
             if done is not None and _is_old(batch, done):
@@ -133,7 +241,7 @@ class Host:
             same = self._waiting.get(batch.link)
             if same is not None and (same.batch.incarnation, same.batch.n) == (batch.incarnation, batch.n):
                 return await asyncio.shield(same.answer)
-        if self.fenced.is_set() or self._stopping:
+        if self._stopping:
             return _refuse(batch, RejectReason.SHARD_UNAVAILABLE, "stopped")
         if self.failure is not None:
             return _refuse(batch, RejectReason.JOURNAL_UNAVAILABLE, self.failure)
@@ -147,26 +255,26 @@ class Host:
         self._arrived.set()
         return await asyncio.shield(letter.answer)
 
-    async def snapshot(self) -> None:
-        """Write a snapshot now, and trim the journal behind the one before it. Serving waits meanwhile."""
-        await self._in_writer(lambda: take_snapshot(self.kind, self.at, self.snapshots))
-        await self.trim()
-
-    async def trim(self) -> None:
+    async def _trim(self) -> None:
         """Let go of the journal behind the older of the snapshots."""
-        self.commands_since_snapshot = 0
-        kept = self.snapshots.sequences
-        if len(kept) > 1:
-            await self._in_writer(lambda: self.journal.trim(kept[-1]))
+        try:
+            kept = self.snapshots.sequences
+            if len(kept) > 1:
+                await self._in_writer(lambda: self.journal.trim(kept[-1]))
+        except (JournalUnavailable, SnapshotUnavailable) as error:
+            _log.warning("journal.not_trimmed", machine=self.journal.machine_name, error=str(error))
 
     async def stop(self) -> None:
         """Finish the record in flight, refuse the rest, write a snapshot, and let go of the journal."""
         self._stopping = True
         self._arrived.set()
-        if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
+        if self.standby is not None:
+            self.standby.stop()
+        tasks = [task for task in (self._task, self._following) if task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.snapshotter.settle()
         try:
-            if self.epoch and self.failure is None and not self.fenced.is_set() and self.broken is None:
+            if self.role == Role.PRIMARY and self.failure is None and self.broken is None:
                 await self._in_writer(lambda: take_snapshot(self.kind, self.at, self.snapshots))
         finally:
             await self._in_writer(self.journal.close)
@@ -181,13 +289,23 @@ class Host:
             if letters and not self._stopping:
                 await self._write(letters)
             else:
-                self._answer(letters, [_refuse(x.batch, RejectReason.SHARD_UNAVAILABLE, "stopped") for x in letters])
+                self._leave(letters)
             if self.failure is not None:
                 await self._reopen()
             if self.fenced.is_set():
                 break
         rest, self._mailbox = self._mailbox, []
-        self._answer(rest, [_refuse(x.batch, RejectReason.SHARD_UNAVAILABLE, "stopped") for x in rest])
+        self._leave(rest)
+
+    def _leave(self, letters: list[_Letter]) -> None:
+        """Answer what will not be written here: only if nobody takes over, it is surely not executed."""
+        if self._is_handing_over or self.fenced.is_set():
+            for letter in letters:
+                self._waiting.pop(letter.batch.link, None)
+                letter.answer.set_exception(NotPrimary(f"{self.journal.machine_name}: another writes the journal"))
+                letter.answer.exception()  # nobody waits for a tick's
+        else:
+            self._answer(letters, [_refuse(x.batch, RejectReason.SHARD_UNAVAILABLE, "stopped") for x in letters])
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -256,13 +374,14 @@ class Host:
         except (JournalFenced, JournalCorrupt) as error:
             _log.error("journal.fenced", machine=self.journal.machine_name, error=str(error))
             self.fenced.set()
-            self._answer(letters, [_answer_all(x.batch, ReplyStatus.UNKNOWN, 0, str(error)) for x in letters])
+            self.role = Role.RETIRED
+            self._leave(letters)
             return
-        before = self.machine.sequence
         results = apply_record(self.kind, self.at, record, self.epoch, payload, decoded)
         answers = answer_record(self.kind, self.at, payload, decoded, results)
-        self.commands_since_snapshot += self.machine.sequence - before
         self._answer(letters, answers)
+        if self.snapshotter.see(self.at):
+            await self._trim()
         if self.on_applied is not None:
             self.on_applied()
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from exchange.engine.words import RejectReason
 from exchange.runtime.feed import Feed, FeedBatch
-from exchange.runtime.journal import Journal
+from exchange.runtime.journal import Journal, Record
 from exchange.runtime.machine import Machine, MachineType
 from exchange.runtime.messages import (
     RecordPayload,
@@ -133,28 +133,43 @@ def recover(
         JournalCorrupt, JournalTrimmed, SnapshotCorrupt: what is stored is damaged or has a hole.
         MachineVersionMismatch, StateHashMismatch: the snapshot is not of this build.
     """
-    snapshot = snapshots.latest()
-    with _collector_off():
-        recovered = Recovered(kind.new()) if snapshot is None else _load(kind, snapshot)
+    recovered = load_latest(kind, snapshots)
     commands_before = recovered.machine.sequence
-    # Only the last batch of a link can be asked for again: its answer is made at the end.
-    last_of_link: dict[str, tuple[RecordPayload, list[list[list[Any]]], Sequence[Any]]] = {}
+    replay = Replay(kind, recovered)
     with _collector_off():
         for record in journal.read(recovered.record + 1, to_record):
-            payload = unpack_record(record.payload)
-            decoded = decode_record(kind, payload)
-            results = apply_record(kind, recovered, record.sequence, record.epoch, payload, decoded)
-            for batch in payload.batches:
-                last_of_link[batch.link] = payload, decoded, results
-    for payload, decoded, results in last_of_link.values():
-        stamps = {name: (link.incarnation, link.n) for name, link in recovered.links.items()}
-        before = dict(recovered.links)
-        answer_record(kind, recovered, payload, decoded, results)
-        for batch in payload.batches:
-            if stamps.get(batch.link, (0, 0)) > (batch.incarnation, batch.n):
-                recovered.links[batch.link] = before[batch.link]
+            replay.apply(record)
+    replay.settle()
     recovered.replayed_commands = recovered.machine.sequence - commands_before
     return recovered
+
+
+class Replay:
+    """Applies records that another wrote, or wrote before. Of each link only the last batch is answered, by `settle`."""
+
+    def __init__(self, kind: MachineType, at: Recovered) -> None:
+        self.at = at
+        self._kind = kind
+        self._last_of_link: dict[str, tuple[RecordPayload, list[list[list[Any]]], Sequence[Any]]] = {}
+
+    def apply(self, record: Record) -> None:
+        payload = unpack_record(record.payload)
+        decoded = decode_record(self._kind, payload)
+        results = apply_record(self._kind, self.at, record.sequence, record.epoch, payload, decoded)
+        for batch in payload.batches:
+            if batch.link:
+                self._last_of_link[batch.link] = payload, decoded, results
+
+    def settle(self) -> None:
+        """Make the answers that links may ask for again."""
+        for payload, decoded, results in self._last_of_link.values():
+            before = dict(self.at.links)
+            answer_record(self._kind, self.at, payload, decoded, results)
+            for batch in payload.batches:
+                known = before.get(batch.link)
+                if known is not None and (known.incarnation, known.n) > (batch.incarnation, batch.n):
+                    self.at.links[batch.link] = known
+        self._last_of_link.clear()
 
 
 @contextmanager
@@ -173,11 +188,18 @@ def take_snapshot(kind: MachineType, at: Recovered, snapshots: SnapshotStore) ->
     """Write the state down; afterwards the journal may be trimmed up to the older snapshot."""
     links = [(name, *link) for name, link in at.links.items()]
     tail = at.feed.tail(FEED_COMMANDS_IN_SNAPSHOT_MAX)
-    payload = pack((kind.pack_state(at.machine), links, tail))
+    payload = pack((kind.pack_state(at.machine), links, tail, at.feed.checksum))
     snapshot = Snapshot(at.record, at.epoch, kind.version, kind.state_hash(at.machine), payload)
     snapshots.write(snapshot)
     at.hashed = StateHash(at.machine.sequence, snapshot.state_hash)
     return snapshot
+
+
+def load_latest(kind: MachineType, snapshots: SnapshotStore) -> Recovered:
+    """Return the machine as the newest good snapshot has it, or a new one. Raises as `recover` does."""
+    snapshot = snapshots.latest()
+    with _collector_off():
+        return Recovered(kind.new()) if snapshot is None else _load(kind, snapshot)
 
 
 def _load(kind: MachineType, snapshot: Snapshot) -> Recovered:
@@ -186,7 +208,7 @@ def _load(kind: MachineType, snapshot: Snapshot) -> Recovered:
             f"expected a snapshot of version {kind.version} of the {kind.name} machine, was "
             f"{snapshot.machine_version}: hand over with the old build, or restore its snapshot"
         )
-    state, links, tail = unpack(snapshot.payload)
+    state, links, tail, checksum = unpack(snapshot.payload)
     machine = kind.unpack_state(state)
     found = kind.state_hash(machine)
     if found != snapshot.state_hash:
@@ -199,6 +221,6 @@ def _load(kind: MachineType, snapshot: Snapshot) -> Recovered:
         snapshot.sequence,
         snapshot.epoch,
         {name: LinkState(*link) for name, *link in links},
-        Feed.resume(list(tail), machine.sequence),
+        Feed.resume(list(tail), machine.sequence, checksum),
         hashed=StateHash(machine.sequence, found),
     )

@@ -1,68 +1,77 @@
-"""Takes a shard's snapshot in a process of its own, so that the shard never stops for it.
+"""When a host takes snapshots: all hosts of a machine after the same records, so that their hashes can be compared.
 
-It starts from the snapshot before, applies the journal up to the record it is told, and writes the next snapshot:
-`python -m exchange.runtime.snapshotter DIRECTORY MACHINE KIND RECORD`. Its last words are the sequence and the hash of
-the state that it wrote.
+A forked process writes them, so that the host does not stop for one. Where primary and standby have one store, the
+standby takes them, and the primary only if it does not see them come.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import os
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
-from exchange.runtime.codec import ShardType
-from exchange.runtime.journal import FileJournal
+import structlog
+
+from exchange.runtime.aside import AsideFailed, do_aside
 from exchange.runtime.machine import MachineType
-from exchange.runtime.recovery import StateHash, recover, take_snapshot
-from exchange.runtime.rows import ControlType, LedgerType
+from exchange.runtime.recovery import Recovered, StateHash, take_snapshot
 from exchange.runtime.snapshot import SnapshotStore
 
-KINDS: dict[str, MachineType] = {kind.name: kind for kind in (ShardType(), LedgerType(), ControlType())}
-_NICENESS = 15
+SNAPSHOT_TIMEOUT_S = 300.0
+
+_log = structlog.get_logger()
 
 
-class SnapshotterFailed(Exception):
-    """The process that should have written a snapshot did not; the message is what it said last."""
+class Snapshotter:
+    """Told of every record by `see`, it begins a snapshot at each multiple of `every_commands` that is passed."""
 
-    code = "SNAPSHOTTER_FAILED"
+    def __init__(self, kind: MachineType, snapshots: SnapshotStore, every_commands: int) -> None:
+        self.leaves_it_to_standby = False
+        self._kind = kind
+        self._snapshots = snapshots
+        self._every_commands = every_commands
+        self._multiple = -1
+        self._record_before = 0
+        self._task: asyncio.Task[None] | None = None
 
+    def see(self, at: Recovered, settle: Callable[[], None] | None = None) -> bool:
+        """Look whether one is due; return whether a multiple was passed, when the journal may be trimmed.
 
-def open_storage(directory: Path, machine: str) -> tuple[FileJournal, SnapshotStore]:
-    """Return the journal and the snapshots of a machine below the data directory."""
-    return FileJournal.open(directory / machine / "journal", machine), SnapshotStore(directory / machine / "snapshots")
+        `settle` is called before one is taken.
+        """
+        multiple = at.machine.sequence // self._every_commands
+        if multiple == self._multiple:
+            return False
+        is_first, self._multiple = self._multiple < 0, multiple
+        if is_first:
+            return False
+        record_before, self._record_before = self._record_before, at.record
+        is_there = record_before > 0 and next(iter(self._snapshots.sequences), 0) >= record_before
+        if self._task is None and not (self.leaves_it_to_standby and is_there):
+            if settle is not None:
+                settle()
+            self.begin(at)
+        return True
 
+    def begin(self, at: Recovered) -> None:
+        """Begin a snapshot of this moment."""
+        kind, snapshots = self._kind, self._snapshots
+        try:
+            written = do_aside(lambda: take_snapshot(kind, at, snapshots).state_hash, SNAPSHOT_TIMEOUT_S)
+        except AsideFailed as error:
+            _log.error("snapshot.failed", kind=kind.name, sequence=at.machine.sequence, error=str(error))
+            return
+        self._task = asyncio.create_task(self._finish(at, at.machine.sequence, written))
 
-async def snapshot_elsewhere(directory: Path, machine: str, kind: str, record: int) -> StateHash:
-    """Have a process of its own take the snapshot at a record; return what it found. Raises `SnapshotterFailed`."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "exchange.runtime.snapshotter",
-        str(directory),
-        machine,
-        kind,
-        str(record),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    stdout, stderr = await process.communicate()
-    if process.returncode != 0:
-        raise SnapshotterFailed(f"exit code {process.returncode}: {stderr.decode(errors='replace')[-2_000:]}")
-    sequence, digest = stdout.split()[-2:]
-    return StateHash(int(sequence), bytes.fromhex(digest.decode()))
+    async def _finish(self, at: Recovered, sequence: int, written: asyncio.Future[bytes]) -> None:
+        try:
+            at.hashed = StateHash(sequence, await written)
+        except AsideFailed as error:
+            # The next multiple is another chance; until then there is more to replay.
+            _log.error("snapshot.failed", kind=self._kind.name, sequence=sequence, error=str(error))
+        finally:
+            self._task = None
 
-
-def main(directory: str, machine: str, kind: str, record: str) -> None:
-    os.nice(_NICENESS)
-    gc.disable()
-    journal, snapshots = open_storage(Path(directory), machine)
-    recovered = recover(KINDS[kind], journal, snapshots, to_record=int(record))
-    take_snapshot(KINDS[kind], recovered, snapshots)
-    sys.stdout.write(f"\n{recovered.hashed.sequence} {recovered.hashed.digest.hex()}\n")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    async def settle(self) -> None:
+        """Wait for the one that is being written, if any."""
+        if self._task is not None:
+            await self._task
