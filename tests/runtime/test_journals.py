@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,8 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[]
             journal = FileJournal.open(tmp_path, MACHINE, segment_bytes=1000)
         elif request.param == "nats":
             servers: NatsServers = request.getfixturevalue("nats_servers")
-            journal = NatsJournal.open(servers.settings(prefix=tmp_path.name[:32]), MACHINE)
+            settings = servers.settings(prefix=tmp_path.name[:32])
+            journal = NatsJournal.open(replace(settings, append_limit_s=1), MACHINE)
         made.append(journal)
         return journal
 

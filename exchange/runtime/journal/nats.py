@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from exchange.runtime.journal.interface import (
 )
 from exchange.runtime.journal.nats_fence import HOLDER_BYTES, Fence, encode_fence
 from exchange.runtime.journal.nats_link import NatsLink, Refused, Unanswered, WrongLastSequence
-from exchange.runtime.journal.nats_log import NOWHERE, RETRY_INTERVAL_S, Position, StreamLog
+from exchange.runtime.journal.nats_log import NOWHERE, Position, StreamLog
 from exchange.runtime.journal.nats_settings import NatsSettings
 from exchange.runtime.journal.nats_stream import check_sync, prepare_stream
 from exchange.runtime.journal.record import (
@@ -55,13 +54,13 @@ class _Writer:
 class NatsJournal:
     """The `Journal` in a stream. Make it with `open`; it reads at once and writes after `acquire`."""
 
-    def __init__(self, settings: NatsSettings, machine_name: str) -> None:
+    def __init__(self, settings: NatsSettings, machine_name: str, link: NatsLink | None = None) -> None:
         self._settings = settings
         self._machine_name = machine_name
         self._machine = machine_identity(machine_name)
         self._stream = f"{settings.prefix}-{machine_name}"
         subject = f"{settings.prefix}.{machine_name}"
-        self._link = NatsLink(settings, f"evenkeel journal {machine_name}", self._stream)
+        self._link = link or NatsLink(settings, f"evenkeel journal {machine_name}", self._stream)
         self._log = StreamLog(
             self._link, settings.servers, self._stream, subject, self._machine, settings.append_limit_s
         )
@@ -81,8 +80,8 @@ class NatsJournal:
         try:
             with journal._storage("open"):
                 journal._link.open()
-                servers = prepare_stream(journal._link, journal._stream, journal._log.subjects, settings.copies)
-                check_sync(settings, servers)
+                servers = journal._prepare_stream()
+            check_sync(settings, servers)
         except BaseException:
             journal.close()
             raise
@@ -98,7 +97,7 @@ class NatsJournal:
         """The oldest record that is kept; `last_sequence + 1` if there is none."""
         with self._storage("find the beginning"):
             first = self._log.first_record()
-        return self.last_sequence + 1 if first is None else first
+        return self.last_sequence + 1 if first is None else first.sequence
 
     @property
     def last_sequence(self) -> int:
@@ -106,7 +105,8 @@ class NatsJournal:
         if self._writer:
             return self._writer.end.record
         with self._storage("find the end"):
-            return self._log.last_record()
+            last = self._log.last_record()
+        return last.sequence if last else 0
 
     @property
     def failure(self) -> str | None:
@@ -124,7 +124,7 @@ class NatsJournal:
             self._link.open()
             fence = None
             while fence is None:  # another one got in before: after that one, then
-                fence = self._write_fence(self._last_fence(time.monotonic() + self._settings.append_limit_s))
+                fence = self._write_fence(self._last_fence(self._link.now_s() + self._settings.append_limit_s))
             self._writer = _Writer(fence, self._log.end_before(fence))
         return fence.epoch
 
@@ -186,6 +186,8 @@ class NatsJournal:
                 )
             for _ in self._log.read(writer.end, end.record, end.record):
                 pass  # the chain from the last acknowledged record to the end is verified
+            if end.record == writer.end.record and end.checksum != writer.end.checksum:
+                raise self._log.corrupt("not the record that was acknowledged", end.message, end.record)
             self._writer = _Writer(fence, end)
         return fence.epoch
 
@@ -198,9 +200,7 @@ class NatsJournal:
             raise ValueError(f"from_sequence: expected 1 or more, was {from_sequence}")
         if to_sequence is not None and to_sequence < from_sequence:
             return
-        last = self.last_sequence
-        if from_sequence > last + 1:
-            raise self._log.ends_early(from_sequence - 1, last)
+        last = max(self.last_sequence, from_sequence - 1)
         limit = last if to_sequence is None else min(to_sequence, last)
         yield from self._read(from_sequence, limit, limit)
 
@@ -218,7 +218,7 @@ class NatsJournal:
         with self._storage("trim"):
             first = self._log.first_record()
             keep = min(up_to_sequence + 1, writer.end.record)
-            if first is None or keep <= first:
+            if first is None or keep <= first.sequence:
                 return
             fence = self._log.fence_of(keep, writer.fence)
             self._link.purge(self._log.data_subject, keep + fence.ordinal)
@@ -228,6 +228,17 @@ class NatsJournal:
         """Let go of the journal and the connection. Closing twice is allowed."""
         self._writer = None
         self._link.close()
+
+    def _prepare_stream(self) -> list[str]:
+        """Make the stream if need be; return its servers. While the servers elect a leader, they are asked again."""
+        limit_s = self._link.now_s() + self._settings.append_limit_s
+        while True:
+            try:
+                return prepare_stream(self._link, self._stream, self._log.subjects, self._settings.copies)
+            except (Unanswered, Refused):
+                if self._link.now_s() >= limit_s:
+                    raise
+            self._link.pause()
 
     def _held(self) -> _Writer:
         if self._writer is None:
@@ -246,12 +257,14 @@ class NatsJournal:
             ) from error
 
     def _read(self, from_sequence: int, to_sequence: int, must_reach: int) -> Iterator[Record]:
+        must_reach = max(must_reach, from_sequence - 1)
         with self._storage("read"):
             at = self._cursor if self._cursor.record == from_sequence - 1 and self._cursor.message else None
-            at = at or self._log.start(from_sequence)
+            if at is None:
+                at = self._log.start(from_sequence, must_reach)
             if at is None:
                 return
-            for record, after in self._log.read(at, to_sequence, max(must_reach, from_sequence - 1)):
+            for record, after in self._log.read(at, to_sequence, must_reach):
                 self._cursor = after
                 if record.sequence >= from_sequence:
                     yield record
@@ -260,7 +273,7 @@ class NatsJournal:
         """Write the fence that goes on from `last`; None if another writer did that before."""
         data = encode_fence(self._machine, last.ordinal + 1, last.epoch, self._holder)
         headers = {"Nats-Expected-Last-Subject-Sequence": str(last.epoch)}
-        limit_s = time.monotonic() + self._settings.append_limit_s
+        limit_s = self._link.now_s() + self._settings.append_limit_s
         while True:
             try:
                 epoch = self._link.publish(self._log.fence_subject, data, headers)
@@ -270,19 +283,19 @@ class NatsJournal:
             if newest.epoch > last.epoch:
                 is_ours = newest.holder == self._holder and newest.previous_epoch == last.epoch
                 return newest if is_ours else None
-            if time.monotonic() >= limit_s:
+            if self._link.now_s() >= limit_s:
                 raise Unanswered("the servers take no fence", was_sent=True)
-            time.sleep(RETRY_INTERVAL_S)
+            self._link.pause()
 
     def _last_fence(self, limit_s: float) -> Fence:
-        """Return the newest fence; while no leader answers, ask again up to `limit_s` of the monotonic clock."""
+        """Return the newest fence; while no leader answers, ask again up to `limit_s` of the link's clock."""
         while True:
             try:
                 return self._log.last_fence()
             except (Unanswered, Refused):
-                if time.monotonic() >= limit_s:
+                if self._link.now_s() >= limit_s:
                     raise
-            time.sleep(RETRY_INTERVAL_S)
+            self._link.pause()
 
     def _store(self, writer: _Writer, data: bytes) -> None:
         """Get the record into the stream, as the next message; return once it surely is."""
@@ -292,7 +305,7 @@ class NatsJournal:
             "Nats-Expected-Last-Subject-Sequence-Subject": self._log.fence_subject,
         }
         may_be_in = False
-        limit_s = time.monotonic() + self._settings.append_limit_s
+        limit_s = self._link.now_s() + self._settings.append_limit_s
         while True:
             why: Exception
             try:
@@ -311,13 +324,13 @@ class NatsJournal:
                 if place != writer.end.message + 1:
                     raise self._log.corrupt("the record got another place than it expected", place)
                 return
-            if time.monotonic() >= limit_s:
+            if self._link.now_s() >= limit_s:
                 raise JournalUnavailable(
                     f"record {writer.end.record + 1} was not acknowledged within {self._settings.append_limit_s} s "
                     f"({why})",
                     surely_absent=not may_be_in,
                 )
-            time.sleep(RETRY_INTERVAL_S)
+            self._link.pause()
 
     def _is_stored(self, writer: _Writer, data: bytes) -> bool:
         """Tell whether an earlier try of ours got in; False also while that cannot be known.

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import json
 import threading
+import time
 from collections.abc import Coroutine
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from exchange.runtime.journal.nats_settings import NatsSettings
 
 HEADER_BYTES_MAX = 512
 """What the headers of a publish take at most; they count into the servers' `max_payload`."""
+RETRY_INTERVAL_S = 0.05
 BATCH_MESSAGES_MAX = 512
 BATCH_BYTES_MAX = 4 << 20
 _WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
@@ -79,6 +81,14 @@ class NatsLink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client | None = None
 
+    def now_s(self) -> float:
+        """Return the time by which waiting for the servers is measured."""
+        return time.monotonic()
+
+    def pause(self) -> None:
+        """Wait a little before asking again."""
+        time.sleep(RETRY_INTERVAL_S)
+
     def open(self) -> None:
         """Connect to any of the servers; nothing if that was done. Raises `Unanswered`."""
         if self._loop is None:
@@ -87,7 +97,7 @@ class NatsLink:
             self._thread.start()
         if self._client is None:
             try:
-                self._client = self._run(self._connect(self._settings.servers))
+                self._client = self._run(self._connect(self._settings.servers, stay=True))
             except BaseException:
                 self.close()
                 raise
@@ -198,7 +208,8 @@ class NatsLink:
 
     # ---------------------------------------------------------------- in the loop's thread
 
-    async def _connect(self, servers: tuple[str, ...]) -> Client:
+    async def _connect(self, servers: tuple[str, ...], *, stay: bool) -> Client:
+        """Connect to one of the servers; `stay`: and to another of them whenever that one is lost."""
         settings = self._settings
         client = Client()
         try:
@@ -214,10 +225,13 @@ class NatsLink:
                     user_credentials=None if settings.credentials_file is None else str(settings.credentials_file),
                     connect_timeout=settings.connect_timeout_s,  # type: ignore[arg-type]
                     reconnect_time_wait=_RECONNECT_WAIT_S,  # type: ignore[arg-type]
+                    allow_reconnect=stay,
                     max_reconnect_attempts=-1,
                     ping_interval=_PING_INTERVAL_S,
                     max_outstanding_pings=_PINGS_OUTSTANDING_MAX,
                 )
+        except ModuleNotFoundError as error:
+            raise Unanswered(f"credentials_file needs nkeys: pip install nkeys ({error})", was_sent=False) from error
         except (OSError, nats.errors.Error, TimeoutError) as error:
             await client.close()
             why = str(error) or "no answer in time"
@@ -270,7 +284,7 @@ class NatsLink:
         return messages
 
     async def _batch_of(self, server: str, from_sequence: int) -> list[Stored]:
-        client = await self._connect((server,))
+        client = await self._connect((server,), stay=False)
         try:
             return await self._batch(client, from_sequence)
         finally:

@@ -6,7 +6,6 @@ one answer is looked at again in the copies of every other server before it is b
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,10 +14,8 @@ import structlog
 
 from exchange.runtime.journal.interface import JournalCorrupt, JournalTrimmed
 from exchange.runtime.journal.nats_fence import BEFORE_ALL, Fence, FenceInvalid, decode_fence
-from exchange.runtime.journal.nats_link import NatsLink, Stored, Unanswered
+from exchange.runtime.journal.nats_link import BATCH_MESSAGES_MAX, NatsLink, Stored, Unanswered
 from exchange.runtime.journal.record import FORMAT_VERSION, Record, RecordInvalid, decode, decode_header
-
-RETRY_INTERVAL_S = 0.05
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
@@ -70,13 +67,6 @@ class StreamLog:
             fence = self._fence_before(fence, record)
         return fence
 
-    def record_at(self, message: int, newest: Fence) -> int:
-        """Return the number of the record that is that message, going back from `newest`."""
-        fence = newest
-        while fence.epoch > message:
-            fence = self._fence_before(fence, message)
-        return message - fence.ordinal
-
     def _fence_before(self, fence: Fence, record: int) -> Fence:
         if fence.ordinal <= 1:
             raise self.corrupt(f"record {record} would be before the first fence", fence.epoch)
@@ -103,37 +93,44 @@ class StreamLog:
 
     # ---------------------------------------------------------------- positions and ends
 
-    def first_record(self) -> int | None:
+    def first_record(self) -> Record | None:
         """Return the oldest record that the leader keeps; None if there is none."""
         first = self._link.first(self.data_subject)
-        return None if first is None else self.record_at(first.sequence, self.last_fence())
+        return None if first is None else self._identify(first)
 
-    def last_record(self) -> int:
-        """Return the newest record that the leader has, 0 if there is none."""
+    def last_record(self) -> Record | None:
+        """Return the newest record that the leader has; None if there is none."""
         last = self._link.last(self.data_subject)
-        return 0 if last is None else self.record_at(last.sequence, self.last_fence())
+        return None if last is None else self._identify(last)
 
-    def start(self, from_record: int) -> Position | None:
+    def start(self, from_record: int, must_reach: int) -> Position | None:
         """Return a position from which `from_record` is reached, None if the log is empty.
 
         It is before the record in front, where there is one, so that the chain is verified from there.
-        Raises `JournalTrimmed`, and `JournalCorrupt` if the log ends before `from_record - 1`.
+        Raises `JournalTrimmed`, and `JournalCorrupt` if the log ends before `must_reach`.
         """
-        first, last = self.first_record(), self.last_record()
-        if from_record > last + 1:
-            raise self.ends_early(from_record - 1, last)
-        if first is None:
+        limit_s = self._link.now_s() + self._patience_s
+        while True:
+            first, last = self.first_record(), self.last_record()
+            last_sequence = last.sequence if last else 0
+            if last_sequence >= must_reach and (first or not must_reach):
+                break
+            # An old leader may go on answering for some seconds without what came since.
+            if self._link.now_s() >= limit_s:
+                raise self.ends_early(must_reach, last_sequence)
+            self._link.pause()
+        if first is None or last is None:
             return None
-        if from_record < first:
-            raise JournalTrimmed(from_record, first)
-        record = max(from_record - 1, first)
-        fence = self.fence_of(record, self.last_fence())
+        if from_record < first.sequence:
+            raise JournalTrimmed(from_record, first.sequence)
+        record = max(from_record - 1, first.sequence)
+        fence = self.fence_of(record, self._fence_at(last.epoch))
         return Position(record + fence.ordinal - 1, record - 1, fence, 0 if record == 1 else None)
 
     def end_before(self, fence: Fence) -> Position:
         """Return the position behind `fence`, once the last record before it was seen.
 
-        An old leader may go on answering for some seconds without what came since; so it is asked until it has it.
+        An old leader may not have it yet; so all are asked until one has.
         """
         record = fence.last_record
         if record == 0:
@@ -151,26 +148,40 @@ class StreamLog:
         Raises `JournalTrimmed`, and `JournalCorrupt` if the log ends before `must_reach`.
         """
         at = start
+        careful_until = 0
         while at.record < to_record:
-            messages = self._link.batch(at.message + 1)
+            is_careful = at.message < careful_until
+            messages = self._more(at.message + 1, alone=is_careful, must_exist=at.record < must_reach)
             if not messages:
-                if at.record >= must_reach:
-                    return
-                # The server that was asked may be behind, or may have lost its end.
-                messages = [self.sound(at.message + 1, lambda message: message)]
+                return
             for message in messages:
                 try:
                     record, at = self.step(at, message)
                 except JournalCorrupt as damage:
                     self._check_trimmed(at, message)
                     record, at = self._second_opinion(at, damage)
-                    if record is not None:
-                        yield record, at
-                    break  # and ask again from here: what else came with it is not trusted
+                    # The rest of what came with it is not trusted, and neither is that server for what is next.
+                    careful_until = at.message + BATCH_MESSAGES_MAX
                 if record is not None:
                     yield record, at
-                    if at.record >= to_record:
-                        return
+                if at.message < careful_until or at.record >= to_record:
+                    break
+
+    def _more(self, message: int, *, alone: bool, must_exist: bool) -> list[Stored]:
+        """Return messages from there on; `alone`: only that one, from the leader."""
+        if alone:
+            copy = self._link.at(message)
+            messages = [] if copy is None else [copy]
+        else:
+            messages = self._link.batch(message)
+        if not messages and must_exist:
+            # The server that was asked may be behind, or may have lost its end: all are asked.
+            messages = [self.sound(message, lambda copy: copy)]
+        return messages
+
+    def _second_opinion(self, at: Position, damage: JournalCorrupt) -> tuple[Record | None, Position]:
+        _log.error("journal.copy_damaged", stream=self._stream, message=at.message + 1, error=str(damage))
+        return self.sound(at.message + 1, lambda copy: self.step(at, copy))
 
     def step(self, at: Position, message: Stored) -> tuple[Record | None, Position]:
         """Verify that `message` goes on from `at`; return its record (None: a fence) and the position behind it."""
@@ -189,27 +200,44 @@ class StreamLog:
         return record, Position(message.sequence, record.sequence, at.fence, record.checksum)
 
     def _decode_record(self, at: Position, message: Stored) -> Record:
+        record = self._verify_alone(message)
         expected = at.record + 1
+        reason = None
+        if record.sequence != expected:
+            reason = "the sequence has a gap or goes back"
+        elif record.epoch != at.fence.epoch:
+            reason = f"expected the epoch of its fence, {at.fence.epoch}, found {record.epoch}"
+        elif at.checksum is not None and record.previous_checksum != at.checksum:
+            reason = "the record does not go on from the one before it"
+        if reason is not None:
+            raise self.corrupt(reason, message.sequence, expected, record.sequence)
+        return record
+
+    def _identify(self, message: Stored) -> Record:
+        """Return the record of a message that nothing is known about but that it is one; from any good copy."""
+        try:
+            return self._verify_alone(message)
+        except JournalCorrupt:
+            return self.sound(message.sequence, self._verify_alone)
+
+    def _verify_alone(self, message: Stored) -> Record:
+        """Verify what can be without knowing what is before it."""
         try:
             header = decode_header(message.data)
             record = decode(message.data)
         except RecordInvalid as invalid:
-            raise self.corrupt(invalid.fault.value, message.sequence, expected) from invalid
+            raise self.corrupt(invalid.fault.value, message.sequence) from invalid
         reason = None
-        if header.version != FORMAT_VERSION:
+        if message.subject != self.data_subject:
+            reason = f"expected a record, found a message to {message.subject}"
+        elif header.version != FORMAT_VERSION:
             reason = f"expected format version {FORMAT_VERSION}, found {header.version}"
         elif header.machine != self._machine:
             reason = f"expected machine {self._machine:016x}, found {header.machine:016x}"
         elif header.record_bytes != len(message.data):
             reason = f"expected {header.record_bytes} bytes, found {len(message.data)}"
-        elif header.sequence != expected:
-            reason = "the sequence has a gap or goes back"
-        elif header.epoch != at.fence.epoch:
-            reason = f"expected the epoch of its fence, {at.fence.epoch}, found {header.epoch}"
-        elif at.checksum is not None and header.previous_checksum != at.checksum:
-            reason = "the record does not go on from the one before it"
         if reason is not None:
-            raise self.corrupt(reason, message.sequence, expected, header.sequence)
+            raise self.corrupt(reason, message.sequence)
         return record
 
     def ends_early(self, expected: int, found: int) -> JournalCorrupt:
@@ -239,7 +267,7 @@ class StreamLog:
         While no copy can be had, they are asked again, up to the time limit. Raises the first `JournalCorrupt` that
         `verify` raised if no copy is good, another if there is none, and `Unanswered`.
         """
-        limit_s = time.monotonic() + self._patience_s
+        limit_s = self._link.now_s() + self._patience_s
         while True:
             damage: JournalCorrupt | None = None
             unanswered: Unanswered | None = None
@@ -257,24 +285,20 @@ class StreamLog:
                     unanswered = error
             if damage is not None and unanswered is None:
                 raise damage
-            if time.monotonic() >= limit_s:
+            if self._link.now_s() >= limit_s:
                 raise damage or unanswered or self.corrupt("the message is missing", message)
-            time.sleep(RETRY_INTERVAL_S)
+            self._link.pause()
 
     def _copies(self, message: int) -> Iterator[Callable[[], Stored | None]]:
         yield lambda: self._link.at(message)
         for server in self._servers:
             yield lambda server=server: _at(self._link.batch_of(server, message), message)  # type: ignore[misc]
 
-    def _second_opinion(self, at: Position, damage: JournalCorrupt) -> tuple[Record | None, Position]:
-        _log.error("journal.copy_damaged", stream=self._stream, message=at.message + 1, error=str(damage))
-        return self.sound(at.message + 1, lambda copy: self.step(at, copy))
-
     def _check_trimmed(self, at: Position, message: Stored) -> None:
         if message.sequence > at.message + 1:
             first = self.first_record()
-            if first is not None and first > at.record + 1:
-                raise JournalTrimmed(at.record + 1, first)
+            if first is not None and first.sequence > at.record + 1:
+                raise JournalTrimmed(at.record + 1, first.sequence)
 
 
 def _at(messages: list[Stored], sequence: int) -> Stored | None:
