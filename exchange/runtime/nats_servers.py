@@ -214,7 +214,7 @@ class NatsServers:
             f"http: {_HOST}:{server.monitoring_port}",
             f"max_payload: {MAX_PAYLOAD_BYTES}",
             f"jetstream {{ store_dir: {json.dumps(str(self._directory / server.name / 'store'))}, "
-            f"sync_interval: {self._sync_interval} }}",
+            f"sync_interval: {json.dumps(self._sync_interval)} }}",
         ]
         if len(self._servers) > 1:
             routes = ", ".join(f"nats-route://{_HOST}:{other.route_port}" for other in self._servers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from exchange.runtime.journal.nats_link import NatsLink, Stored, Unanswered, WrongLastSequence
 
@@ -117,8 +117,8 @@ class UnreliableLink(NatsLink):
     def batch(self, from_sequence: int) -> list[Stored]:
         return [m for m in self._look() if m.sequence >= from_sequence][:4]
 
-    def batch_of(self, server: str, from_sequence: int) -> list[Stored]:
-        return self.batch(from_sequence)
+    def any_copy(self, sequence: int) -> Stored | None:
+        return self.at(sequence)
 
     def purge(self, subject: str, before_sequence: int) -> None:
         self._begin()
@@ -140,10 +140,14 @@ class UnreliableLink(NatsLink):
             pass  # nobody waits for the refusal
 
     def _look(self) -> list[Stored]:
-        """Return what the server that answers has; it may be an old leader."""
+        """Return what the server that answers has; it may be an old leader, or have a damaged disk."""
         self._begin()
         if self._rng.random() >= self.trouble:
             return self._model.kept()
         if self._rng.random() < 0.3:
             raise Unanswered("no answer", was_sent=True)
-        return self._model.kept(min(self._rng.randrange(LAG_MESSAGES_MAX + 1), len(self._model.messages)))
+        found = self._model.kept(min(self._rng.randrange(LAG_MESSAGES_MAX + 1), len(self._model.messages)))
+        if found and self._rng.random() < 0.3:
+            victim = self._rng.randrange(len(found))
+            found[victim] = replace(found[victim], data=found[victim].data[:-1] + b"?")
+        return found

@@ -25,7 +25,7 @@ from exchange.runtime.journal.interface import (
     JournalUnavailable,
 )
 from exchange.runtime.journal.nats_fence import HOLDER_BYTES, Fence, encode_fence
-from exchange.runtime.journal.nats_link import NatsLink, Refused, Unanswered, WrongLastSequence
+from exchange.runtime.journal.nats_link import NatsLink, Refused, Stored, Unanswered, WrongLastSequence
 from exchange.runtime.journal.nats_log import NOWHERE, Position, StreamLog
 from exchange.runtime.journal.nats_settings import NatsSettings
 from exchange.runtime.journal.nats_stream import check_sync, prepare_stream
@@ -61,10 +61,8 @@ class NatsJournal:
         self._stream = f"{settings.prefix}-{machine_name}"
         subject = f"{settings.prefix}.{machine_name}"
         self._link = link or NatsLink(settings, f"evenkeel journal {machine_name}", self._stream)
-        self._log = StreamLog(
-            self._link, settings.servers, self._stream, subject, self._machine, settings.append_limit_s
-        )
-        self._holder = os.urandom(HOLDER_BYTES)
+        self._log = StreamLog(self._link, self._stream, subject, self._machine, settings.append_limit_s)
+        self._holder = bytes(HOLDER_BYTES)
         self._writer: _Writer | None = None
         self._cursor = NOWHERE  # where the last read ended, so that following is not re-reading
 
@@ -109,6 +107,11 @@ class NatsJournal:
         return last.sequence if last else 0
 
     @property
+    def is_connected(self) -> bool:
+        """Whether a server can be reached now, as far as is known."""
+        return self._link.is_connected
+
+    @property
     def failure(self) -> str | None:
         """Why every append is refused until `reopen`; None while the journal is well."""
         return self._writer.failure if self._writer else None
@@ -120,6 +123,8 @@ class NatsJournal:
         of several that acquire, the last is the writer. Raises `JournalCorrupt` or `JournalUnavailable`.
         """
         self._writer = None
+        # Another one each time: a fence of an earlier time is not taken for one of this.
+        self._holder = os.urandom(HOLDER_BYTES)
         with self._storage("acquire", surely_absent=False):
             self._link.open()
             fence = None
@@ -172,7 +177,7 @@ class NatsJournal:
         with self._storage("reopen", surely_absent=False):
             self._link.open()
             last = self._log.last_fence()
-            if last.epoch != writer.fence.epoch and last.holder == self._holder:
+            if self._is_ours(last, writer.fence):
                 fence: Fence | None = last  # of an earlier try that got no answer
             else:
                 fence = self._write_fence(writer.fence)
@@ -200,9 +205,21 @@ class NatsJournal:
             raise ValueError(f"from_sequence: expected 1 or more, was {from_sequence}")
         if to_sequence is not None and to_sequence < from_sequence:
             return
-        last = max(self.last_sequence, from_sequence - 1)
-        limit = last if to_sequence is None else min(to_sequence, last)
-        yield from self._read(from_sequence, limit, limit)
+        limit_s = self._link.now_s() + self._settings.append_limit_s
+        while True:
+            try:
+                last = max(self.last_sequence, from_sequence - 1)
+                limit = last if to_sequence is None else min(to_sequence, last)
+                for record in self._read(from_sequence, limit, limit):
+                    yield record
+                    from_sequence = record.sequence + 1
+                    limit_s = self._link.now_s() + self._settings.append_limit_s
+                return
+            except JournalUnavailable:
+                # It goes on where it stopped, once servers answer again.
+                if self._link.now_s() >= limit_s:
+                    raise
+            self._link.pause()
 
     def follow(self, after_sequence: int) -> Iterator[Record]:
         """Yield verified records after `after_sequence`: all that the server which answers has. One request if it has
@@ -281,11 +298,14 @@ class NatsJournal:
             except (Unanswered, Refused):
                 newest = self._last_fence(limit_s)
             if newest.epoch > last.epoch:
-                is_ours = newest.holder == self._holder and newest.previous_epoch == last.epoch
-                return newest if is_ours else None
+                return newest if self._is_ours(newest, last) else None
             if self._link.now_s() >= limit_s:
                 raise Unanswered("the servers take no fence", was_sent=True)
             self._link.pause()
+
+    def _is_ours(self, fence: Fence, before: Fence) -> bool:
+        """Tell whether this object wrote `fence` as the one that goes on from `before`."""
+        return fence.holder == self._holder and fence.previous_epoch == before.epoch
 
     def _last_fence(self, limit_s: float) -> Fence:
         """Return the newest fence; while no leader answers, ask again up to `limit_s` of the link's clock."""
@@ -337,22 +357,24 @@ class NatsJournal:
 
         Raises `JournalFenced` if another writer took over, and `JournalCorrupt` if what is there is not ours.
         """
+
+        def is_ours(copy: Stored) -> bool:
+            if (copy.subject, copy.data) == (self._log.data_subject, data):
+                return True
+            raise self._log.corrupt("a message that this writer did not write", copy.sequence, writer.end.record + 1)
+
         try:
             # The fence first: whoever wrote one after the record is the writer now, in any case.
             if self._log.last_fence().epoch > writer.fence.epoch:
                 raise JournalFenced(self._taken_over())
             there = self._link.at(writer.end.message + 1)
+            if there is None:
+                return False
+            if there.subject == self._log.fence_subject:
+                raise JournalFenced(self._taken_over())
+            return self._log.sound(there.sequence, is_ours)
         except (Unanswered, Refused):
             return False
-        if there is None:
-            return False
-        if (there.subject, there.data) == (self._log.data_subject, data):
-            return True
-        if there.subject == self._log.fence_subject:
-            raise JournalFenced(self._taken_over())
-        raise self._log.corrupt(
-            "a message that this writer did not write", there.sequence, writer.end.record + 1
-        ) from None
 
     def _taken_over(self) -> str:
         return f"another writer took over the journal of {self._machine_name}: stop for good"

@@ -8,7 +8,7 @@ Layout, little endian, 56 bytes:
     machine              u64       `machine_identity` of the machine's name
     ordinal              u64       1, 2, 3, … of the fences of this journal, without a gap
     previous             u64       the stream sequence of the fence before; 0 if there was none
-    holder               16 bytes  random, of the object that took over: so it knows its own again
+    holder               16 bytes  random, of who took over: so it knows its own again after no answer
     reserved             u32       0
     checksum             u32       CRC32C of the 52 bytes above
 

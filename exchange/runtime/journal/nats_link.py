@@ -97,7 +97,7 @@ class NatsLink:
             self._thread.start()
         if self._client is None:
             try:
-                self._client = self._run(self._connect(self._settings.servers, stay=True))
+                self._client = self._run(self._connect())
             except BaseException:
                 self.close()
                 raise
@@ -119,6 +119,11 @@ class NatsLink:
         loop.close()
 
     @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection now, as far as is known."""
+        return self._client is not None and self._client.is_connected
+
+    @property
     def message_bytes_max(self) -> int:
         """The largest message that the servers take, without headers."""
         return self._connected().max_payload - HEADER_BYTES_MAX
@@ -133,7 +138,7 @@ class NatsLink:
 
         Raises `WrongLastSequence`, `Refused` or `Unanswered`.
         """
-        headers = headers | {"Nats-Expected-Stream": self._stream}
+        headers = {**headers, "Nats-Expected-Stream": self._stream}
         answer = self._run(self._request(subject, data, headers))
         return int(_read(answer)["seq"])
 
@@ -153,9 +158,11 @@ class NatsLink:
         """Return some of the messages from there on, as any of the servers has them, in order; [] if it has none."""
         return self._run(self._batch(self._connected(), from_sequence))
 
-    def batch_of(self, server: str, from_sequence: int) -> list[Stored]:
-        """`batch`, as one of `settings.servers` has them."""
-        return self._run(self._batch_of(server, from_sequence))
+    def any_copy(self, sequence: int) -> Stored | None:
+        """Return the message at that place as some server has it, another one each time; None if it does not."""
+        request = json.dumps({"seq": sequence}).encode()
+        answer = self._run(self._request(f"$JS.API.DIRECT.GET.{self._stream}", request))
+        return _read_direct(answer)
 
     def purge(self, subject: str, before_sequence: int) -> None:
         """Remove the messages of the subject before `before_sequence`. Raises `Unanswered` or `Refused`."""
@@ -208,14 +215,13 @@ class NatsLink:
 
     # ---------------------------------------------------------------- in the loop's thread
 
-    async def _connect(self, servers: tuple[str, ...], *, stay: bool) -> Client:
-        """Connect to one of the servers; `stay`: and to another of them whenever that one is lost."""
+    async def _connect(self) -> Client:
         settings = self._settings
         client = Client()
         try:
-            async with asyncio.timeout(settings.connect_timeout_s * len(servers)):
+            async with asyncio.timeout(settings.connect_timeout_s * len(settings.servers)):
                 await client.connect(
-                    servers=list(servers),
+                    servers=list(settings.servers),
                     name=self._name,
                     error_cb=self._on_error,
                     tls=settings.tls(),
@@ -225,7 +231,6 @@ class NatsLink:
                     user_credentials=None if settings.credentials_file is None else str(settings.credentials_file),
                     connect_timeout=settings.connect_timeout_s,  # type: ignore[arg-type]
                     reconnect_time_wait=_RECONNECT_WAIT_S,  # type: ignore[arg-type]
-                    allow_reconnect=stay,
                     max_reconnect_attempts=-1,
                     ping_interval=_PING_INTERVAL_S,
                     max_outstanding_pings=_PINGS_OUTSTANDING_MAX,
@@ -235,7 +240,9 @@ class NatsLink:
         except (OSError, nats.errors.Error, TimeoutError) as error:
             await client.close()
             why = str(error) or "no answer in time"
-            raise Unanswered(f"could not connect to any of {', '.join(servers)}: {why}", was_sent=False) from error
+            raise Unanswered(
+                f"could not connect to any of {', '.join(settings.servers)}: {why}", was_sent=False
+            ) from error
         return client
 
     async def _on_error(self, error: Exception) -> None:
@@ -258,16 +265,16 @@ class NatsLink:
         end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         async def take(message: Msg) -> None:
-            headers = message.headers or {}
-            status = headers.get("Status")
-            if status is None:
-                messages.append(Stored(int(headers["Nats-Sequence"]), headers["Nats-Subject"], message.data))
-            elif end.done():
-                pass
-            elif status in ("204", "404"):
+            try:
+                stored = _read_direct(message)
+            except Unanswered as unanswered:
+                if not end.done():
+                    end.set_exception(unanswered)
+                return
+            if stored is not None:
+                messages.append(stored)
+            elif not end.done():
                 end.set_result(None)
-            else:
-                end.set_exception(Unanswered(f"the stream cannot be read now: status {status}", was_sent=False))
 
         inbox = client.new_inbox()
         request = {"seq": from_sequence, "batch": BATCH_MESSAGES_MAX, "max_bytes": BATCH_BYTES_MAX}
@@ -283,13 +290,6 @@ class NatsLink:
             raise Unanswered(f"{type(error).__name__}: {error}", was_sent=False) from error
         return messages
 
-    async def _batch_of(self, server: str, from_sequence: int) -> list[Stored]:
-        client = await self._connect((server,), stay=False)
-        try:
-            return await self._batch(client, from_sequence)
-        finally:
-            await client.close()
-
 
 def _read(answer: Msg) -> dict[str, Any]:
     try:
@@ -302,3 +302,14 @@ def _read(answer: Msg) -> dict[str, Any]:
     code = int(error.get("err_code", 0))
     kind = WrongLastSequence if code in _WRONG_LAST_SEQUENCE else Refused
     raise kind(str(error.get("description", "no reason given")), code)
+
+
+def _read_direct(answer: Msg) -> Stored | None:
+    """Return the message of a direct get; None if there is none there, or at the end of a batch."""
+    headers = answer.headers or {}
+    status = headers.get("Status")
+    if status is None:
+        return Stored(int(headers["Nats-Sequence"]), headers["Nats-Subject"], answer.data)
+    if status in ("204", "404"):
+        return None
+    raise Unanswered(f"the stream cannot be read now: status {status}", was_sent=False)

@@ -20,7 +20,7 @@ class NatsSettings:
     """
 
     servers: tuple[str, ...]
-    """`nats://host:port` or `tls://host:port` of every server, so that each can be asked for its copy."""
+    """`nats://host:port` or `tls://host:port` of every server, so that another is found when one is lost."""
     replicas: int | None = None
     """Of each record. None: 3, or 1 where only one server is listed."""
     prefix: str = "j"
