@@ -70,25 +70,30 @@ class _Server:
 class NatsServers:
     """Servers that run while this is held. Make it with `start`; as a context manager, it stops them at the end."""
 
-    def __init__(self, directory: Path, lock: int, servers: list[_Server], sync_interval: str) -> None:
+    def __init__(
+        self, directory: Path, lock: int, servers: list[_Server], sync_interval: str, configuration: str
+    ) -> None:
         self._directory = directory
         self._lock: int | None = lock
         self._servers = servers
         self._sync_interval = sync_interval
+        self._more_configuration = configuration
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     @classmethod
-    def start(cls, directory: Path | str, *, servers: int = 3, sync_interval: str = "always") -> NatsServers:
+    def start(
+        cls, directory: Path | str, *, servers: int = 3, sync_interval: str = "always", configuration: str = ""
+    ) -> NatsServers:
         """Start the servers of a directory, or find them running; return once JetStream takes requests.
 
-        Ports are chosen at the first start and kept. `sync_interval` other than `always` is for tests of those who
-        must refuse it. Raises `NatsServersError`.
+        Ports are chosen at the first start and kept. `configuration` is added to each server's. A `sync_interval`
+        other than `always` is for tests of those who must refuse it. Raises `NatsServersError`.
         """
         path = Path(directory).absolute()
         path.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(path / "lock")
         try:
-            cluster = cls(path, lock, _load(path, servers), sync_interval)
+            cluster = cls(path, lock, _load(path, servers), sync_interval, configuration)
             try:
                 for number in range(len(cluster._servers)):
                     cluster.start_server(number)
@@ -222,7 +227,7 @@ class NatsServers:
                 f"cluster {{ name: evenkeel, listen: {_HOST}:{server.route_port}, no_advertise: true, "
                 f"routes: [{routes}] }}"
             )
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, self._more_configuration]) + "\n"
 
     def _wait_gone(self, server: _Server, limit_s: float) -> bool:
         end_s = time.monotonic() + limit_s

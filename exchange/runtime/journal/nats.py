@@ -112,6 +112,13 @@ class NatsJournal:
         return self._link.is_connected
 
     @property
+    def leader(self) -> str | None:
+        """The name of the server that leads the stream, None while there is none. Raises `JournalUnavailable`."""
+        with self._storage("find the leader of"):
+            info = self._link.stream_info() or {}
+        return (info.get("cluster") or {}).get("leader") or None
+
+    @property
     def failure(self) -> str | None:
         """Why every append is refused until `reopen`; None while the journal is well."""
         return self._writer.failure if self._writer else None

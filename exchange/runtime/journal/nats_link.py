@@ -217,6 +217,7 @@ class NatsLink:
 
     async def _connect(self) -> Client:
         settings = self._settings
+        tls = settings.tls()
         client = Client()
         try:
             async with asyncio.timeout(settings.connect_timeout_s * len(settings.servers)):
@@ -224,7 +225,7 @@ class NatsLink:
                     servers=list(settings.servers),
                     name=self._name,
                     error_cb=self._on_error,
-                    tls=settings.tls(),
+                    tls=tls,
                     user=settings.user,
                     password=settings.password,
                     token=settings.token,
@@ -238,10 +239,11 @@ class NatsLink:
         except ModuleNotFoundError as error:
             raise Unanswered(f"credentials_file needs nkeys: pip install nkeys ({error})", was_sent=False) from error
         except (OSError, nats.errors.Error, TimeoutError) as error:
+            why = client.last_error or error
             await client.close()
-            why = str(error) or "no answer in time"
             raise Unanswered(
-                f"could not connect to any of {', '.join(settings.servers)}: {why}", was_sent=False
+                f"could not connect to any of {', '.join(settings.servers)}: {type(why).__name__}: {why}",
+                was_sent=False,
             ) from error
         return client
 
