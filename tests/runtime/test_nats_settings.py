@@ -67,7 +67,9 @@ def test_settings_can_be_sent_to_other_processes() -> None:
 
 def test_servers_that_are_not_there_are_unavailable_and_named() -> None:
     settings = NatsSettings(("nats://127.0.0.1:1",), connect_timeout_s=0.2)
-    with pytest.raises(JournalUnavailable, match=r"could not connect to any of nats://127\.0\.0\.1:1: .*Connect call failed"):
+    with pytest.raises(
+        JournalUnavailable, match=r"could not connect to any of nats://127\.0\.0\.1:1: .*Connect call failed"
+    ):
         NatsJournal.open(settings, "shard-0")
 
 
