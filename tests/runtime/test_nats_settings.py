@@ -68,7 +68,7 @@ def test_settings_can_be_sent_to_other_processes() -> None:
 def test_servers_that_are_not_there_are_unavailable_and_named() -> None:
     settings = NatsSettings(("nats://127.0.0.1:1",), connect_timeout_s=0.2)
     with pytest.raises(
-        JournalUnavailable, match=r"could not connect to any of nats://127\.0\.0\.1:1: .*Connect call failed"
+        JournalUnavailable, match=r"could not connect to any of nats://127\.0\.0\.1:1: .*ConnectionRefusedError"
     ):
         NatsJournal.open(settings, "shard-0")
 
@@ -140,3 +140,23 @@ class TestSecuredServer:
         settings = replace(secured, ca_file=tmp_path / "no such file", connect_timeout_s=0.5)
         with pytest.raises(JournalUnavailable, match="no such file"):
             NatsJournal.open(settings, "shard-0")
+
+
+def test_a_server_of_an_operator_is_reached_with_a_credentials_file(tmp_path: Path) -> None:
+    from tests.runtime.nats_operator import make_operator
+
+    configuration, credentials = make_operator()
+    file = tmp_path / "user.creds"
+    file.write_text(credentials)
+    with NatsServers.start(tmp_path / "nats", servers=1, configuration=configuration) as servers:
+        settings = replace(servers.settings(), credentials_file=file)
+        journal = NatsJournal.open(settings, "shard-0")
+        journal.append(journal.acquire(), 1, b"secret")
+        assert [record.payload for record in journal.read(1)] == [b"secret"]
+        journal.close()
+        for without, why in (
+            (replace(settings, credentials_file=None), "(?i)authorization violation"),
+            (replace(settings, credentials_file=tmp_path / "none"), "credentials_file: expected a file at"),
+        ):
+            with pytest.raises(JournalUnavailable, match=why):
+                NatsJournal.open(replace(without, connect_timeout_s=0.5), "shard-0")

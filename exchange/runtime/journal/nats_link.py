@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import nats
 import nats.errors
 import structlog
+import uvloop
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -36,6 +37,7 @@ _STREAM_NOT_FOUND = 10059
 _PING_INTERVAL_S = 1
 _PINGS_OUTSTANDING_MAX = 2
 _RECONNECT_WAIT_S = 0.1
+_CLOSE_LIMIT_S = 1.0
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
@@ -92,7 +94,7 @@ class NatsLink:
     def open(self) -> None:
         """Connect to any of the servers; nothing if that was done. Raises `Unanswered`."""
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
+            self._loop = uvloop.new_event_loop()
             self._thread = threading.Thread(target=self._loop.run_forever, name=f"nats {self._stream}", daemon=True)
             self._thread.start()
         if self._client is None:
@@ -110,7 +112,7 @@ class NatsLink:
         client, self._client = self._client, None
         try:
             if client is not None:
-                self._run(client.close())
+                self._run(self._disconnect(client))
         except Unanswered:
             pass  # it is gone with its loop
         self._loop = self._thread = None
@@ -217,6 +219,7 @@ class NatsLink:
 
     async def _connect(self) -> Client:
         settings = self._settings
+        settings.check_files()
         tls = settings.tls()
         client = Client()
         try:
@@ -240,12 +243,20 @@ class NatsLink:
             raise Unanswered(f"credentials_file needs nkeys: pip install nkeys ({error})", was_sent=False) from error
         except (OSError, nats.errors.Error, TimeoutError) as error:
             why = client.last_error or error
-            await client.close()
+            await self._disconnect(client)
             raise Unanswered(
                 f"could not connect to any of {', '.join(settings.servers)}: {type(why).__name__}: {why}",
                 was_sent=False,
             ) from error
         return client
+
+    async def _disconnect(self, client: Client) -> None:
+        try:
+            # Closing a TLS connection that the server has dropped may wait for an answer for ever.
+            async with asyncio.timeout(_CLOSE_LIMIT_S):
+                await client.close()
+        except (OSError, nats.errors.Error, TimeoutError) as error:
+            _log.info("nats.not_closed", connection=self._name, error=f"{type(error).__name__}: {error}")
 
     async def _on_error(self, error: Exception) -> None:
         _log.info("nats.error", connection=self._name, error=f"{type(error).__name__}: {error}")

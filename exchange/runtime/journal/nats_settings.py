@@ -79,12 +79,15 @@ class NatsSettings:
         """How many servers keep each record."""
         return self.replicas or (1 if len(self.servers) == 1 else 3)
 
-    def tls(self) -> ssl.SSLContext | None:
-        """Return the TLS context; None if nothing asks for TLS. Raises `OSError` for a file that is not as expected."""
-        for name in ("ca_file", "certificate_file", "key_file"):
+    def check_files(self) -> None:
+        """Raise `FileNotFoundError` if one that is named is not there."""
+        for name in ("ca_file", "certificate_file", "key_file", "credentials_file"):
             path = getattr(self, name)
             if path is not None and not path.is_file():
                 raise FileNotFoundError(f"{name}: expected a file at {path}, found none")
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return the TLS context; None if nothing asks for TLS. Raises `OSError` for a file that is not as expected."""
         if self.ca_file is None and not any(server.startswith("tls") for server in self.servers):
             return None
         context = ssl.create_default_context(cafile=self.ca_file)
