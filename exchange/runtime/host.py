@@ -33,6 +33,7 @@ from exchange.runtime.messages import (
     SegmentKind,
     SegmentReply,
     pack,
+    unpack_record,
 )
 from exchange.runtime.recovery import (
     LinkState,
@@ -377,13 +378,19 @@ class Host:
             self.role = Role.RETIRED
             self._leave(letters)
             return
-        results = apply_record(self.kind, self.at, record, self.epoch, payload, decoded)
-        answers = answer_record(self.kind, self.at, payload, decoded, results)
-        self._answer(letters, answers)
+        self._answer(letters, self._apply(record, self.epoch, payload, decoded))
         if self.snapshotter.see(self.at):
             await self._trim()
         if self.on_applied is not None:
             self.on_applied()
+
+    def _apply(
+        self, record: int, epoch: int, payload: RecordPayload, decoded: list[list[list[Any]]] | None = None
+    ) -> list[bytes]:
+        """Apply a record that is in the journal; return the answers to its batches."""
+        decoded = decode_record(self.kind, payload) if decoded is None else decoded
+        results = apply_record(self.kind, self.at, record, epoch, payload, decoded)
+        return answer_record(self.kind, self.at, payload, decoded, results)
 
     def _answer(self, letters: list[_Letter], answers: list[bytes]) -> None:
         for letter, answer in zip(letters, answers, strict=True):
@@ -392,10 +399,20 @@ class Host:
             letter.answer.set_result(answer)
 
     async def _reopen(self) -> None:
-        """Try to bring the journal back; commands are refused until that works."""
+        """Try to bring the journal back; commands are refused until that works.
+
+        A record whose outcome was unknown may have got in: it is applied now. Its commands were answered "unknown",
+        and whoever sends them again gets what came of them.
+        """
         while not self._stopping:
             try:
-                await self._in_writer(self.journal.reopen)
+                self.epoch = await self._in_writer(self.journal.reopen)
+                late = await self._in_writer(lambda: list(self.journal.read(self.at.record + 1)))
+            except (JournalFenced, JournalCorrupt) as error:
+                _log.error("journal.fenced", machine=self.journal.machine_name, error=str(error))
+                self.fenced.set()
+                self.role = Role.RETIRED
+                return
             except JournalUnavailable as error:
                 self.failure = str(error)
                 rest, self._mailbox, self._mailbox_bytes = self._mailbox, [], 0
@@ -403,6 +420,10 @@ class Host:
                 self._answer(rest, refusals)
                 await asyncio.sleep(REOPEN_INTERVAL_S)
             else:
+                for record in late:
+                    self._apply(record.sequence, record.epoch, unpack_record(record.payload))
+                    if self.on_applied is not None:
+                        self.on_applied()
                 self.failure = None
                 _log.info("journal.reopened", machine=self.journal.machine_name)
                 return

@@ -48,9 +48,10 @@ class FullJournal(MemoryJournal):
             raise JournalUnavailable("no space left", surely_absent=True, errno=errno.ENOSPC)
         super().append(epoch, sequence, payload)
 
-    def reopen(self) -> None:
+    def reopen(self) -> int:
         if self.is_full:
             raise JournalUnavailable("still no space left", surely_absent=True, errno=errno.ENOSPC)
+        return super().reopen()
 
 
 class LedgerPeer:

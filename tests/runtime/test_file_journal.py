@@ -1,11 +1,11 @@
-"""What a journal promises its writer and its readers, in files and in memory."""
+"""The journal in files: taking over, segments, following, and storage that fails."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,28 +14,16 @@ from exchange.runtime.journal import (
     FileJournal,
     Journal,
     JournalCorrupt,
-    JournalError,
     JournalFenced,
     JournalLocked,
-    JournalRecordTooLarge,
     JournalTrimmed,
     JournalUnavailable,
-    MemoryJournal,
 )
-from exchange.runtime.journal import file as file_module
-from exchange.runtime.journal import memory as memory_module
 from exchange.runtime.journal.filesystem import OsFilesystem, write_all
 from exchange.runtime.journal.record import encode, machine_identity
 from tests.runtime.filesystems import CrashingFilesystem, Trouble
 
 MACHINE = "shard-0"
-
-
-@pytest.fixture(params=["file", "memory"])
-def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
-    made: Journal = FileJournal.open(tmp_path, MACHINE) if request.param == "file" else MemoryJournal(MACHINE)
-    yield made
-    made.close()
 
 
 def append_all(journal: Journal, epoch: int, *payloads: bytes) -> None:
@@ -45,108 +33,6 @@ def append_all(journal: Journal, epoch: int, *payloads: bytes) -> None:
 
 def payloads_of(journal: Journal, from_sequence: int = 1, to: int | None = None) -> list[bytes]:
     return [record.payload for record in journal.read(from_sequence, to)]
-
-
-class TestEveryJournal:
-    def test_a_new_journal_is_empty(self, journal: Journal) -> None:
-        assert journal.machine_name == MACHINE
-        assert (journal.first_sequence, journal.last_sequence) == (1, 0)
-        assert payloads_of(journal) == []
-        assert journal.acquire() == 1
-        assert (journal.first_sequence, journal.last_sequence) == (1, 0)
-        assert payloads_of(journal) == []
-
-    def test_records_are_read_as_they_were_appended(self, journal: Journal) -> None:
-        epoch = journal.acquire()
-        append_all(journal, epoch, b"one", b"", bytes(70_000))
-        records = list(journal.read(1))
-        assert [record.payload for record in records] == [b"one", b"", bytes(70_000)]
-        assert [record.sequence for record in records] == [1, 2, 3]
-        assert [record.epoch for record in records] == [epoch] * 3
-        assert [record.previous_checksum for record in records] == [
-            0,
-            records[0].checksum,
-            records[1].checksum,
-        ]
-
-    def test_a_range_is_read_with_both_ends(self, journal: Journal) -> None:
-        append_all(journal, journal.acquire(), b"1", b"2", b"3", b"4")
-        assert payloads_of(journal, 2, 3) == [b"2", b"3"]
-        assert payloads_of(journal, 3, 2) == []
-        assert payloads_of(journal, 4, 9) == [b"4"]
-        assert payloads_of(journal, 5) == []
-
-    def test_reading_beyond_the_next_record_says_that_records_are_missing(self, journal: Journal) -> None:
-        append_all(journal, journal.acquire(), b"1", b"2")
-        with pytest.raises(JournalCorrupt, match="ends before a record that was durable") as caught:
-            payloads_of(journal, 5)
-        assert (caught.value.sequence_expected, caught.value.sequence_found) == (4, 2)
-
-    def test_reading_from_zero_is_a_mistake(self, journal: Journal) -> None:
-        with pytest.raises(ValueError, match="expected 1 or more, was 0"):
-            payloads_of(journal, 0)
-
-    def test_only_the_current_epoch_and_the_next_sequence_are_taken(self, journal: Journal) -> None:
-        with pytest.raises(JournalFenced):
-            journal.append(0, 1, b"before acquire")
-        epoch = journal.acquire()
-        append_all(journal, epoch, b"1")
-        for wrong_epoch, sequence in [(epoch - 1, 2), (epoch + 1, 2), (epoch, 1), (epoch, 3)]:
-            with pytest.raises(JournalFenced):
-                journal.append(wrong_epoch, sequence, b"no")
-        append_all(journal, epoch, b"2")
-        assert payloads_of(journal) == [b"1", b"2"]
-
-    def test_a_record_over_the_limit_is_refused_and_the_next_is_taken(
-        self, journal: Journal, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(file_module, "PAYLOAD_BYTES_MAX", 10)
-        monkeypatch.setattr(memory_module, "PAYLOAD_BYTES_MAX", 10)
-        epoch = journal.acquire()
-        with pytest.raises(JournalRecordTooLarge):
-            journal.append(epoch, 1, bytes(11))
-        journal.append(epoch, 1, bytes(10))
-        assert journal.last_sequence == 1
-
-    def test_a_journal_that_is_well_can_be_reopened(self, journal: Journal) -> None:
-        epoch = journal.acquire()
-        journal.reopen()
-        append_all(journal, epoch, b"1")
-        journal.reopen()
-        append_all(journal, epoch, b"2")
-        assert payloads_of(journal) == [b"1", b"2"]
-
-    def test_the_newest_record_survives_any_trim(self, journal: Journal) -> None:
-        append_all(journal, journal.acquire(), b"1", b"2", b"3")
-        journal.trim(100)
-        assert payloads_of(journal, 3) == [b"3"]
-        assert journal.last_sequence == 3
-
-
-def test_every_error_has_a_code_of_its_own() -> None:
-    errors = JournalError.__subclasses__()
-    assert len({error.code for error in errors}) == len(errors) == 6
-    assert all(error.code.startswith("JOURNAL_") for error in errors)
-
-
-def test_a_second_host_fences_the_first_in_memory() -> None:
-    journal = MemoryJournal(MACHINE)
-    old = journal.acquire()
-    append_all(journal, old, b"1")
-    new = journal.acquire()
-    with pytest.raises(JournalFenced):
-        journal.append(old, 2, b"zombie")
-    append_all(journal, new, b"2")
-    assert [record.epoch for record in journal.read(1)] == [old, new]
-
-
-def test_memory_says_what_was_trimmed() -> None:
-    journal = MemoryJournal(MACHINE)
-    append_all(journal, journal.acquire(), b"1", b"2", b"3")
-    journal.trim(2)
-    assert journal.first_sequence == 3
-    with pytest.raises(JournalTrimmed):
-        payloads_of(journal, 2)
 
 
 class TestTakingOver:
@@ -331,6 +217,41 @@ class TestFollowing:
             file.write(encode(machine_identity(MACHINE), 1, 2, 0, b"half")[:20])
         assert payloads_of(follower) == [b"1"]
         assert follower.last_sequence == 1
+
+    def test_the_newest_record_is_held_back_because_it_may_be_taken_back(self) -> None:
+        filesystem = CrashingFilesystem(3)
+        directory = Path("/journal")
+        writer = FileJournal.open(directory, MACHINE, filesystem=filesystem)
+        epoch = writer.acquire()
+        append_all(writer, epoch, b"1")
+        standby = FileJournal.open(directory, MACHINE, filesystem=filesystem)
+        path = directory / f"{1:020d}.journal"
+        size = len(filesystem.content(path))
+        filesystem.content(path).extend(
+            encode(machine_identity(MACHINE), epoch, 2, next(writer.read(1)).checksum, b"no")
+        )
+        assert [record.payload for record in standby.follow(0)] == [b"1"]
+        assert [record.payload for record in standby.follow(1)] == []
+        del filesystem.content(path)[size:]
+        append_all(writer, epoch, b"2!", b"3!")
+        assert [record.payload for record in standby.follow(1)] == [b"2!"]
+
+    def test_a_standby_that_polls_in_vain_reads_nothing(self, tmp_path: Path) -> None:
+        class Counting(OsFilesystem):
+            reads = 0
+
+            def read(self, descriptor: int, size: int, offset: int) -> bytes:
+                self.reads += 1
+                return super().read(descriptor, size, offset)
+
+        writer = FileJournal.open(tmp_path, MACHINE, segment_bytes=1000)
+        counting = Counting()
+        standby = FileJournal.open(tmp_path, MACHINE, filesystem=counting)
+        append_all(writer, writer.acquire(), *[bytes(300)] * 5)
+        assert [record.sequence for record in standby.follow(0)] == [1, 2, 3, 4]
+        counting.reads = 0
+        assert list(standby.follow(4)) == []
+        assert counting.reads == 0
 
     def test_a_record_that_is_finished_while_it_is_read_is_no_damage(self, tmp_path: Path) -> None:
         segment = tmp_path / f"{1:020d}.journal"

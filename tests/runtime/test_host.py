@@ -58,10 +58,10 @@ class CrashingJournal(MemoryJournal):
         if self.crash == "after append":
             raise Crash
 
-    def reopen(self) -> None:
+    def reopen(self) -> int:
         if self.fail:
             raise JournalUnavailable("still no space left", surely_absent=True, errno=errno.ENOSPC)
-        super().reopen()
+        return super().reopen()
 
 
 class HeldJournal(MemoryJournal):

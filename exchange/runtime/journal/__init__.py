@@ -13,6 +13,7 @@ from exchange.runtime.journal.interface import (
     JournalRecordTooLarge,
     JournalTrimmed,
     JournalUnavailable,
+    JournalUnsafe,
 )
 from exchange.runtime.journal.memory import MemoryJournal
 from exchange.runtime.journal.record import PAYLOAD_BYTES_MAX, Record
@@ -29,6 +30,7 @@ __all__ = [
     "JournalRecordTooLarge",
     "JournalTrimmed",
     "JournalUnavailable",
+    "JournalUnsafe",
     "MemoryJournal",
     "OsFilesystem",
     "Record",

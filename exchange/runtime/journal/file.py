@@ -88,8 +88,8 @@ class FileJournal:
     """The `Journal` in files. Make it with `open`; it reads at once and writes after `acquire`.
 
     A reader that does not hold the journal also sees the record that is being written, before it
-    is durable; if that fails, it is taken back. So a follower applies a record only once the next
-    one exists, or the writer has told it that it was acknowledged (`to_sequence`).
+    is durable; if that fails, it is taken back. So `follow` gives a record only once the next one
+    exists: that one is written only after it was acknowledged.
     """
 
     def __init__(self, directory: Path, machine_name: str, segment_bytes: int, filesystem: Filesystem) -> None:
@@ -103,6 +103,7 @@ class FileJournal:
         self._tail_cut: TailCut | None = None
         self._log = SegmentedLog(filesystem, directory, self._machine)
         self._cursor = NOWHERE  # where the last read ended, so that following is not re-reading
+        self._followed: tuple[int, int] | None = None  # how far the log went when `follow` last came to its end
 
     @classmethod
     def open(
@@ -211,13 +212,14 @@ class FileJournal:
         writer.end = LogEnd(after, position.offset)
         writer.failure = None
 
-    def reopen(self) -> None:
+    def reopen(self) -> int:
         """Make sure that the log ends, on the disk, at the last acknowledged record.
 
         What was written after it is cut, so that what failed surely never happened; the end is
         written again and read back from the disk, because memory may show what a failed sync
-        never stored. Raises `JournalUnavailable` if the storage still fails (try again later),
-        and `JournalCorrupt` if the last acknowledged record is not there any more.
+        never stored. The epoch that is returned is the one before: the lock was held all the time.
+        Raises `JournalUnavailable` if the storage still fails (try again later), and
+        `JournalCorrupt` if the last acknowledged record is not there any more.
         """
         writer = self._held()
         writer.failure = writer.failure or "the reopening did not finish"
@@ -232,6 +234,7 @@ class FileJournal:
             self._filesystem.close(failed)
             self._settle_end(writer.descriptor, writer.end)
         writer.failure = None
+        return writer.epoch
 
     def read(self, from_sequence: int, to_sequence: int | None = None) -> Iterator[Record]:
         """Yield verified records from `from_sequence` to `to_sequence`, or to the end.
@@ -256,6 +259,24 @@ class FileJournal:
             for record, position in self._log.read(start, from_sequence, limit, must_reach):
                 self._cursor = position
                 yield record
+
+    def follow(self, after_sequence: int) -> Iterator[Record]:
+        """Yield verified records after `after_sequence`, but not the newest, which may be taken back.
+
+        Raises, while iterating, `JournalTrimmed`, `JournalCorrupt`, `JournalUnavailable`.
+        """
+        with self._storage("follow"):
+            newest = self._log.newest()
+            if newest == self._followed and self._cursor.sequence == after_sequence:
+                return
+            start = self._cursor if self._cursor.sequence == after_sequence else NOWHERE
+            held_back: tuple[Record, Position] | None = None
+            for step in self._log.read(start, after_sequence + 1, SEQUENCE_MAX, after_sequence):
+                if held_back is not None:
+                    self._cursor = held_back[1]
+                    yield held_back[0]
+                held_back = step
+            self._followed = newest
 
     def trim(self, up_to_sequence: int) -> None:
         """Delete the segments that hold nothing after `up_to_sequence`; never the last one."""

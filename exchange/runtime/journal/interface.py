@@ -6,6 +6,7 @@ JournalError
 ├── JournalUnavailable      the storage failed; nothing was acknowledged
 ├── JournalCorrupt          acknowledged records are damaged or missing
 ├── JournalTrimmed          the records asked for are gone; start from a snapshot
+├── JournalUnsafe           the storage may acknowledge what it has not made durable
 └── JournalRecordTooLarge   the payload is over the limit
 """
 
@@ -62,8 +63,8 @@ class JournalUnavailable(JournalError):
 class JournalCorrupt(JournalError):
     """Records that were acknowledged are damaged or missing. Nothing is repaired by itself.
 
-    `file` and `offset` (bytes) say where; the two sequences say what the log should have held
-    there and what it held, None where that could not be read.
+    `file` and `offset` say where (bytes; of a stream: its name and the number of the message); the two
+    sequences say what the log should have held there and what it held, None where that could not be read.
     """
 
     code = "JOURNAL_CORRUPT"
@@ -74,6 +75,7 @@ class JournalCorrupt(JournalError):
         *,
         file: str,
         offset: int,
+        offset_unit: str = "byte",
         sequence_expected: int | None = None,
         sequence_found: int | None = None,
         remedy: str = "keep the files as they are, and restore them from a backup, or start the "
@@ -81,7 +83,7 @@ class JournalCorrupt(JournalError):
     ) -> None:
         expected = "" if sequence_expected is None else f", expected sequence {sequence_expected}"
         found = "" if sequence_found is None else f", found sequence {sequence_found}"
-        super().__init__(f"{file} at byte {offset}{expected}{found}: {reason}; {remedy}")
+        super().__init__(f"{file} at {offset_unit} {offset}{expected}{found}: {reason}; {remedy}")
         self.reason = reason
         self.file = file
         self.offset = offset
@@ -103,19 +105,28 @@ class JournalTrimmed(JournalError):
         self.first_sequence = first_sequence
 
 
+class JournalUnsafe(JournalError):
+    """The storage may acknowledge what is not durable, or it is not proven that it does not.
+
+    The message says how to set it.
+    """
+
+    code = "JOURNAL_UNSAFE"
+
+
 class JournalRecordTooLarge(JournalError):
     """The payload is larger than a record can be. Nothing was written, the journal goes on."""
 
     code = "JOURNAL_RECORD_TOO_LARGE"
 
-    def __init__(self, payload_bytes: int) -> None:
-        super().__init__(f"expected at most {PAYLOAD_BYTES_MAX} bytes, was {payload_bytes}")
+    def __init__(self, payload_bytes: int, payload_bytes_max: int = PAYLOAD_BYTES_MAX) -> None:
+        super().__init__(f"expected at most {payload_bytes_max} bytes, was {payload_bytes}")
 
 
 class Journal(Protocol):
     """The log of one machine. Records are numbered 1, 2, 3, … without a gap.
 
-    One thread writes (`acquire`, `append`, `trim`, `reopen`, `close`); any thread may `read`.
+    One thread writes (`acquire`, `append`, `trim`, `reopen`, `close`); any one thread may `read` or `follow`.
     Every method raises `JournalUnavailable` when the storage fails and `JournalCorrupt` when it
     finds damage.
     """
@@ -150,10 +161,13 @@ class Journal(Protocol):
         """
         ...
 
-    def reopen(self) -> None:
-        """After `JournalUnavailable`: make sure that the log ends, durably, at `last_sequence`.
+    def reopen(self) -> int:
+        """After `JournalUnavailable`: settle where the log ends, and return the epoch to write with.
 
-        Raises `JournalUnavailable` if the storage still fails; it can be tried again at any time.
+        An append whose outcome was unknown is decided by this: its record is in the log, as the one
+        after the last that was acknowledged, or it never will be. So read and apply what is new
+        before going on. Raises `JournalFenced` if another writer took over meanwhile, and
+        `JournalUnavailable` if the storage still fails; it can be tried again at any time.
         """
         ...
 
@@ -162,6 +176,15 @@ class Journal(Protocol):
 
         Raises `JournalTrimmed` if `from_sequence` is gone, and `JournalCorrupt` at damage or if
         the log ends before `from_sequence - 1`.
+        """
+        ...
+
+    def follow(self, after_sequence: int) -> Iterator[Record]:
+        """Yield, verified, the records after `after_sequence` that are there and will surely stay.
+
+        For a standby, which does not hold the journal; it may `acquire` the same object later. Calling it again
+        with the last sequence that it gave, every few milliseconds, is cheap. Raises, while iterating,
+        `JournalTrimmed` if the next record is gone, and `JournalCorrupt` at damage.
         """
         ...
 

@@ -39,6 +39,17 @@ class SegmentedLog:
         """Return the first sequences of the segments, oldest first."""
         return list_segments(self._filesystem, self._directory)
 
+    def newest(self) -> tuple[int, int]:
+        """Return the last segment, 0 if there is none, and its length in bytes: unchanged if nothing was written."""
+        segments = self.segments()
+        if not segments:
+            return 0, 0
+        descriptor = self._filesystem.open_for_reading(segment_path(self._directory, segments[-1]))
+        try:
+            return segments[-1], self._filesystem.size(descriptor)
+        finally:
+            self._filesystem.close(descriptor)
+
     def find_end(self) -> LogEnd:
         """Read the last segment to its end; `NOWHERE` if there is none."""
         segments = self.segments()

@@ -66,8 +66,9 @@ class MemoryJournal:
         self._records.append(Record(epoch, sequence, payload, self._checksum, checksum))
         self._checksum = checksum
 
-    def reopen(self) -> None:
-        """Do nothing: an append here never fails half way."""
+    def reopen(self) -> int:
+        """Return the current epoch: an append here never fails half way."""
+        return self._epoch
 
     def read(self, from_sequence: int, to_sequence: int | None = None) -> Iterator[Record]:
         """Yield the records in the range.
@@ -94,6 +95,10 @@ class MemoryJournal:
                 raise JournalTrimmed(sequence, self.first_sequence)
             yield self._records[sequence - self._trimmed - 1]
             sequence += 1
+
+    def follow(self, after_sequence: int) -> Iterator[Record]:
+        """Yield all records after `after_sequence`. Raises as `read` does."""
+        return self.read(after_sequence + 1)
 
     def trim(self, up_to_sequence: int) -> None:
         """Let go of the records up to `up_to_sequence`, but of the last one never."""
