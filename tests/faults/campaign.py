@@ -27,6 +27,7 @@ ARCHIVE_INTERVAL_S = 1.0
 HEALTHY_S_MAX = 60.0
 """Within this time after each fault all must be well again; else the campaign ends there."""
 SETTLED_S_MAX = 60.0
+SICK_CHARACTERS_MAX = 300
 MARKETS = ("AAA-USDT", "BBB-USDT", "CCC-USDT")
 DEPOSITS = {"USDT": "60000", "AAA": "60", "BBB": "60", "CCC": "60"}
 """Some ten times what an account's open orders hold: so money matters, moves between the shards, and is there."""

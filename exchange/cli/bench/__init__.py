@@ -12,7 +12,7 @@ from rich.table import Table
 from exchange.cli.errors import CommandFailed
 from exchange.cli.output import console
 
-NAMES = ("engine", "session", "unary", "grants", "journal", "replay", "depth", "memory")
+NAMES = ("engine", "session", "unary", "grants", "journal", "replay", "depth", "memory", "failover")
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,9 @@ class Books:
             elif isinstance(command, Amend):
                 self._amending[sequence] = command
         found = [event[:8] if event[0] == TRADED else tuple(event) for event in events if event[0] in _OF_ORDERS]
-        expected = self._expect(sequence, command, reject, found)
+        # A repeat is answered by the first outcome, and says nothing of the book now.
+        is_new = answered == sequence
+        expected = self._expect(sequence, command, reject if is_new else 0, found)
         if found != expected:
             self.diverged = True
             self._violate(
@@ -172,8 +174,11 @@ class Books:
             return
         for event in events:
             if event[0] == RESOLVED:
-                self._placed.pop(event[4], None)
+                placed = self._placed.pop(event[4], None)
                 self._amending.pop(event[4], None)
+                if placed is not None and event[6]:
+                    # Also one that was cancelled while it waited, and never came into the book.
+                    self._check_first(placed.account, placed.id, event[6])
         if found:
             self._check_uncrossed(sequence, self.markets[found[0][2]])
 

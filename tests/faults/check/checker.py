@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from exchange.runtime.machine import MachineType
 from exchange.runtime.snapshotter import KINDS
 from tests.faults.check.archive import Archive
 from tests.faults.check.findings import Findings
@@ -25,7 +26,12 @@ _SNAPSHOT = struct.Struct("<4sHHQQIQII")
 
 
 def check_history(
-    archive: Archive, machines: Mapping[str, str], plan: LoadPlan, logs: Path, status_log: Path
+    archive: Archive,
+    machines: Mapping[str, str],
+    plan: LoadPlan,
+    logs: Path,
+    status_log: Path,
+    kinds: Mapping[str, MachineType] = KINDS,
 ) -> Findings:
     """Check all machines (name to kind) and all that clients were told."""
     findings = Findings()
@@ -38,7 +44,7 @@ def check_history(
         for machine, kind in machines.items():
             records = read_file_journal(archive.journal(machine), machine, findings)
             all_claims = [*claims[machine], *snapshot_claims(archive.snapshots(machine))]
-            steps = replay(machine, KINDS[kind], records, all_claims, findings)
+            steps = replay(machine, kinds[kind], records, all_claims, findings)
             if kind != "shard":
                 for _ in steps:
                     pass

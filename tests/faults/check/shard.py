@@ -38,6 +38,8 @@ class _Terms:
 class _ExecutionCheck:
     run: ExecutionRun
     at: int = 0
+    untold: tuple[int, Row] | None = None
+    """The first that came after all that was told, with its sequence."""
     is_broken: bool = False
 
 
@@ -69,8 +71,6 @@ class ShardChecker:
         self._instruments: set[str] = set()
         self._book_runs = list(logs.books)
         self._sequence = 0
-        self.placed: dict[tuple[int, str], int] = {}
-        """Orders of load accounts that the history has, taken or not, by the first of their commands."""
         self._last_acknowledged: dict[int, int] = defaultdict(int)
 
     def listen_to(self, instruments: Iterable[str]) -> None:
@@ -112,12 +112,20 @@ class ShardChecker:
                     )
                     self._findings.violate("I7", summary, update.line)
         for account, runs in self._runs.items():
+            self._check_end(account, runs[-1])
             for run_check in runs:
                 left = run_check.run.told[run_check.at :]
                 if left and not run_check.is_broken:
                     summary = f"{self._shard}: account {account} was told of {left[0].row} at {left[0].sequence}, which"
                     summary += " is not in the history"
                     self._findings.violate("I5" if left[0].row[0] == TRADE else "I7", summary, left[0].line)
+
+    def _check_end(self, account: int, check: _ExecutionCheck) -> None:
+        """The last stream of an account was read until nothing came any more: it must have all of what was answered."""
+        untold = check.untold
+        if untold is not None and not check.is_broken and untold[0] <= self._last_acknowledged[account]:
+            summary = f"{self._shard}: account {account} was never told of {untold[1]} at {untold[0]}"
+            self._findings.violate("I7", summary, check.run.line)
 
     # ---------------------------------------------------------------- commands and outcomes
 
@@ -127,11 +135,11 @@ class ShardChecker:
             said = "no such order" if story is None else f"{story.placed} ({story.line})"
             summary = f"{self._shard}: command {sequence} is {command}, the client sent {said}"
             self._findings.violate("I2", summary, place)
-        self.placed.setdefault((command.account, command.id), sequence)
         self._findings.check("I2 orders in the history that a client has sent")
 
     def _check_outcomes(self, step: Step) -> None:
         for outcome in self._outcomes.pop(step.sequence, ()):
+            self._last_acknowledged[outcome.account] = step.sequence
             self._findings.check(
                 f"I1 {'acknowledged' if not outcome.reject else 'refused'} commands found in the history"
             )
@@ -171,12 +179,18 @@ class ShardChecker:
 
     def _check_executions(self, step: Step) -> None:
         for event in step.events:
-            for account, row in self._rows_of(event):
+            for account, row in self.rows_of(event):
                 for check in self._runs.get(account, ()):
                     self._expect(check, step, row)
 
-    def _rows_of(self, event: tuple[Any, ...]) -> Sequence[tuple[int, Row]]:
-        """Return what accounts must be told of an event, as a client's log has it."""
+    def rows_of(self, event: tuple[Any, ...]) -> Sequence[tuple[int, Row]]:
+        """Return what accounts must be told of an event, as a client's log has it.
+
+        An event of an order that never came into the book breaks I5, as `books` finds; here it is passed over.
+        """
+        named = {b.TRADED: event[4:6], b.CLOSED: event[3:4], b.AMENDED: event[3:4]}.get(event[0], ())
+        if len(set(named)) < len(named) or not all(order_id in self._terms for order_id in named):
+            return ()
         match event[0]:
             case b.ACCEPTED:
                 _, _, symbol, order_id, account, name, side, price, quantity = event
@@ -206,9 +220,12 @@ class ShardChecker:
                 return ()
 
     def _expect(self, check: _ExecutionCheck, step: Step, row: Row) -> None:
-        """Compare with the next that the client was told. What is behind the last of a stream was not told any more."""
+        """Compare with the next that the client was told."""
         told = check.run.told
-        if check.is_broken or step.sequence <= check.run.start or check.at == len(told):
+        if check.is_broken or step.sequence <= check.run.start:
+            return
+        if check.at == len(told):
+            check.untold = check.untold or (step.sequence, row)
             return
         if (told[check.at].sequence, told[check.at].row) == (step.sequence, row):
             check.at += 1
@@ -216,7 +233,9 @@ class ShardChecker:
             return
         check.is_broken = True
         found = told[check.at]
-        rule = "I5" if found.row[0] == TRADE and found.sequence <= step.sequence else "I7"
+        trades = {event[3] for event in step.events if event[0] == b.TRADED and found.sequence == step.sequence}
+        is_reversed = found.row[0] == TRADE and found.sequence <= step.sequence and found.row[9] not in trades
+        rule = "I5" if is_reversed else "I7"
         summary = f"{self._shard}: account {check.run.account}: the executions told are not those of the history"
         evidence = f"expected {row} at {step.sequence}", f"told     {found.row} at {found.sequence}"
         self._findings.violate(rule, summary, found.line, *evidence, step.place)
