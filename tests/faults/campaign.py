@@ -14,16 +14,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from exchange.client import AsyncClient, EvenkeelError, Permission
-from tests.faults.check.archive import Archive
 from tests.faults.check.checker import check_history
 from tests.faults.check.findings import Findings
+from tests.faults.check.history import History
 from tests.faults.inject.fault import Injector, Planned, choose, plan_faults
 from tests.faults.inject.health import Health
 from tests.faults.inject.world import World
 from tests.faults.load.plan import LoadPlan, Trader
 from tests.faults.pauses import longest_pauses
 
-ARCHIVE_INTERVAL_S = 1.0
 HEALTHY_S_MAX = 60.0
 """Within this time after each fault all must be well again; else the campaign ends there."""
 SETTLED_S_MAX = 60.0
@@ -79,23 +78,23 @@ def run_campaign(world: World, directory: Path, options: Options, say: Say = lam
     """Run a campaign on an exchange that is not started yet. `directory` keeps logs and history."""
     logs = directory / "logs"
     logs.mkdir(parents=True)
-    archive = Archive(directory / "archive", world.machines)
     world.start()
     try:
-        plan, happened, failures = asyncio.run(_trouble(world, logs, archive, options, say))
+        history = world.history(directory / "history")
+        plan, happened, failures = asyncio.run(_trouble(world, logs, history, options, say))
+        world.stop_exchange()
+        asyncio.run(history.finish())
     finally:
         world.stop()
-    archive.take()
     say("checking the history …")
-    machines = {name: kind for name, (kind, _) in world.machines.items()}
-    findings = check_history(archive, machines, plan, logs, directory / "status.log")
+    findings = check_history(history, world.machines, plan, logs, directory / "status.log")
     (directory / "faults.json").write_text(json.dumps([asdict(h) for h in happened], indent=1))
     spans = [(h.injected_ns, h.healthy_ns) for h in happened]
     return Report(options, findings, happened, failures, longest_pauses(plan, logs, spans))
 
 
 async def _trouble(
-    world: World, logs: Path, archive: Archive, options: Options, say: Say
+    world: World, logs: Path, history: History, options: Options, say: Say
 ) -> tuple[LoadPlan, list[Happened], list[str]]:
     plan, probe_key = await _furnish(world, options)
     plan.write(logs / "plan.json")
@@ -105,7 +104,7 @@ async def _trouble(
     _, sick = await health.wait(HEALTHY_S_MAX)
     if sick:
         return plan, happened, [f"not healthy before the first fault: {sick}"]
-    archiving = asyncio.create_task(_archive(archive))
+    gathering = asyncio.create_task(history.run())
     try:
         async with _load(logs, failures):
             await asyncio.sleep(options.warm_up_s)
@@ -123,15 +122,15 @@ async def _trouble(
             failures += await _audit(world)
             await health.sick()
     finally:
-        archiving.cancel()
-        await asyncio.gather(archiving, return_exceptions=True)
+        gathering.cancel()
+        await asyncio.gather(gathering, return_exceptions=True)
         await health.close()
     return plan, happened, failures
 
 
 async def _furnish(world: World, options: Options) -> tuple[LoadPlan, str]:
     """Create markets, accounts with money, keys; return the plan of the load and the key of the probe."""
-    shards = sorted(name for name, (kind, _) in world.machines.items() if kind == "shard")
+    shards = sorted(name for name, kind in world.machines.items() if kind == "shard")
     async with AsyncClient(world.addresses, world.operator_key, timeout=10) as operator:
         for asset in DEPOSITS:
             await operator.create_asset(asset, ASSET_SCALE)
@@ -183,12 +182,6 @@ async def _load(logs: Path, failures: list[str]) -> AsyncIterator[None]:
                 failures.append(f"the load still had open outcomes {SETTLED_S_MAX:.0f} s after its end")
                 process.kill()
                 await process.wait()
-
-
-async def _archive(archive: Archive) -> None:
-    while True:
-        archive.take()
-        await asyncio.sleep(ARCHIVE_INTERVAL_S)
 
 
 async def _do(planned: Planned, world: World, health: Health) -> Happened:

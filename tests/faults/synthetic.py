@@ -22,11 +22,11 @@ from exchange.runtime.messages import LinkBatch, RecordPayload, Segment, Segment
 from exchange.runtime.rows import rows_segment
 from exchange.runtime.snapshotter import KINDS
 from exchange.v1 import trading_pb2
-from tests.faults.check.archive import Archive
 from tests.faults.check.book import BUY, SELL, Books
 from tests.faults.check.checker import check_history
 from tests.faults.check.commands import command_of
 from tests.faults.check.findings import Findings
+from tests.faults.check.history import FileHistory
 from tests.faults.check.shard import ShardChecker, checksum_of
 from tests.faults.check.told import ClientLogs
 from tests.faults.load.client_log import Line, fields_of_command
@@ -180,10 +180,10 @@ class SyntheticRun:
         return sorted((self.directory / "archive" / SHARD / "journal").glob("*.journal"))
 
     def check(self, kind: MachineType | None = None) -> Findings:
-        archive = Archive(self.directory / "archive", {})
+        history = FileHistory(self.directory / "archive", {})
         kinds = {**KINDS, "shard": kind or KINDS["shard"]}
         status = self.directory / "status.log"
-        return check_history(archive, {SHARD: "shard"}, self.plan, self.directory / "logs", status, kinds)
+        return check_history(history, {SHARD: "shard"}, self.plan, self.directory / "logs", status, kinds)
 
 
 class SpoiltKind:

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import gc
 import json
-import re
-import struct
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from exchange.runtime.machine import MachineType
 from exchange.runtime.snapshotter import KINDS
-from tests.faults.check.archive import Archive
 from tests.faults.check.findings import Findings
-from tests.faults.check.journal_file import read_file_journal
+from tests.faults.check.history import History
 from tests.faults.check.replay import HashClaim, replay
 from tests.faults.check.shard import ShardChecker
 from tests.faults.check.told import ClientLogs, read_logs
 from tests.faults.load.client_log import REJECTED
 from tests.faults.load.plan import LoadPlan
 
-_SNAPSHOT_NAME = re.compile(r"(\d{20})-(\d{20})\.snapshot")
-_SNAPSHOT = struct.Struct("<4sHHQQIQII")
-
 
 def check_history(
-    archive: Archive,
+    history: History,
     machines: Mapping[str, str],
     plan: LoadPlan,
     logs: Path,
@@ -42,9 +36,8 @@ def check_history(
     try:
         checkers = {}
         for machine, kind in machines.items():
-            records = read_file_journal(archive.journal(machine), machine, findings)
-            all_claims = [*claims[machine], *snapshot_claims(archive.snapshots(machine))]
-            steps = replay(machine, kinds[kind], records, all_claims, findings)
+            all_claims = [*claims[machine], *history.claims(machine)]
+            steps = replay(machine, kinds[kind], history.records(machine, findings), all_claims, findings)
             if kind != "shard":
                 for _ in steps:
                     pass
@@ -100,15 +93,3 @@ def read_status(path: Path, findings: Findings) -> Mapping[str, list[HashClaim]]
             summary = f"{line['name']}: epoch {line['epoch']} has two writers, {pid} and {line['pid']}"
             findings.violate("I7", summary, first, where)
     return claims
-
-
-def snapshot_claims(directory: Path) -> Iterator[HashClaim]:
-    """Yield the hashes that a machine's snapshots claim, each for a record of the journal."""
-    for path in sorted(directory.glob("*.snapshot")):
-        name = _SNAPSHOT_NAME.fullmatch(path.name)
-        data = path.read_bytes()
-        if name is None or len(data) < _SNAPSHOT.size:
-            continue
-        hash_bytes, record = _SNAPSHOT.unpack_from(data)[2:4]
-        digest = data[_SNAPSHOT.size : _SNAPSHOT.size + hash_bytes].hex()
-        yield HashClaim(digest, f"snapshot {path.name}", record=record)

@@ -69,7 +69,7 @@ def read_file_journal(directory: Path, machine: str, findings: Findings) -> Iter
         offset = _SEGMENT.size
         while offset < len(data):
             place = f"{where} at byte {offset}"
-            record = _record_at(data, offset)
+            record = record_at(data, offset)
             if record is None:
                 if number < len(segments) - 1:
                     findings.violate("I7", f"{place}: no whole record, and later segments follow")
@@ -91,7 +91,7 @@ def read_file_journal(directory: Path, machine: str, findings: Findings) -> Iter
             offset += _RECORD.size + len(payload)
 
 
-def _record_at(data: bytes, offset: int) -> tuple[int, int, int, int, int, bytes] | None:
+def record_at(data: bytes, offset: int) -> tuple[int, int, int, int, int, bytes] | None:
     """Return (machine, epoch, sequence, previous checksum, checksum, payload); None if there is no whole record."""
     if len(data) - offset < _RECORD.size:
         return None

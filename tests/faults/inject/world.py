@@ -10,6 +10,7 @@ import ray
 
 from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
+from tests.faults.check.history import FileHistory, History
 from tests.faults.inject.fault import FaultKind, Injector, Target
 from tests.faults.inject.processes import ProcessKiller, ProcessPauser
 
@@ -26,8 +27,8 @@ class World(Protocol):
         ...
 
     @property
-    def machines(self) -> Mapping[str, tuple[str, Path]]:
-        """Each machine's kind ("shard", "ledger", "control"), and the directory of its journal and snapshots."""
+    def machines(self) -> Mapping[str, str]:
+        """Each machine's kind: "shard", "ledger" or "control"."""
         ...
 
     @property
@@ -42,9 +43,19 @@ class World(Protocol):
         """Return the targets that the exchange's status does not name."""
         ...
 
+    def history(self, directory: Path) -> History:
+        """Return what gathers the history of the journals into a directory."""
+        ...
+
     def start(self) -> None: ...
 
-    def stop(self) -> None: ...
+    def stop_exchange(self) -> None:
+        """Stop all that writes; journals can still be read."""
+        ...
+
+    def stop(self) -> None:
+        """Stop everything, whatever state it is in."""
+        ...
 
 
 class LocalWorld:
@@ -60,12 +71,9 @@ class LocalWorld:
         return self._exchange.operator_key
 
     @property
-    def machines(self) -> Mapping[str, tuple[str, Path]]:
-        directory = self._exchange.config.data_dir
-        kinds = {"ledger": "ledger", "supervisor": "control"} | dict.fromkeys(
-            self._exchange.config.shard_names, "shard"
-        )
-        return {name: (kind, directory / name) for name, kind in kinds.items()}
+    def machines(self) -> Mapping[str, str]:
+        shards = dict.fromkeys(self._exchange.config.shard_names, "shard")
+        return {"ledger": "ledger", "supervisor": "control", **shards}
 
     @property
     def injectors(self) -> Sequence[Injector]:
@@ -90,5 +98,13 @@ class LocalWorld:
         components = self._exchange.status().components
         self.addresses = tuple(c.address for c in components if c.name.startswith("gateway"))
 
-    def stop(self) -> None:
+    def history(self, directory: Path) -> History:
+        data = self._exchange.config.data_dir
+        return FileHistory(directory, {machine: [data / machine] for machine in self.machines})
+
+    def stop_exchange(self) -> None:
         self._exchange.stop()
+
+    def stop(self) -> None:
+        if ray.is_initialized():
+            self._exchange.stop()
