@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from exchange.client import AsyncClient, EvenkeelError, Permission
 from tests.faults.check.checker import check_history
 from tests.faults.check.findings import Findings
 from tests.faults.check.history import History
-from tests.faults.inject.fault import Injector, Planned, choose, plan_faults
+from tests.faults.inject.fault import Fault, Injector, Planned, Target, choose, plan_faults
 from tests.faults.inject.health import Health
 from tests.faults.inject.world import World
 from tests.faults.load.plan import LoadPlan, Trader
@@ -42,6 +42,8 @@ class Options:
     traders: int = 6
     pause_s_max: float = 3.0
     warm_up_s: float = 2.0
+    doubles: float = 0.15
+    """The share of faults that come two at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class Happened:
     healthy_s: float
     sick: str = ""
     """What was not well at last, if anything."""
+    is_double: bool = False
+    """Another fault was done at the same time."""
 
 
 @dataclass(slots=True)
@@ -108,15 +112,15 @@ async def _trouble(
     try:
         async with _load(logs, failures):
             await asyncio.sleep(options.warm_up_s)
-            for planned in plan_faults(options.seed, options.faults, world.roles, options.pause_s_max):
-                await asyncio.sleep(planned.pause_s)
-                fault = await _do(planned, world, health)
-                happened.append(fault)
-                say(_describe(len(happened), fault))
-                if fault.sick:
-                    failures.append(
-                        f"not healthy {HEALTHY_S_MAX:.0f} s after {fault.kind} {fault.target}: {fault.sick}"
-                    )
+            for together in plan_faults(
+                options.seed, options.faults, world.roles, options.pause_s_max, options.doubles
+            ):
+                for fault in await _do(together, world, health):
+                    happened.append(fault)
+                    say(_describe(len(happened), fault))
+                    if fault.sick:
+                        failures.append(f"not healthy {HEALTHY_S_MAX:.0f} s after {fault.target}: {fault.sick}")
+                if failures:
                     break
         if not failures:
             failures += await _audit(world)
@@ -184,24 +188,47 @@ async def _load(logs: Path, failures: list[str]) -> AsyncIterator[None]:
                 await process.wait()
 
 
-async def _do(planned: Planned, world: World, health: Health) -> Happened:
-    """Inject one fault, heal it, and wait until all is well."""
+async def _do(together: Sequence[Planned], world: World, health: Health) -> list[Happened]:
+    """Inject one fault, or two at a time, heal them, and wait until all is well."""
+    taken: list[Target] = []
+    started = [asyncio.create_task(_inject(planned, world, health, taken)) for planned in together]
+    done = [fault for fault in await asyncio.gather(*started) if fault is not None]
+    _, sick = await health.wait(HEALTHY_S_MAX, [pid for _, _, _, fault in done for pid in fault.killed_pids])
+    healthy_ns = time.monotonic_ns()
+    return [
+        Happened(
+            planned.kind.value,
+            str(target),
+            target.role,
+            injected_ns,
+            fault.lasts_s,
+            healthy_ns,
+            (healthy_ns - injected_ns) / 1e9,
+            sick[:SICK_CHARACTERS_MAX],
+            len(done) > 1,
+        )
+        for planned, target, injected_ns, fault in done
+    ]
+
+
+async def _inject(
+    planned: Planned, world: World, health: Health, taken: list[Target]
+) -> tuple[Planned, Target, int, Fault] | None:
+    """Inject a fault in its time and heal it; None if there is nothing to do it to."""
+    await asyncio.sleep(planned.pause_s)
     injector: Injector = next(i for i in world.injectors if i.kind == planned.kind)
-    target = choose(planned, injector.targets([*health.targets(), *world.unlisted_targets()]))
+    targets = injector.targets([*health.targets(), *world.unlisted_targets()])
+    target = choose(planned, [t for t in targets if t not in taken])
     if target is None:
-        now_ns = time.monotonic_ns()
-        return Happened(planned.kind.value, "nothing to do it to", planned.role, now_ns, 0.0, now_ns, 0.0)
+        return None
+    taken.append(target)
     fault = injector.make(target, random.Random(planned.seed))
     injected_ns = time.monotonic_ns()
-    fault.inject()
+    await asyncio.to_thread(fault.inject)
     if fault.lasts_s:
         await asyncio.sleep(fault.lasts_s)
-        fault.heal()
-    killed = [target.pid] if not fault.lasts_s and target.pid else []
-    _, sick = await health.wait(HEALTHY_S_MAX, killed)
-    healthy_ns = time.monotonic_ns()
-    took_s = (healthy_ns - injected_ns) / 1e9
-    return Happened(planned.kind.value, str(target), target.role, injected_ns, fault.lasts_s, healthy_ns, took_s, sick)
+        await asyncio.to_thread(fault.heal)
+    return planned, target, injected_ns, fault
 
 
 async def _audit(world: World) -> list[str]:
@@ -217,14 +244,16 @@ async def _audit(world: World) -> list[str]:
 def _describe(number: int, fault: Happened) -> str:
     lasted = f" for {fault.lasted_s:.1f} s" if fault.lasted_s else ""
     outcome = f"NOT WELL: {fault.sick}" if fault.sick else f"well after {fault.healthy_s:.2f} s"
-    return f"{number:4} {fault.kind} {fault.target}{lasted}: {outcome}"
+    both = " (two at once)" if fault.is_double else ""
+    return f"{number:4} {fault.kind} {fault.target}{lasted}{both}: {outcome}"
 
 
 def table(report: Report) -> str:
     """Return recovery by kind and role, then the verdict."""
     rows: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for fault, pause_s in zip(report.happened, report.pauses_s, strict=True):
-        rows.setdefault((fault.kind, fault.role), []).append((fault.healthy_s, pause_s))
+        row = (fault.kind, "two at once" if fault.is_double else fault.role)
+        rows.setdefault(row, []).append((fault.healthy_s, pause_s))
     lines = [
         f"seed {report.options.seed}, {len(report.happened)} faults at {report.options.commands_per_s:,.0f} commands/s",
         f"{'fault':<16}{'of':<12}{'count':>6}{'well again (s)':>20}{'no new order (s)':>20}",

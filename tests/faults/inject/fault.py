@@ -45,6 +45,11 @@ class Fault(Protocol):
         """How long until it is to be healed; 0: there is nothing to heal."""
         ...
 
+    @property
+    def killed_pids(self) -> Sequence[int]:
+        """Processes that are gone for good by then: nobody may believe in them any more."""
+        ...
+
     def inject(self) -> None: ...
 
     def heal(self) -> None: ...
@@ -65,7 +70,7 @@ class Injector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A fault to come: of which kind, done to which of the targets there are then, and how long after the one before.
+    """A fault to come: of which kind, done to which of the targets there are then, and after how long.
 
     `role` narrows the targets to a role, if there are any of it; so that the ten gateways of an exchange do not get
     all faults.
@@ -78,16 +83,27 @@ class Planned:
     seed: int
 
 
-def plan_faults(seed: int, count: int, roles: Mapping[FaultKind, Sequence[str]], pause_s_max: float) -> list[Planned]:
-    """Return a seeded plan. Each kind of fault and each of its roles comes once before any comes again."""
+def plan_faults(
+    seed: int, count: int, roles: Mapping[FaultKind, Sequence[str]], pause_s_max: float, doubles: float
+) -> list[list[Planned]]:
+    """Return a seeded plan: faults that come by themselves, after the exchange has recovered from the ones before.
+
+    Each kind of fault and each of its roles comes once before any comes again. A share of `doubles` are two that come
+    together, the second one within a second of the first.
+    """
     chance = random.Random(seed)
     kinds = _in_turn(chance, list(roles))
     in_turn = {kind: _in_turn(chance, list(of_kind)) for kind, of_kind in roles.items()}
-    plan = []
-    for _ in range(count):
+    plan: list[list[Planned]] = []
+    for number in range(count):
         kind = kinds()
-        pause_s = chance.uniform(0.1, pause_s_max)
-        plan.append(Planned(kind, in_turn[kind](), chance.random(), pause_s, chance.getrandbits(32)))
+        is_second = number > 0 and len(plan[-1]) == 1 and chance.random() < doubles
+        pause_s = chance.uniform(0.0, 1.0) if is_second else chance.uniform(0.1, pause_s_max)
+        planned = Planned(kind, in_turn[kind](), chance.random(), pause_s, chance.getrandbits(32))
+        if is_second:
+            plan[-1].append(planned)
+        else:
+            plan.append([planned])
     return plan
 
 

@@ -20,6 +20,10 @@ class Kill:
     pids: Sequence[int]
     lasts_s: float = 0.0
 
+    @property
+    def killed_pids(self) -> Sequence[int]:
+        return self.pids
+
     def inject(self) -> None:
         for pid in self.pids:
             _send(pid, signal.SIGKILL)
@@ -34,6 +38,7 @@ class Pause:
 
     pids: Sequence[int]
     lasts_s: float
+    killed_pids: Sequence[int] = ()
 
     def inject(self) -> None:
         for pid in self.pids:
@@ -57,11 +62,14 @@ class ProcessKiller:
 class ProcessPauser:
     kind = FaultKind.PAUSE_PROCESS
 
+    def __init__(self, lasts_s: tuple[float, float] = PAUSE_S) -> None:
+        self._lasts_s = lasts_s
+
     def targets(self, all_targets: Sequence[Target]) -> Sequence[Target]:
         return [target for target in all_targets if target.pid]
 
     def make(self, target: Target, chance: random.Random) -> Fault:
-        return Pause([target.pid], chance.uniform(*PAUSE_S))
+        return Pause([target.pid], chance.uniform(*self._lasts_s))
 
 
 def _send(pid: int, number: signal.Signals) -> None:

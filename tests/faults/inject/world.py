@@ -12,7 +12,7 @@ from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
 from tests.faults.check.history import FileHistory, History
 from tests.faults.inject.fault import FaultKind, Injector, Target
-from tests.faults.inject.processes import ProcessKiller, ProcessPauser
+from tests.faults.inject.processes import PAUSE_S, ProcessKiller, ProcessPauser
 
 
 class World(Protocol):
@@ -61,9 +61,12 @@ class World(Protocol):
 class LocalWorld:
     """One node, `file` journals; the supervisor restarts what dies, and Ray the supervisor."""
 
-    def __init__(self, config: ExchangeConfig, *, supervisor_too: bool = True) -> None:
+    def __init__(
+        self, config: ExchangeConfig, *, supervisor_too: bool = True, pause_s: tuple[float, float] = PAUSE_S
+    ) -> None:
         self._exchange = LocalExchange(config)
         self._supervisor_too = supervisor_too
+        self._pause_s = pause_s
         self.addresses: tuple[str, ...] = ()
 
     @property
@@ -77,7 +80,7 @@ class LocalWorld:
 
     @property
     def injectors(self) -> Sequence[Injector]:
-        return ProcessKiller(), ProcessPauser()
+        return ProcessKiller(), ProcessPauser(self._pause_s)
 
     @property
     def roles(self) -> Mapping[FaultKind, Sequence[str]]:
