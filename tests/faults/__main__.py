@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from exchange.config import ExchangeConfig
-from tests.faults.campaign import Options, run_campaign, table
+from tests.faults.campaign import Options, check_again, run_campaign, table
 from tests.faults.inject.world import LocalWorld
 
 
@@ -19,7 +19,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(os.environ.get("FAULT_SEED", "1")))
     parser.add_argument("--rate", type=float, default=1_000.0, help="commands per second of all clients together")
     parser.add_argument("--keep", type=Path, help="an empty or new directory that keeps logs and history")
+    parser.add_argument("--check", type=Path, help="check a kept campaign again instead of running one")
     options = parser.parse_args()
+    if options.check:
+        report = check_again(options.check)
+        print(table(report))
+        return 0 if report.is_good else 1
     directory = options.keep or Path(tempfile.mkdtemp(prefix="evenkeel-faults-"))
     print(f"logs and history in {directory}", flush=True)
     config = ExchangeConfig(data_dir=directory / "data", port=0, gateways=2, snapshot_every_commands=50_000)

@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 from exchange.client import AsyncClient, EvenkeelError, Permission
 from tests.faults.check.checker import check_history
 from tests.faults.check.findings import Findings
-from tests.faults.check.history import History
+from tests.faults.check.history import History, kept_history
 from tests.faults.inject.fault import Fault, Injector, Planned, Target, choose, plan_faults
 from tests.faults.inject.health import Health
 from tests.faults.inject.world import World
@@ -31,6 +31,7 @@ MARKETS = ("AAA-USDT", "BBB-USDT", "CCC-USDT")
 DEPOSITS = {"USDT": "60000", "AAA": "60", "BBB": "60", "CCC": "60"}
 """Some ten times what an account's open orders hold: so money matters, moves between the shards, and is there."""
 ASSET_SCALE = 6
+KEPT_FILE = "campaign.json"
 Say = Callable[[str], None]
 
 
@@ -85,21 +86,48 @@ def run_campaign(world: World, directory: Path, options: Options, say: Say = lam
     world.start()
     try:
         history = world.history(directory / "history")
-        plan, happened, failures = asyncio.run(_trouble(world, logs, history, options, say))
+        happened, failures = asyncio.run(_trouble(world, logs, history, options, say))
         world.stop_exchange()
         asyncio.run(history.finish())
     finally:
         world.stop()
+    kept = {
+        "options": asdict(options),
+        "machines": dict(world.machines),
+        "happened": [asdict(fault) for fault in happened],
+        "failures": failures,
+    }
+    (directory / KEPT_FILE).write_text(json.dumps(kept, indent=1))
     say("checking the history …")
-    findings = check_history(history, world.machines, plan, logs, directory / "status.log")
-    (directory / "faults.json").write_text(json.dumps([asdict(h) for h in happened], indent=1))
+    return _report(directory, options, history, world.machines, happened, failures)
+
+
+def check_again(directory: Path) -> Report:
+    """Check a campaign that was kept: its logs and its history."""
+    kept = json.loads((directory / KEPT_FILE).read_text())
+    happened = [Happened(**fault) for fault in kept["happened"]]
+    machines, options = kept["machines"], Options(**kept["options"])
+    return _report(directory, options, kept_history(directory / "history"), machines, happened, kept["failures"])
+
+
+def _report(
+    directory: Path,
+    options: Options,
+    history: History,
+    machines: Mapping[str, str],
+    happened: list[Happened],
+    failures: list[str],
+) -> Report:
+    logs = directory / "logs"
+    plan = LoadPlan.read(logs / "plan.json")
+    findings = check_history(history, machines, plan, logs, directory / "status.log")
     spans = [(h.injected_ns, h.healthy_ns) for h in happened]
     return Report(options, findings, happened, failures, longest_pauses(plan, logs, spans))
 
 
 async def _trouble(
     world: World, logs: Path, history: History, options: Options, say: Say
-) -> tuple[LoadPlan, list[Happened], list[str]]:
+) -> tuple[list[Happened], list[str]]:
     plan, probe_key = await _furnish(world, options)
     plan.write(logs / "plan.json")
     health = Health(world.addresses, world.operator_key, probe_key, plan.markets, logs.parent / "status.log")
@@ -107,7 +135,7 @@ async def _trouble(
     failures: list[str] = []
     _, sick = await health.wait(HEALTHY_S_MAX)
     if sick:
-        return plan, happened, [f"not healthy before the first fault: {sick}"]
+        return happened, [f"not healthy before the first fault: {sick}"]
     gathering = asyncio.create_task(history.run())
     try:
         async with _load(logs, failures):
@@ -129,7 +157,7 @@ async def _trouble(
         gathering.cancel()
         await asyncio.gather(gathering, return_exceptions=True)
         await health.close()
-    return plan, happened, failures
+    return happened, failures
 
 
 async def _furnish(world: World, options: Options) -> tuple[LoadPlan, str]:

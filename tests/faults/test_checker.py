@@ -192,8 +192,16 @@ def test_a_flipped_bit_is_found(run: SyntheticRun) -> None:
     data = bytearray(run.segments[0].read_bytes())
     data[len(data) // 2] ^= 4
     run.segments[0].write_bytes(data)
-    # What follows was acknowledged.
-    found(run.check(), "I1", "and the history ends with")
+    found(run.check(), "I7", "no whole record after record")
+
+
+def test_a_torn_tail_that_nobody_was_told_of_is_none(run: SyntheticRun) -> None:
+    run.write()
+    data = run.segments[0].read_bytes()
+    run.segments[0].write_bytes(data + data[44:80])
+    findings = run.check()
+    assert not findings.violations, str(findings)
+    assert "a torn tail of 36 bytes" in str(findings)
 
 
 def test_a_record_that_is_missing_is_found(run: SyntheticRun) -> None:
@@ -252,3 +260,12 @@ def test_a_wrong_checksum_of_a_book_is_found(run: SyntheticRun) -> None:
     run.logs[f"{MARKET}.book-0"][30]["crc"] ^= 1
     run.write()
     found(run.check(), "I7", "the checksum is")
+
+
+# ---------------------------------------------------------------- I10
+
+
+def test_an_outcome_that_came_after_more_than_ten_seconds_is_found(run: SyntheticRun) -> None:
+    pick(run.logs["t0"], lambda line: line["e"] == "out")["t"] = 11 * 10**9
+    run.write()
+    found(run.check(), "I10", "an outcome came after 11.0 s")

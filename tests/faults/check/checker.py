@@ -31,6 +31,10 @@ def check_history(
     findings = Findings()
     told = read_logs(plan, logs)
     findings.notes += [f"{name} has no end: its client was stopped" for name, ended in told.ended.items() if not ended]
+    findings.check("I10 messages that got their outcome", told.messages)
+    findings.notes.append(f"the slowest outcome took {told.slowest_s:.2f} s")
+    for took_s, line in told.late:
+        findings.violate("I10", f"an outcome came after {took_s:.1f} s", line)
     claims = read_status(status_log, findings)
     gc.disable()
     try:

@@ -12,6 +12,7 @@ RULES = {
     "I6": "replaying the journal gives the hashes that were told",
     "I7": "no gap, one writer per epoch, snapshot + deltas = book",
     "I9": "a stage lets through only what it names",
+    "I10": "every request gets its outcome within 10 s",
 }
 SHOWN_PER_RULE_MAX = 20
 

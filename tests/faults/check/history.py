@@ -109,3 +109,10 @@ class StreamHistory(FileHistory):
 
     def records(self, machine: str, findings: Findings) -> Iterator[RawRecord]:
         return read_stream_journal(self._copy_of(machine), machine, findings)
+
+
+def kept_history(directory: Path) -> History:
+    """Return a history that was gathered before."""
+    if any(directory.glob("*/stream")):
+        return StreamHistory(directory, {}, [])
+    return FileHistory(directory, {})

@@ -44,7 +44,8 @@ def crc32c(data: bytes) -> int:
 def read_file_journal(directory: Path, machine: str, findings: Findings) -> Iterator[RawRecord]:
     """Yield all records from the first on; what is wrong goes to `findings`, and damage ends the reading.
 
-    Bytes behind the last record are a torn tail, as long as they are no whole record: nobody was told of it.
+    Bytes behind the last record are a torn tail, if no record is behind them: one is written only once the one before
+    it is durable.
     """
     identity = identity_of(machine)
     segments = sorted(directory.glob("*.journal"))
@@ -71,8 +72,8 @@ def read_file_journal(directory: Path, machine: str, findings: Findings) -> Iter
             place = f"{where} at byte {offset}"
             record = record_at(data, offset)
             if record is None:
-                if number < len(segments) - 1:
-                    findings.violate("I7", f"{place}: no whole record, and later segments follow")
+                if number < len(segments) - 1 or _has_header(data, offset + 1, identity):
+                    findings.violate("I7", f"{place}: no whole record after record {sequence}, and later ones follow")
                     return
                 findings.notes.append(f"{place}: a torn tail of {len(data) - offset} bytes after record {sequence}")
                 return
@@ -89,6 +90,16 @@ def read_file_journal(directory: Path, machine: str, findings: Findings) -> Iter
             sequence, epoch, checksum = found_sequence, found_epoch, found_checksum
             yield RawRecord(epoch, sequence, payload, place)
             offset += _RECORD.size + len(payload)
+
+
+def _has_header(data: bytes, offset: int, identity: int) -> bool:
+    """Whether a record of this machine begins anywhere from there on."""
+    while (offset := data.find(b"EKJR", offset)) >= 0 and len(data) - offset >= _RECORD.size:
+        fields = _RECORD.unpack_from(data, offset)
+        if fields[3] == identity and crc32c(data[offset : offset + _RECORD_HEADER_SUMMED]) == fields[8]:
+            return True
+        offset += 1
+    return False
 
 
 def record_at(data: bytes, offset: int) -> tuple[int, int, int, int, int, bytes] | None:

@@ -11,7 +11,7 @@ from tests.faults.check.commands import Place
 from tests.faults.load.client_log import ACKNOWLEDGED, REJECTED, Line, read_lines
 from tests.faults.load.plan import LoadPlan
 
-NS = 1_000_000_000
+OUTCOME_S_MAX = 10.0
 
 
 class Outcome(NamedTuple):
@@ -98,6 +98,10 @@ class ClientLogs:
     accounts: set[int] = field(default_factory=set)
     ended: dict[str, bool] = field(default_factory=dict)
     """Whether each log is complete."""
+    messages: int = 0
+    late: list[tuple[float, str]] = field(default_factory=list)
+    """Messages whose outcome came later than it may: after how many seconds, and the line of it."""
+    slowest_s: float = 0.0
 
 
 def read_logs(plan: LoadPlan, directory: Path) -> ClientLogs:
@@ -114,7 +118,12 @@ def read_logs(plan: LoadPlan, directory: Path) -> ClientLogs:
 
 def _read_trader(path: Path, account: int, markets: dict[str, str], logs: ClientLogs) -> None:
     logs.ended[path.name] = False
+    sent_ns: dict[int, int] = {}
     for line, where in read_lines(path):
+        if line["e"] == "send":
+            sent_ns.setdefault(line["m"], line["t"])
+        elif line["e"] == "out" and line["i"] == 0:
+            _read_time(line, where, sent_ns.pop(line["m"]), logs)
         match line["e"]:
             case "send" if line["k"] == "place":
                 placed = _place_of(line, account)
@@ -152,6 +161,14 @@ def _read_outcome(line: Line, where: str, account: int, markets: dict[str, str],
         where,
     )
     logs.outcomes[markets[line["sym"]]].setdefault(line["seq"], []).append(outcome)
+
+
+def _read_time(line: Line, where: str, sent_ns: int, logs: ClientLogs) -> None:
+    took_s = (line["t"] - sent_ns) / 1e9
+    logs.messages += 1
+    logs.slowest_s = max(logs.slowest_s, took_s)
+    if took_s > OUTCOME_S_MAX:
+        logs.late.append((took_s, where))
 
 
 def _place_of(line: Line, account: int) -> Place:
