@@ -24,7 +24,16 @@ def say(line: str) -> None:
 def test_a_few_faults_under_load_break_no_rule(tmp_path: Path) -> None:
     config = ExchangeConfig(data_dir=tmp_path / "data", port=0, gateways=2, snapshot_every_commands=1_500)
     world = LocalWorld(config, supervisor_too=False, pause_s=(0.5, 1.0))
-    options = Options(SEED, faults=6, commands_per_s=400.0, traders=4, pause_s_max=0.3, warm_up_s=1.0, doubles=0.3)
+    options = Options(
+        SEED,
+        faults=6,
+        commands_per_s=400.0,
+        traders=4,
+        pause_s_max=0.3,
+        warm_up_s=1.0,
+        doubles=0.3,
+        naive_commands_max=500,
+    )
     report = run_campaign(world, tmp_path, options)
     assert report.is_good, table(report)
     # What was promised was looked at.

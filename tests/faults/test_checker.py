@@ -136,6 +136,14 @@ def test_a_trade_with_an_order_that_came_later_is_found(run: SyntheticRun) -> No
     found(run.check(SpoiltKind(trade_with_another)), "I5", "not what price-time priority makes of it")
 
 
+def test_a_shard_that_does_something_else_than_the_naive_one_is_found(run: SyntheticRun) -> None:
+    def charge_more(events: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        return [(*e[:-1], e[-1] + 1) if e[0] == TRADED else e for e in events]
+
+    run.write()
+    found(run.check(SpoiltKind(charge_more)), "I5", "the naive shard does something else")
+
+
 def test_a_crossed_book_is_found(run: SyntheticRun) -> None:
     def never_trade(events: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         return [e for e in events if e[0] != TRADED]

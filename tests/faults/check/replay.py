@@ -7,13 +7,14 @@ its hashes with those that snapshots, primaries and standbys told.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from exchange.runtime.machine import MachineType
 from exchange.runtime.messages import Segment
+from tests.engine.naive_shard import NaiveShard
 from tests.faults.check.commands import LATE, Command, read_record, read_segment
 from tests.faults.check.findings import Findings
 from tests.faults.check.journal_file import RawRecord
@@ -42,11 +43,44 @@ class HashClaim(NamedTuple):
     record: int = 0
 
 
+class _Naive:
+    """The naive shard beside the engine's, while it is fast enough: it takes nothing on trust, money neither."""
+
+    def __init__(self, commands_max: int) -> None:
+        self._shard = NaiveShard()
+        self._commands_max = commands_max
+
+    def compare(self, time_ns: int, commands: Sequence[Any], applied: Any, place: str, findings: Findings) -> bool:
+        """Apply the same; return whether to go on."""
+        if self._shard.sequence + len(commands) > self._commands_max:
+            return False
+        before = self._shard.sequence
+        results, events = self._shard.apply(time_ns, commands)
+        findings.check("I5 commands that the naive shard did as well", len(commands))
+        if (results, events) == (applied.results, applied.events):
+            return True
+        ours = [*zip(commands, results, applied.results, strict=True)]
+        differing = [f"{command}: expected {a}, found {b}" for command, a, b in ours if a != b][:3]
+        others = [f"event: expected {a}, found {b}" for a, b in zip(events, applied.events, strict=False) if a != b][:3]
+        summary = f"after command {before} the naive shard does something else"
+        findings.violate("I5", summary, place, *differing, *others)
+        return False
+
+
 def replay(
-    machine: str, kind: MachineType, records: Iterable[RawRecord], claims: Iterable[HashClaim], findings: Findings
+    machine: str,
+    kind: MachineType,
+    records: Iterable[RawRecord],
+    claims: Iterable[HashClaim],
+    findings: Findings,
+    naive_commands_max: int = 0,
 ) -> Iterator[Step]:
-    """Yield every command of a machine in order. Checks I6, and that no batch of a link is there twice (I2)."""
+    """Yield every command of a machine in order. Checks I6, and that no batch of a link is there twice (I2).
+
+    The first `naive_commands_max` commands of a shard are done by the naive one, too.
+    """
     state = kind.new()
+    naive = _Naive(naive_commands_max) if kind.name == "shard" else None
     by_sequence: Mapping[int, set[HashClaim]] = defaultdict(set)
     by_record: Mapping[int, set[HashClaim]] = defaultdict(set)
     for claim in claims:
@@ -70,6 +104,8 @@ def replay(
                 theirs += decoded
         before = state.sequence
         applied = state.apply(time_ns, theirs)
+        if naive is not None and not naive.compare(time_ns, theirs, applied, record.place, findings):
+            naive = None
         events = {sequence: list(rows) for sequence, rows in groupby(applied.events, _sequence_of)} if of_shard else {}
         for sequence, (command, result) in enumerate(zip(ours, applied.results, strict=True), before + 1):
             told = events.get(sequence, [])
