@@ -20,13 +20,13 @@ from exchange.runtime.journal import FileJournal
 from exchange.runtime.machine import MachineType
 from exchange.runtime.messages import LinkBatch, RecordPayload, Segment, SegmentKind, pack
 from exchange.runtime.rows import rows_segment
-from exchange.runtime.snapshotter import KINDS
 from exchange.v1 import trading_pb2
 from tests.faults.check.book import BUY, SELL, Books
 from tests.faults.check.checker import check_history
 from tests.faults.check.commands import command_of
 from tests.faults.check.findings import Findings
 from tests.faults.check.history import FileHistory
+from tests.faults.check.replay import KINDS
 from tests.faults.check.shard import ShardChecker, checksum_of
 from tests.faults.check.told import ClientLogs
 from tests.faults.load.client_log import Line, fields_of_command

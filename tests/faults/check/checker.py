@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from exchange.runtime.machine import MachineType
-from exchange.runtime.snapshotter import KINDS
 from tests.faults.check.findings import Findings
 from tests.faults.check.history import History
-from tests.faults.check.replay import HashClaim, replay
+from tests.faults.check.replay import KINDS, HashClaim, replay
 from tests.faults.check.shard import ShardChecker
 from tests.faults.check.told import ClientLogs, read_logs
 from tests.faults.load.client_log import REJECTED

@@ -12,13 +12,16 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from exchange.runtime.codec import ShardType
 from exchange.runtime.machine import MachineType
 from exchange.runtime.messages import Segment
+from exchange.runtime.rows import ControlType, LedgerType
 from tests.engine.naive_shard import NaiveShard
 from tests.faults.check.commands import LATE, Command, read_record, read_segment
 from tests.faults.check.findings import Findings
 from tests.faults.check.journal_file import RawRecord
 
+KINDS: Mapping[str, MachineType] = {kind.name: kind for kind in (ShardType(), LedgerType(), ControlType())}
 _sequence_of = itemgetter(1)
 
 
