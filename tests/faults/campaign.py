@@ -45,6 +45,7 @@ class Options:
     warm_up_s: float = 2.0
     doubles: float = 0.15
     """The share of faults that come two at a time."""
+    outcome_s_max: float = 10.0
     naive_commands_max: int = 3_000
     """Of each shard, done by the naive one as well: that takes a quarter of a minute."""
 
@@ -123,7 +124,13 @@ def _report(
     logs = directory / "logs"
     plan = LoadPlan.read(logs / "plan.json")
     findings = check_history(
-        history, machines, plan, logs, directory / "status.log", naive_commands_max=options.naive_commands_max
+        history,
+        machines,
+        plan,
+        logs,
+        directory / "status.log",
+        naive_commands_max=options.naive_commands_max,
+        outcome_s_max=options.outcome_s_max,
     )
     spans = [(h.injected_ns, h.healthy_ns) for h in happened]
     return Report(options, findings, happened, failures, longest_pauses(plan, logs, spans))

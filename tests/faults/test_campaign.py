@@ -32,6 +32,7 @@ def test_a_few_faults_under_load_break_no_rule(tmp_path: Path) -> None:
         pause_s_max=0.3,
         warm_up_s=1.0,
         doubles=0.3,
+        outcome_s_max=60.0,
         naive_commands_max=500,
     )
     report = run_campaign(world, tmp_path, options)

@@ -32,6 +32,30 @@ class Flow:
         mixed = self._chance.random() < 0.25
         return [self._command(self._chance.choice(self._markets) if mixed else market) for _ in range(commands)]
 
+    def last_message(self) -> list[CommandMessage]:
+        """Return an order for each market that meets nobody and is closed at once; `last_ids` names them.
+
+        Whoever was told of it was told of all before.
+        """
+        return [
+            CommandMessage(
+                place=trading_pb2.PlaceOrderRequest(
+                    instrument=market,
+                    client_order_id=name,
+                    side=types_pb2.SIDE_BUY,
+                    type=types_pb2.ORDER_TYPE_LIMIT,
+                    time_in_force=types_pb2.TIME_IN_FORCE_IOC,
+                    price=1,
+                    quantity=1,
+                )
+            )
+            for market, name in zip(self._markets, self.last_ids, strict=True)
+        ]
+
+    @property
+    def last_ids(self) -> list[str]:
+        return [f"{self._client}-last-{market}" for market in self._markets]
+
     def _command(self, market: str) -> CommandMessage:
         chance, live = self._chance, self._live[market]
         roll = chance.random()

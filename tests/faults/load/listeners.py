@@ -21,8 +21,6 @@ class Listener:
         self._addresses = addresses
         self._at = first
         self._log = log
-        self.heard = 0
-        """How much came so far."""
 
     async def run(self) -> None:
         while True:
@@ -45,10 +43,13 @@ class Listener:
 class ExecutionListener(Listener):
     """Resumes after what it has; begins anew where a gateway no longer holds that."""
 
-    def __init__(self, addresses: Sequence[str], key: str, first: int, log: ClientLog) -> None:
+    def __init__(self, addresses: Sequence[str], key: str, first: int, log: ClientLog, last_ids: Sequence[str]) -> None:
         super().__init__(addresses, first, log)
         self._metadata = bearer(key)
         self._after: dict[str, int] | None = None
+        self._waits_for = set(last_ids)
+        self.heard_all = asyncio.Event()
+        """Set once it was told of the last orders, which are closed as soon as they come."""
 
     async def _listen(self, channel: grpc.aio.Channel, address: str) -> None:
         resumed = self._after
@@ -63,7 +64,10 @@ class ExecutionListener(Listener):
             for execution in response.executions:
                 self._log.write("exec", **fields_of_execution(execution), gw=address)
                 self._after[execution.shard] = execution.sequence
-                self.heard += 1
+                if execution.type == trading_pb2.EXECUTION_TYPE_CLOSED:
+                    self._waits_for.discard(execution.client_order_id)
+            if not self._waits_for:
+                self.heard_all.set()
 
     def _on_error(self, error: grpc.aio.AioRpcError) -> None:
         super()._on_error(error)
@@ -83,4 +87,3 @@ class BookListener(Listener):
         async for response in market_data_pb2_grpc.MarketDataServiceStub(channel).StreamOrderBook(request):
             for update in response.updates:
                 self._log.write("book", **fields_of_update(update), gw=address)
-                self.heard += 1

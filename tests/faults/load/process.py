@@ -19,9 +19,7 @@ from tests.faults.load.plan import LoadPlan
 from tests.faults.load.trader import BareSender, SdkSender, Sender, TradingClient
 
 FLUSH_S = 0.5
-QUIET_S = 1.5
-"""A listener that hears nothing for so long after the end of trading has everything."""
-QUIET_S_MAX = 20.0
+TOLD_S_MAX = 30.0
 
 
 async def run(plan: LoadPlan, logs: Path) -> None:
@@ -33,6 +31,7 @@ async def run(plan: LoadPlan, logs: Path) -> None:
 
     addresses = plan.addresses
     clients: list[TradingClient] = []
+    hearing: list[ExecutionListener] = []
     listeners: list[Listener] = []
     for number, trader in enumerate(plan.traders):
         turned = (*addresses[number % len(addresses) :], *addresses[: number % len(addresses)])
@@ -40,13 +39,14 @@ async def run(plan: LoadPlan, logs: Path) -> None:
         if trader.by_sdk:
             sender = await SdkSender(turned, trader.key).open()
         clients.append(TradingClient(plan, trader, log(trader.name), sender))
-        listeners.append(ExecutionListener(addresses, trader.key, number + 1, log(f"{trader.name}.executions")))
+        executions = log(f"{trader.name}.executions")
+        hearing.append(ExecutionListener(addresses, trader.key, number + 1, executions, clients[-1].last_ids))
     for number, market in enumerate(plan.markets):
         listeners += [
             BookListener(addresses, market, number + first, log(f"{market}.book-{first}"))
             for first in range(min(len(addresses), 2))
         ]
-    listening = [_start(listener.run()) for listener in listeners]
+    listening = [_start(listener.run()) for listener in (*hearing, *listeners)]
     # Listeners first, so that they hear of the first order.
     await asyncio.sleep(0.5)
     stop = asyncio.Event()
@@ -55,7 +55,7 @@ async def run(plan: LoadPlan, logs: Path) -> None:
     sys.stdout.write("started\n")
     sys.stdout.flush()
     await asyncio.gather(*(client.run(time.monotonic() + 0.1, stop) for client in clients))
-    await _until_quiet(listeners)
+    await _until_told(hearing)
     for task in (*listening, watching_input, flushing):
         task.cancel()
     await asyncio.gather(*listening, watching_input, flushing, return_exceptions=True)
@@ -79,11 +79,13 @@ async def _flush(files: list[ClientLog]) -> None:
             file.flush()
 
 
-async def _until_quiet(listeners: list[Listener]) -> None:
-    give_up_s = time.monotonic() + QUIET_S_MAX
-    heard = -1
-    while heard != (heard := sum(listener.heard for listener in listeners)) and time.monotonic() < give_up_s:
-        await asyncio.sleep(QUIET_S)
+async def _until_told(listeners: list[ExecutionListener]) -> None:
+    """Wait until everybody was told of the last order, and so of all before it."""
+    try:
+        async with asyncio.timeout(TOLD_S_MAX):
+            await asyncio.gather(*(listener.heard_all.wait() for listener in listeners))
+    except TimeoutError:
+        pass  # the checker says who was not told
 
 
 def main() -> None:

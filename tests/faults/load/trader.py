@@ -166,8 +166,12 @@ class TradingClient:
         self._messages = count(1)
         self._under_way: set[asyncio.Task[None]] = set()
 
+    @property
+    def last_ids(self) -> list[str]:
+        return self._flow.last_ids
+
     async def run(self, start_s: float, stop: asyncio.Event) -> None:
-        """Send until stopped, then wait until everything has its outcome."""
+        """Send until stopped, then wait until everything has its outcome; last of all send the last message."""
         plan = self._plan
         period_s = plan.commands_per_message * len(plan.traders) / plan.commands_per_s
         for n in count():
@@ -184,8 +188,11 @@ class TradingClient:
             self._spawn(self._flow.message(plan.commands_per_message), due_s)
             if wait_s <= 0:
                 await asyncio.sleep(0)  # behind: let answers in, too
-        while self._under_way:
-            await asyncio.wait(self._under_way)
+        for commands in ([], self._flow.last_message()):
+            if commands:
+                self._spawn(commands, time.monotonic())
+            while self._under_way:
+                await asyncio.wait(self._under_way)
         await self._sender.close()
         await self._asker.aclose()
         self._log.close()
