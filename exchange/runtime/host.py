@@ -97,6 +97,8 @@ class Host:
         self._mailbox_bytes = 0
         self._arrived = asyncio.Event()
         self._waiting: dict[str, _Letter] = {}
+        # Batches of a record that may yet turn out to be in the journal: sent again, they are not refused either.
+        self._in_doubt: dict[str, tuple[int, int]] = {}
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -137,7 +139,9 @@ class Host:
         if self.fenced.is_set() or self._stopping:
             return _refuse(batch, RejectReason.SHARD_UNAVAILABLE, "stopped")
         if self.failure is not None:
-            return _refuse(batch, RejectReason.JOURNAL_UNAVAILABLE, self.failure)
+            is_in_doubt = batch.link in self._in_doubt and self._in_doubt[batch.link] == (batch.incarnation, batch.n)
+            status = ReplyStatus.UNKNOWN if is_in_doubt else ReplyStatus.REFUSED
+            return _answer_all(batch, status, RejectReason.JOURNAL_UNAVAILABLE, self.failure)
         letter = _Letter(batch, self._monotonic_s(), asyncio.get_running_loop().create_future())
         if self._mailbox_bytes + letter.size > MAILBOX_BYTES_MAX:
             return _refuse(batch, RejectReason.QUEUE_FULL, "the mailbox is full")
@@ -248,6 +252,8 @@ class Host:
             self.failure = str(error)
             _log.error("journal.unavailable", machine=self.journal.machine_name, error=str(error))
             status = ReplyStatus.REFUSED if error.surely_absent else ReplyStatus.UNKNOWN
+            if not error.surely_absent:
+                self._in_doubt = {x.batch.link: (x.batch.incarnation, x.batch.n) for x in letters if x.batch.link}
             reason = RejectReason.JOURNAL_UNAVAILABLE
             self._answer(letters, [_answer_all(letter.batch, status, reason, str(error)) for letter in letters])
             return
@@ -305,6 +311,7 @@ class Host:
                     if self.on_applied is not None:
                         self.on_applied()
                 self.failure = None
+                self._in_doubt = {}
                 _log.info("journal.reopened", machine=self.journal.machine_name)
                 return
 
