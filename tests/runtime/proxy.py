@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -86,17 +87,37 @@ class Proxy:
                 self._sockets |= {client, server}
                 cuts = self._cuts
             for direction, source, sink in (("up", client, server), ("down", server, client)):
-                threading.Thread(target=self._pump, args=(direction, source, sink, cuts), daemon=True).start()
+                buffer = _Buffer(cuts)
+                for work in (self._take, self._give):
+                    threading.Thread(target=work, args=(direction, source, sink, buffer), daemon=True).start()
 
-    def _pump(self, direction: str, source: socket.socket, sink: socket.socket, cuts: int) -> None:
+    def _take(self, direction: str, source: socket.socket, sink: socket.socket, buffer: _Buffer) -> None:
+        """Read on also while the gate is closed; what is kept is passed on even if the sender has gone."""
+        data = b"first"
+        while data:
+            try:
+                data = source.recv(_CHUNK_BYTES)
+            except OSError:
+                data = b""
+            with self._changed:
+                if self._is_closed[direction]:
+                    self._held[direction] += data
+                buffer.content += data
+                buffer.is_ended = not data
+                self._changed.notify_all()
+
+    def _give(self, direction: str, source: socket.socket, sink: socket.socket, buffer: _Buffer) -> None:
         try:
-            while data := source.recv(_CHUNK_BYTES):
+            while True:
                 with self._changed:
-                    if self._is_closed[direction]:
-                        self._held[direction] += data
-                        self._changed.notify_all()
-                        self._changed.wait_for(lambda: not self._is_closed[direction] or self._cuts > cuts)
-                    if self._cuts > cuts:
+                    self._changed.wait_for(
+                        lambda: (
+                            self._cuts > buffer.cuts
+                            or (not self._is_closed[direction] and (buffer.content or buffer.is_ended))
+                        )
+                    )
+                    data, buffer.content = buffer.content, b""
+                    if self._cuts > buffer.cuts or not data:
                         return
                 sink.sendall(data)
         except OSError:
@@ -104,6 +125,15 @@ class Proxy:
         finally:
             _close(source)
             _close(sink)
+
+
+@dataclass
+class _Buffer:
+    """What one connection has in one direction. `cuts`: how many there had been when it began."""
+
+    cuts: int
+    content: bytes = b""
+    is_ended: bool = False
 
 
 def _close(each: socket.socket) -> None:

@@ -19,6 +19,7 @@ from exchange.runtime.journal import (
     JournalRecordTooLarge,
     JournalUnavailable,
     JournalUnsafe,
+    nats_stream,
 )
 from exchange.runtime.journal.nats import NatsJournal
 from exchange.runtime.journal.nats_fence import encode_fence
@@ -251,11 +252,12 @@ class TestUnansweredAppend:
 
 
 def reopen_until_it_works(journal: NatsJournal) -> int:
-    for _ in range(200):
+    poll = threading.Event()
+    for _ in range(600):
         try:
             return journal.reopen()
         except JournalUnavailable:
-            pass  # its connection is not back yet; each try takes its time limit
+            poll.wait(0.05)  # its connection is not back yet
     raise AssertionError("the journal did not come back")
 
 
@@ -416,6 +418,16 @@ class TestSync:
         self, settings: NatsSettings, opened: Callable[[NatsSettings], NatsJournal]
     ) -> None:
         opened(replace(settings, monitoring_urls=(*settings.monitoring_urls[:2], "http://127.0.0.1:1")))
+
+    def test_servers_that_are_too_old_are_refused(
+        self,
+        settings: NatsSettings,
+        opened: Callable[[NatsSettings], NatsJournal],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(nats_stream, "VERSION_MIN", (3, 0))
+        with pytest.raises(JournalUnsafe, match=r"expected version 3\.0 or newer, was 2\."):
+            opened(settings)
 
     def test_a_stream_that_forgets_is_refused(
         self, settings: NatsSettings, opened: Callable[[NatsSettings], NatsJournal]

@@ -135,6 +135,11 @@ class NatsLink:
         """The server that this is connected to."""
         return str(self._connected()._server_info.get("server_name", ""))
 
+    @property
+    def server_version(self) -> str:
+        """That server's version."""
+        return str(self._connected()._server_info.get("version", ""))
+
     def publish(self, subject: str, data: bytes, headers: dict[str, str]) -> int:
         """Store a message and return its sequence, once it is on the disks of a majority.
 

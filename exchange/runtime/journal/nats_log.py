@@ -95,8 +95,7 @@ class StreamLog:
 
     def first_record(self) -> Record | None:
         """Return the oldest record that the leader keeps; None if there is none."""
-        first = self._link.first(self.data_subject)
-        return None if first is None else self._identify(first)[0]
+        return self._despite_trim(lambda first: None if first is None else self._identify(first)[0])
 
     def last_record(self) -> Record | None:
         """Return the newest record that the leader has; None if there is none."""
@@ -113,6 +112,20 @@ class StreamLog:
         It is before the record in front, where there is one, so that the chain is verified from there.
         Raises `JournalTrimmed`, and `JournalCorrupt` if the log ends before `must_reach`.
         """
+        return self._despite_trim(lambda _: self._start(from_record, must_reach))
+
+    def _despite_trim(self, work: Callable[[Stored | None], _T]) -> _T:
+        """Return what `work` makes of the first record's message; again, if that was trimmed meanwhile."""
+        while True:
+            first = self._link.first(self.data_subject)
+            try:
+                return work(first)
+            except JournalCorrupt:
+                now = self._link.first(self.data_subject)
+                if first is None or now is None or now.sequence <= first.sequence:
+                    raise
+
+    def _start(self, from_record: int, must_reach: int) -> Position | None:
         limit_s = self._link.now_s() + self._patience_s
         while True:
             first, (last, newest) = self.first_record(), self._end()
