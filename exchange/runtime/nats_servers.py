@@ -224,7 +224,9 @@ class NatsServers:
         if len(self._servers) > 1:
             routes = ", ".join(f"nats-route://{_HOST}:{other.route_port}" for other in self._servers)
             lines.append(
+                # Without the pings, a server that hangs is sent its share of reads for minutes.
                 f"cluster {{ name: evenkeel, listen: {_HOST}:{server.route_port}, no_advertise: true, "
+                f'ping_interval: "2s", ping_max: 2, '
                 f"routes: [{routes}] }}"
             )
         return "\n".join([*lines, self._more_configuration]) + "\n"

@@ -19,6 +19,7 @@ from exchange.runtime.journal.record import FORMAT_VERSION, Record, RecordInvali
 
 COPIES_ASKED = 16
 """Which server answers is chance, and the answer does not say: so many leave out one of three in 2 of 1,000 cases."""
+LEADER_ONLY_S = 10.0
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
@@ -50,6 +51,7 @@ class StreamLog:
         self._patience_s = patience_s
         self._fences: dict[int, Fence] = {}  # by epoch, those that were read
         self._newest = BEFORE_ALL
+        self._leader_only_until_s = 0.0
 
     # ---------------------------------------------------------------- fences
 
@@ -186,11 +188,17 @@ class StreamLog:
 
     def _more(self, message: int, *, alone: bool, must_exist: bool) -> list[Stored]:
         """Return messages from there on; `alone`: only that one, from the leader."""
-        if alone:
+        messages: list[Stored] | None = None
+        if not alone and self._link.now_s() >= self._leader_only_until_s:
+            try:
+                messages = self._link.batch(message)
+            except Unanswered as unanswered:
+                # A server that hangs is still asked for its share of reads: do without them for a while.
+                self._leader_only_until_s = self._link.now_s() + LEADER_ONLY_S
+                _log.info("journal.reading_from_leader", stream=self._stream, error=str(unanswered))
+        if messages is None:
             copy = self._link.at(message)
             messages = [] if copy is None else [copy]
-        else:
-            messages = self._link.batch(message)
         if not messages and must_exist:
             # The server that was asked may be behind, or may have lost its end: all are asked.
             messages = [self.sound(message, lambda copy: copy)]
