@@ -27,6 +27,7 @@ class Proxy:
         self._held = {"up": b"", "down": b""}
         self._cuts = 0
         self._sockets: set[socket.socket] = set()
+        self._clients: set[socket.socket] = set()
         self._is_stopped = False
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -50,6 +51,12 @@ class Proxy:
         with self._changed:
             self._is_closed = {"up": False, "down": False}
             self._changed.notify_all()
+
+    def say(self, content: bytes) -> None:
+        """Send that to the clients, as if the server had."""
+        with self._changed:
+            for client in self._clients & self._sockets:
+                client.sendall(content)
 
     def cut(self) -> None:
         """Close all connections; what is held is lost. New ones are taken."""
@@ -85,6 +92,7 @@ class Proxy:
             server.settimeout(None)
             with self._changed:
                 self._sockets |= {client, server}
+                self._clients.add(client)
                 cuts = self._cuts
             for direction, source, sink in (("up", client, server), ("down", server, client)):
                 buffer = _Buffer(cuts)

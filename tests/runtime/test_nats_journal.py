@@ -237,6 +237,18 @@ class TestUnansweredAppend:
         append_all(journal, again, b"next")
         assert payloads_of(witness) == [*expected, b"next"]
 
+    def test_a_client_that_gave_up_for_good_is_replaced(
+        self, proxied: NatsSettings, proxy: Proxy, opened: Callable[[NatsSettings], NatsJournal]
+    ) -> None:
+        journal = opened(proxied)
+        epoch = journal.acquire()
+        proxy.say(b"-ERR 'Authentication Expired'\r\n")
+        poll = threading.Event()
+        while journal.is_connected:
+            poll.wait(0.01)
+        append_all(journal, epoch, b"1")
+        assert payloads_of(journal) == [b"1"]
+
     def test_never_sent_it_is_surely_absent(
         self, proxied: NatsSettings, proxy: Proxy, opened: Callable[[NatsSettings], NatsJournal]
     ) -> None:

@@ -82,6 +82,7 @@ class NatsLink:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client | None = None
+        self._connecting = asyncio.Lock()
 
     def now_s(self) -> float:
         """Return the time by which waiting for the servers is measured."""
@@ -163,7 +164,7 @@ class NatsLink:
 
     def batch(self, from_sequence: int) -> list[Stored]:
         """Return some of the messages from there on, as any of the servers has them, in order; [] if it has none."""
-        return self._run(self._batch(self._connected(), from_sequence))
+        return self._run(self._batch(from_sequence))
 
     def any_copy(self, sequence: int) -> Stored | None:
         """Return the message at that place as some server has it, another one each time; None if it does not."""
@@ -255,6 +256,16 @@ class NatsLink:
             ) from error
         return client
 
+    async def _live(self) -> Client:
+        """Return the client; a new one if it was closed for good, as nats-py does when a server refuses it once."""
+        client = self._connected()
+        if not client.is_closed:
+            return client
+        async with self._connecting:
+            if self._client is client:
+                self._client = await self._connect()
+        return self._connected()
+
     async def _disconnect(self, client: Client) -> None:
         try:
             # Closing a TLS connection that the server has dropped may wait for an answer for ever.
@@ -267,7 +278,7 @@ class NatsLink:
         _log.info("nats.error", connection=self._name, error=f"{type(error).__name__}: {error}")
 
     async def _request(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> Msg:
-        client = self._connected()
+        client = await self._live()
         if not client.is_connected:
             # nats-py would keep it and send it whenever a connection is back.
             raise Unanswered("not connected to any server", was_sent=False)
@@ -278,7 +289,8 @@ class NatsLink:
         except (OSError, nats.errors.Error, TimeoutError, asyncio.CancelledError) as error:
             raise Unanswered(f"{type(error).__name__}: {error}", was_sent=True) from error
 
-    async def _batch(self, client: Client, from_sequence: int) -> list[Stored]:
+    async def _batch(self, from_sequence: int) -> list[Stored]:
+        client = await self._live()
         messages: list[Stored] = []
         end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
