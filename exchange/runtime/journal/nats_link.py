@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import threading
 import time
@@ -38,6 +39,7 @@ _PING_INTERVAL_S = 1
 _PINGS_OUTSTANDING_MAX = 2
 _RECONNECT_WAIT_S = 0.1
 _CLOSE_LIMIT_S = 1.0
+_PENDING_BYTES_MAX = 64 << 20
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
@@ -72,6 +74,14 @@ class Stored:
     data: bytes
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Messages that were asked for, and whether all of them are there."""
+
+    messages: list[Stored]
+    end: asyncio.Future[None]
+
+
 class NatsLink:
     """One connection to one of the servers, for one stream."""
 
@@ -83,6 +93,9 @@ class NatsLink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
+        self._inbox = ""
+        self._batches: dict[str, _Batch] = {}
+        self._tokens = itertools.count()
 
     def now_s(self) -> float:
         """Return the time by which waiting for the servers is measured."""
@@ -245,6 +258,9 @@ class NatsLink:
                     ping_interval=_PING_INTERVAL_S,
                     max_outstanding_pings=_PINGS_OUTSTANDING_MAX,
                 )
+                # One for all batches: subscribing for each would tell every server of the cluster each time.
+                self._inbox = client.new_inbox()
+                await client.subscribe(f"{self._inbox}.*", cb=self._take, pending_bytes_limit=_PENDING_BYTES_MAX)
         except ModuleNotFoundError as error:
             raise Unanswered(f"credentials_file needs nkeys: pip install nkeys ({error})", was_sent=False) from error
         except (OSError, nats.errors.Error, TimeoutError) as error:
@@ -291,34 +307,35 @@ class NatsLink:
 
     async def _batch(self, from_sequence: int) -> list[Stored]:
         client = await self._live()
-        messages: list[Stored] = []
-        end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        async def take(message: Msg) -> None:
-            try:
-                stored = _read_direct(message)
-            except Unanswered as unanswered:
-                if not end.done():
-                    end.set_exception(unanswered)
-                return
-            if stored is not None:
-                messages.append(stored)
-            elif not end.done():
-                end.set_result(None)
-
-        inbox = client.new_inbox()
+        batch = _Batch([], asyncio.get_running_loop().create_future())
+        token = str(next(self._tokens))
+        self._batches[token] = batch
         request = {"seq": from_sequence, "batch": BATCH_MESSAGES_MAX, "max_bytes": BATCH_BYTES_MAX}
+        subject = f"$JS.API.DIRECT.GET.{self._stream}"
         try:
-            subscription = await client.subscribe(inbox, cb=take, pending_bytes_limit=BATCH_BYTES_MAX * 4)
-            try:
-                await client.publish(f"$JS.API.DIRECT.GET.{self._stream}", json.dumps(request).encode(), reply=inbox)
-                async with asyncio.timeout(self._settings.try_timeout_s):
-                    await end
-            finally:
-                await subscription.unsubscribe()
+            await client.publish(subject, json.dumps(request).encode(), reply=f"{self._inbox}.{token}")
+            async with asyncio.timeout(self._settings.try_timeout_s):
+                await batch.end
         except (OSError, nats.errors.Error, TimeoutError) as error:
             raise Unanswered(f"{type(error).__name__}: {error}", was_sent=False) from error
-        return messages
+        finally:
+            del self._batches[token]
+        return batch.messages
+
+    async def _take(self, message: Msg) -> None:
+        """Add a message to the batch that it answers; one that comes too late answers none."""
+        batch = self._batches.get(message.subject.rpartition(".")[2])
+        if batch is None or batch.end.done():
+            return
+        try:
+            stored = _read_direct(message)
+        except Unanswered as unanswered:
+            batch.end.set_exception(unanswered)
+            return
+        if stored is None:
+            batch.end.set_result(None)
+        else:
+            batch.messages.append(stored)
 
 
 def _read(answer: Msg) -> dict[str, Any]:

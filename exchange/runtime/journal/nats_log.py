@@ -52,6 +52,7 @@ class StreamLog:
         self._fences: dict[int, Fence] = {}  # by epoch, those that were read
         self._newest = BEFORE_ALL
         self._leader_only_until_s = 0.0
+        self._ahead: list[Stored] = []  # the last batch: a reader that takes a few at a time does not ask again
 
     # ---------------------------------------------------------------- fences
 
@@ -189,9 +190,11 @@ class StreamLog:
     def _more(self, message: int, *, alone: bool, must_exist: bool) -> list[Stored]:
         """Return messages from there on; `alone`: only that one, from the leader."""
         messages: list[Stored] | None = None
+        if not alone and self._ahead and self._ahead[0].sequence <= message <= self._ahead[-1].sequence:
+            return [ahead for ahead in self._ahead if ahead.sequence >= message]
         if not alone and self._link.now_s() >= self._leader_only_until_s:
             try:
-                messages = self._link.batch(message)
+                messages = self._ahead = self._link.batch(message)
             except Unanswered as unanswered:
                 # A server that hangs is still asked for its share of reads: do without them for a while.
                 self._leader_only_until_s = self._link.now_s() + LEADER_ONLY_S
