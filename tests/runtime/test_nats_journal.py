@@ -26,7 +26,7 @@ from exchange.runtime.journal.nats_fence import encode_fence
 from exchange.runtime.journal.nats_link import NatsLink
 from exchange.runtime.journal.nats_settings import NatsSettings
 from exchange.runtime.journal.record import encode, machine_identity
-from exchange.runtime.messages import LinkBatch
+from exchange.runtime.messages import LinkBatch, ReplyStatus, unpack_replies
 from exchange.runtime.nats_servers import NatsServers
 from exchange.runtime.recovery import recover
 from exchange.runtime.snapshot import SnapshotStore
@@ -402,6 +402,40 @@ async def test_a_host_comes_back_with_the_same_state(
     await again.start()
     assert await again.submit(LinkBatch("gateway-0", 1, 19, [place("o19", side=2)])) == answer
     await again.stop()
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_a_host_goes_on_by_itself_after_an_append_without_an_answer(
+    proxied: NatsSettings,
+    proxy: Proxy,
+    opened: Callable[[NatsSettings], NatsJournal],
+    tmp_path: Path,
+    arrives: bool,
+) -> None:
+    from tests.runtime.test_host import opened as with_market
+    from tests.runtime.test_host import place, results
+
+    journal = await asyncio.to_thread(opened, replace(proxied, try_timeout_s=0.2, append_limit_s=0.4))
+    host = await with_market(Host(ShardType(), journal, SnapshotStore(tmp_path)))
+    epoch = host.epoch
+    proxy.hold("up")
+    batch = LinkBatch("gateway-0", 1, 1, [place("a", remaining_ms=60_000)])
+    (reply,) = unpack_replies(await host.submit(batch))
+    assert reply.status == ReplyStatus.UNKNOWN
+    if not arrives:
+        proxy.cut()
+    proxy.release()
+    answer = b""
+    while reply.status != ReplyStatus.DONE:
+        await asyncio.sleep(0.02)  # the host tries again at intervals of its own
+        answer = await host.submit(batch)
+        (reply,) = unpack_replies(answer)
+        assert reply.status in (ReplyStatus.DONE, ReplyStatus.UNKNOWN)
+    (result,) = results(answer)
+    assert result.client_order_id == "a"
+    assert host.epoch > epoch
+    assert [o.request.client_order_id for o in host.machine.books["BTC-USDT"].orders()] == ["a"]
+    await host.stop()
 
 
 class TestSync:
