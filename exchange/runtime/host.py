@@ -136,11 +136,11 @@ class Host:
             same = self._waiting.get(batch.link)
             if same is not None and (same.batch.incarnation, same.batch.n) == (batch.incarnation, batch.n):
                 return await asyncio.shield(same.answer)
+        is_in_doubt = self._in_doubt.get(batch.link) == (batch.incarnation, batch.n)
+        status = ReplyStatus.UNKNOWN if is_in_doubt else ReplyStatus.REFUSED
         if self.fenced.is_set() or self._stopping:
-            return _refuse(batch, RejectReason.SHARD_UNAVAILABLE, "stopped")
+            return _answer_all(batch, status, RejectReason.SHARD_UNAVAILABLE, "stopped")
         if self.failure is not None:
-            is_in_doubt = batch.link in self._in_doubt and self._in_doubt[batch.link] == (batch.incarnation, batch.n)
-            status = ReplyStatus.UNKNOWN if is_in_doubt else ReplyStatus.REFUSED
             return _answer_all(batch, status, RejectReason.JOURNAL_UNAVAILABLE, self.failure)
         letter = _Letter(batch, self._monotonic_s(), asyncio.get_running_loop().create_future())
         if self._mailbox_bytes + letter.size > MAILBOX_BYTES_MAX:
