@@ -178,73 +178,6 @@ class HostActor:
             self._snapshot_task = None
 
 
-class RayPeer:
-    """A host behind Ray. Calls that fail have an unknown effect."""
-
-    def __init__(self, name: str, incarnation: int) -> None:
-        self.incarnation = incarnation
-        self._actor_name = f"{name}.{incarnation}"
-        self._handle: Any = None
-
-    async def _call(self, method: str, *arguments: Any) -> Any:
-        try:
-            if self._handle is None:
-                self._handle = ray.get_actor(self._actor_name, namespace=NAMESPACE)
-            return await getattr(self._handle, method).remote(*arguments)
-        except (*_LOST, ValueError) as error:
-            raise PeerUnavailable(f"{self._actor_name}.{method}: {type(error).__name__}") from error
-
-    async def submit(self, batch: bytes) -> bytes:
-        answer: bytes = await self._call("submit", batch)
-        return answer
-
-    async def feed(self, after_sequence: int, timeout_s: float) -> list[bytes] | None:
-        batches: list[bytes] | None = await self._call("feed", after_sequence, timeout_s)
-        return batches
-
-    async def dump(self) -> bytes:
-        dump: bytes = await self._call("dump")
-        return dump
-
-    async def query(self, request: bytes) -> bytes:
-        answer: bytes = await self._call("query", request)
-        return answer
-
-
-def _follow_topology(peers: dict[str, RayPeer], topology: bytes) -> None:
-    """Bring peers up to where the machines are now."""
-    for machine, incarnation in unpack(topology).items():
-        if not incarnation:
-            peers.pop(machine, None)
-        elif machine not in peers or peers[machine].incarnation != incarnation:
-            peers[machine] = RayPeer(machine, incarnation)
-
-
-class RaySupervisor:
-    """The supervisor behind Ray, as a gateway calls it."""
-
-    async def _call(self, method: str, *arguments: Any) -> Any:
-        try:
-            return await getattr(ray.get_actor(SUPERVISOR, namespace=NAMESPACE), method).remote(*arguments)
-        except (*_LOST, ValueError) as error:
-            raise PeerUnavailable(f"{method}: {error}"[:300]) from error
-
-    async def create_instrument(self, instrument: Instrument, shard: str) -> ControlResult:
-        return ControlResult(*await self._call("create_instrument", tuple(instrument), shard))
-
-    async def set_stage(self, shard: str, stage: int, orders_per_s: int, reason: str) -> list[str]:
-        names: list[str] = await self._call("set_stage", shard, stage, orders_per_s, reason)
-        return names
-
-    async def status(self) -> bytes:
-        status: bytes = await self._call("status")
-        return status
-
-    async def audit(self) -> bytes:
-        report: bytes = await self._call("audit")
-        return report
-
-
 class GatewayActor:
     """A gateway; its constructor returns when the port is open."""
 
@@ -295,60 +228,6 @@ class AuditorActor:
     async def stop(self) -> None:
         self._run.cancel()
         await asyncio.gather(self._run, return_exceptions=True)
-
-
-class RayProcess:
-    """A component behind Ray, as the supervisor sees it."""
-
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
-        self._pid = 0
-
-    async def ping(self) -> dict[str, Any]:
-        vitals: dict[str, Any] = await self._handle.ping.remote()
-        self._pid = vitals["pid"]
-        return vitals
-
-    async def submit(self, batch: bytes) -> bytes:
-        answer: bytes = await self._handle.submit.remote(batch)
-        return answer
-
-    async def configure(self, topology: bytes) -> None:
-        await self._handle.configure.remote(topology)
-
-    async def audit(self) -> bytes:
-        report: bytes = await self._handle.audit.remote()
-        return report
-
-    async def stop(self) -> None:
-        await self._handle.stop.remote()
-
-    async def kill(self) -> None:
-        if self._pid:
-            try:
-                os.kill(self._pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        ray.kill(self._handle)
-
-
-class RayLauncher:
-    """Starts components as detached actors whose names carry their incarnation."""
-
-    def __init__(self, config: ExchangeConfig) -> None:
-        self._config = config
-
-    async def start(self, name: str, incarnation: int, port: int) -> RayProcess:
-        options = {**_OPTIONS, "name": f"{name}.{incarnation}", "max_restarts": 0, "max_concurrency": 1_000}
-        if name.startswith("gateway"):
-            handle = ray.remote(GatewayActor).options(**options).remote(name, incarnation, port, self._config)
-        elif name == AUDITOR:
-            handle = ray.remote(AuditorActor).options(**options).remote(self._config)
-        else:
-            handle = ray.remote(HostActor).options(**options).remote(name, self._config)
-        process = RayProcess(handle)
-        await process.ping()
-        return process
 
 
 class SupervisorActor:
