@@ -16,6 +16,7 @@ from exchange.client import (
 )
 from exchange.v1 import market_data_pb2, trading_pb2
 from tests.client.fake_gateway import (
+    DRAINING,
     LOST,
     FakeGateway,
     Refusal,
@@ -150,6 +151,24 @@ async def test_a_stream_turns_to_the_next_address(
     ):
         await take(stream, 2)
         assert client.address == other_gateway.address
+
+
+async def test_a_stream_leaves_a_draining_gateway_at_once_and_waits_where_all_drain(
+    gateway: FakeGateway, other_gateway: FakeGateway, time: VirtualTime
+) -> None:
+    other_gateway.script_stream("StreamExecutions", plays(executions(2), DRAINING), plays(DRAINING))
+    gateway.script_stream(
+        "StreamExecutions", plays(executions(1), DRAINING), plays(DRAINING), plays(executions(3), None)
+    )
+    addresses = [gateway.address, other_gateway.address]
+    async with (
+        AsyncClient(addresses, environment=time.environment) as client,
+        client.stream_executions() as stream,
+    ):
+        assert [execution.sequence for execution in await take(stream, 3)] == [1, 2, 3]
+    # Half of what a move is spread over; then, with nowhere left to go, half of the backoff.
+    assert time.slept == [0.025, 0.025, 0.05, 0.1]
+    assert client.statistics.failovers == 4
 
 
 async def test_a_stream_obeys_pushback(client: AsyncClient, gateway: FakeGateway, time: VirtualTime) -> None:

@@ -115,16 +115,19 @@ class Exchange:
         money = grants(SYMBOL, (ALICE, BUY), (BOB, SELL))
         await self._command(SHARD, AddInstrument(instrument), SetStage(int(Stage.OPEN)), *money)
         for number in range(gateways):
-            await self.add_gateway(number)
+            self.gateways.append(await self._gateway(number, "127.0.0.1:0"))
 
-    async def add_gateway(self, number: int) -> Gateway:
+    async def _gateway(self, number: int, address: str) -> Gateway:
         self.incarnation += 1
         gateway = Gateway(f"gateway-{number}", self.incarnation, [SHARD], None)  # type: ignore[arg-type]  # not asked
-        await gateway.start("127.0.0.1:0")
-        self.gateways.append(gateway)
+        await gateway.start(address)
         gateway.set_peers(self.peers, self.version)
         await until(lambda: gateway.ledger.is_loaded and SYMBOL in gateway.shard_of)
         return gateway
+
+    async def restart_gateway(self, number: int) -> None:
+        """Start one that has stopped again, where its clients know it."""
+        self.gateways[number] = await self._gateway(number, self.gateways[number].address)
 
     async def stop(self) -> None:
         for gateway in self.gateways:
