@@ -262,6 +262,11 @@ class Streams:
                     # the connection breaks before their first execution.
                     for shard, sequence in response.start_sequences.items():
                         stream.position.setdefault(shard, sequence)
+                    for shard, sequence in response.sequences.items():
+                        # The next gateway may be behind the last.
+                        if sequence > stream.position.get(shard, -1):
+                            stream.position[shard] = sequence
+                            read.pop(shard, None)
                     for message in response.executions:
                         shard, sequence = message.shard, message.sequence
                         again, count = leave_out.get(shard, (0, 0))

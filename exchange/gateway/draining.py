@@ -17,7 +17,11 @@ from exchange.gateway.errors import abort
 
 REASON = "GATEWAY_DRAINING"
 _OURS = "/exchange.v1."
-_ENDS_BY_ITSELF = "/exchange.v1.TradingService/Trade"
+_END_BY_THEMSELVES = {
+    f"{_OURS}TradingService/StreamExecutions",
+    f"{_OURS}AccountService/StreamBalances",
+}
+"""Streams that have something to finish, or to tell, before they end."""
 
 
 class Draining:
@@ -96,8 +100,7 @@ class _StreamContext:
 class DrainInterceptor(grpc.aio.ServerInterceptor):
     """Counts the calls of the exchange's services, and keeps them out of a gateway that drains.
 
-    Streams to a client end in the middle, which they are made to go on from; `Trade` ends by itself. Health and
-    reflection are left alone.
+    Streams that have nothing to finish are ended where they are. Health and reflection are left alone.
     """
 
     def __init__(self, draining: Draining) -> None:
@@ -121,10 +124,11 @@ class DrainInterceptor(grpc.aio.ServerInterceptor):
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
         }
-        if method == _ENDS_BY_ITSELF:
+        if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(self._counted(handler.stream_stream), **codecs)
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(self._counted(self._ended(handler.unary_stream)), **codecs)
+            serve = handler.unary_stream if method in _END_BY_THEMSELVES else self._ended(handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(self._counted(serve), **codecs)
         return grpc.unary_unary_rpc_method_handler(self._counted(handler.unary_unary), **codecs)
 
     def _counted(self, serve: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:

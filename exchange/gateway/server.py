@@ -65,20 +65,20 @@ class Gateway:
         self.ledger = LedgerReplica(clock_ns=clock_ns)
         self.replicas = {shard: ShardReplica(shard) for shard in shards}
         self.shard_of: dict[str, str] = {}
-        self.executions = ExecutionHub(self.replicas)
+        self._draining = Draining()
+        self.executions = ExecutionHub(self.replicas, draining=self._draining)
         self._links = {shard: Link(shard, name, incarnation) for shard in shards}
         self._ledger_link = Link(LEDGER, name, incarnation)
         pending = {shard: PendingCommands() for shard in shards}
         for shard, replica in self.replicas.items():
             replica.on_resolved = pending[shard].on_resolved
         self._router = Router(self._links, self.shard_of, pending)
-        self._draining = Draining()
         self._trading = TradingService(
             self._router, self.ledger, self.executions, incarnation << 32, clock_ns, self._draining
         )
         self._market_data = MarketDataService(self.replicas, self.shard_of)
         ledger = LedgerClient(self._ledger_link, self.ledger)
-        balances = BalanceHub(self.ledger, self._links, self.executions)
+        balances = BalanceHub(self.ledger, self._links, self.executions, draining=self._draining)
         self._account = AccountService(ledger, self.replicas, balances)
         self._admin = AdminService(supervisor, ledger, self.shard_of.__contains__)
         self._followers = {LEDGER: Follower(LEDGER, self.ledger)}

@@ -145,6 +145,7 @@ class TradingService(trading_pb2_grpc.TradingServiceServicer):
             async with while_valid(context, self._ledger, caller) as write:
                 async for response in self._executions.stream(caller.account, dict(request.after_sequences), context):
                     await write(response)
+            await send_elsewhere(context)
         finally:
             self._leave(caller)
 

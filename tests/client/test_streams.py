@@ -67,6 +67,19 @@ async def test_executions_go_on_where_each_shard_was(client: AsyncClient, gatewa
     assert stream.reconnects == 1
 
 
+async def test_executions_go_on_from_where_a_silent_stream_was(client: AsyncClient, gateway: FakeGateway) -> None:
+    progress = trading_pb2.StreamExecutionsResponse(sequences={"shard-0": 90, "shard-1": 5})
+    gateway.script_stream(
+        "StreamExecutions",
+        plays(executions(shard_0=10, shard_1=20), executions(11), progress, LOST),
+        plays(executions(91), None),
+    )
+    async with client.stream_executions() as stream:
+        seen = await take(stream, 2)
+    assert [execution.sequence for execution in seen] == [11, 91]
+    assert dict(gateway.requests["StreamExecutions"][1].after_sequences) == {"shard-0": 90, "shard-1": 20}
+
+
 async def test_executions_start_after_what_the_user_has_seen(client: AsyncClient, gateway: FakeGateway) -> None:
     gateway.script_stream("StreamExecutions", plays(executions(8), None))
     async with client.stream_executions(after={"shard-0": 7}) as stream:

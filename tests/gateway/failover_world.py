@@ -14,7 +14,7 @@ from typing import Any
 from exchange.client import AsyncClient
 from exchange.engine.commands import AddInstrument, SetStage
 from exchange.engine.instrument import Instrument
-from exchange.engine.ledger_words import CreateAccount, CreateApiKey, CreateAsset, Permission
+from exchange.engine.ledger_words import CreateAccount, CreateApiKey, CreateAsset, Deposit, Permission
 from exchange.engine.words import Stage
 from exchange.gateway.auth import hash_of_key
 from exchange.gateway.server import LEDGER, Gateway
@@ -180,6 +180,10 @@ class Exchange:
         peer = self.peers[machine]
         assert peer is not None
         await peer.host.submit(LinkBatch("", 0, 0, [rows_segment(list(commands))]))
+
+    async def deposit(self) -> None:
+        """Give Alice money that the ledger tells of."""
+        await self._command(LEDGER, Deposit(ALICE, "USDT", 1, "deposit"))
 
     # ---------------------------------------------------------------- what tests ask
 

@@ -353,6 +353,32 @@ async def test_streams_go_on_at_another_gateway_when_theirs_drains(tmp_path: Pat
             await stream.aclose()
 
 
+async def test_streams_in_which_nothing_happens_survive_a_rolling_restart(tmp_path: Path) -> None:
+    async with exchange(tmp_path, gateways=2) as world, world.client() as client, world.client(BOB) as bob:
+        executions, balances = client.stream_executions(), client.stream_balances()
+        reads = asyncio.create_task(anext(executions)), asyncio.create_task(balances_until(balances, "deposit"))
+        await until(lambda: world.gateways[0]._draining._calls == 2)
+        for turn in range(4):
+            # What each new gateway holds begins after what the streams were last told.
+            for n in range(3):
+                await bob.place_order(SYMBOL, Side.SELL, 1, 9, client_order_id=f"b{turn}-{n}")
+            await world.gateways[turn % 2].drain()
+            await until(lambda: sum(g._draining._calls for g in world.gateways) == 2)
+            await world.restart_gateway(turn % 2)
+        await world.deposit()
+        await client.place_order(SYMBOL, Side.BUY, 1, 1, client_order_id="a")
+        assert (await reads[0]).client_order_id == "a"
+        await reads[1]
+        for stream in (executions, balances):
+            await stream.aclose()
+
+
+async def balances_until(stream: Any, reference: str) -> None:
+    async for update in stream:
+        if any(change.reference == reference for change in update.changes):
+            return
+
+
 async def until_level(book: Any, price: int) -> None:
     async for seen in book:
         if seen.bids and seen.bids[0].price == price:
