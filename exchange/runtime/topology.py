@@ -1,4 +1,4 @@
-"""Where the machines are, as a supervisor tells everybody."""
+"""Where everything is, as the active supervisor tells it to whoever calls others."""
 
 from __future__ import annotations
 
@@ -7,32 +7,23 @@ from typing import NamedTuple
 from exchange.runtime.messages import pack, unpack
 
 
-class Hosts(NamedTuple):
-    """The incarnations that host a machine; 0: there is none."""
-
-    primary: int
-    standby: int = 0
-
-
 class Topology(NamedTuple):
-    """`version` is (incarnation of the supervisor, its count of changes): what a replaced supervisor says comes late.
+    """`version` is the supervisor's incarnation and a count, so that what an earlier supervisor says late is older.
 
-    `supervisor` is the name of the actor to ask.
+    `machines`: by name the incarnation of the primary (0: away) and that of its standby (0: none).
     """
 
     version: tuple[int, int]
     supervisor: str
-    machines: dict[str, Hosts]
-
-    def is_newer_than(self, version: tuple[int, int]) -> bool:
-        return self.version > version
+    machines: dict[str, tuple[int, int]]
 
     def pack(self) -> bytes:
-        return pack(self._asdict())
+        return pack(tuple(self))
 
-    @classmethod
-    def unpack(cls, data: bytes) -> Topology:
-        fields = unpack(data)
-        incarnation, count = fields["version"]
-        machines = {machine: Hosts(*hosts) for machine, hosts in fields["machines"].items()}
-        return cls((incarnation, count), fields["supervisor"], machines)
+    def is_newer_than(self, other: Topology | None) -> bool:
+        return other is None or self.version > other.version
+
+
+def unpack_topology(data: bytes) -> Topology:
+    """Return what `Topology.pack` packed."""
+    return Topology(*unpack(data))
