@@ -20,28 +20,13 @@ import ray
 
 from exchange.actors import ADDRESS_FILE, NAMESPACE, OPERATOR_KEY_FILE, SupervisorActor
 from exchange.config import ExchangeConfig
+from exchange.nodes import LocalNodes
+from exchange.ray_settings import LOCAL_RAY_ENVIRONMENT
 from exchange.supervisor.reconciler import SUPERVISOR
 from exchange.v1 import admin_pb2
 
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0
-
-# Ray's own timers, so that a call to a process that died fails in 0.1 s instead of 2 s.
-_RAY_ENVIRONMENT = {
-    "RAY_timeout_ms_task_wait_for_death_info": "50",
-    "RAY_core_worker_internal_heartbeat_ms": "50",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
-    # What a call carries up to here goes with it, rather than through the object store, which costs a millisecond. The
-    # largest are a batch of a link and what a reader of a feed gets at once.
-    "RAY_max_direct_call_object_size": "2097152",
-    # Ray would run its workers at niceness 15: a shard would have to wait for anything else that the machine does.
-    "RAY_worker_niceness": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # One machine, its own session, loopback alone: a token would be shared with nobody.
-    "RAY_AUTH_MODE": "disabled",
-}
 
 
 class StartFailed(RuntimeError):
@@ -51,10 +36,13 @@ class StartFailed(RuntimeError):
 
 
 class LocalExchange:
-    """An exchange on a Ray of its own on this machine, as a context manager.
+    """An exchange on a Ray of its own on this machine, of one node or several, as a context manager.
 
     `with LocalExchange(config) as exchange: exchange.address, exchange.operator_key`
     """
+
+    nodes: LocalNodes | None = None
+    """Its Ray nodes, if `config.nodes` says several: to kill, pause and start again."""
 
     def __init__(self, config: ExchangeConfig) -> None:
         self.config = replace(config, data_dir=Path(config.data_dir).resolve())
@@ -78,20 +66,9 @@ class LocalExchange:
     def start(self) -> None:
         """Start Ray and the exchange; return when it takes orders. Raises `StartFailed`."""
         self.config.data_dir.mkdir(parents=True, exist_ok=True)
-        os.environ.update(_RAY_ENVIRONMENT)
-        # Ray puts sockets below it, whose paths may have no more than 107 bytes.
-        self._session_dir = tempfile.mkdtemp(prefix="evenkeel-")
-        ray.init(
-            address="local",
-            namespace=NAMESPACE,
-            num_cpus=max(os.cpu_count() or 1, 2),
-            object_store_memory=80 << 20,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            _temp_dir=self._session_dir,
-        )
+        os.environ.update(LOCAL_RAY_ENVIRONMENT)
         try:
+            self._start_ray()
             actor = ray.remote(SupervisorActor).options(
                 name=SUPERVISOR,
                 namespace=NAMESPACE,
@@ -107,6 +84,24 @@ class LocalExchange:
         except BaseException:
             self.stop()
             raise
+
+    def _start_ray(self) -> None:
+        driver = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
+        if self.config.nodes > 1:
+            self.nodes = LocalNodes(self.config.nodes, self.config.data_dir)
+            self.nodes.start()
+            ray.init(address=self.nodes.address, _node_ip_address=self.nodes.nodes[0].host, **driver)
+            return
+        # Ray puts sockets below it, whose paths may have no more than 107 bytes.
+        self._session_dir = tempfile.mkdtemp(prefix="evenkeel-")
+        ray.init(
+            address="local",
+            num_cpus=max(os.cpu_count() or 1, 2),
+            object_store_memory=80 << 20,
+            include_dashboard=False,
+            _temp_dir=self._session_dir,
+            **driver,
+        )
 
     def _wait(self) -> None:
         give_up_s = time.monotonic() + START_TIMEOUT_S
@@ -137,5 +132,7 @@ class LocalExchange:
             pass
         finally:
             ray.shutdown()
+            if self.nodes is not None:
+                self.nodes.stop()
             shutil.rmtree(self._session_dir, ignore_errors=True)
             (self.config.data_dir / ADDRESS_FILE).unlink(missing_ok=True)

@@ -25,6 +25,8 @@ class ExchangeConfig:
     port: int = 7700
     # One book is one core's work, so more shards than cores only help to keep markets apart.
     shards: int = 2
+    # Ray nodes. More than one on a single machine are for trying out what happens when one is lost.
+    nodes: int = 1
     gateways: int = 1
     # Replaying this many commands takes about 4 s here; a snapshot costs a second process that long.
     snapshot_every_commands: int = 500_000
@@ -43,6 +45,7 @@ class ExchangeConfig:
         for name, low, high in (
             ("port", 0, 65_535),
             ("shards", 1, 64),
+            ("nodes", 1, 16),
             ("gateways", 1, 64),
             ("snapshot_every_commands", 1_000, 1_000_000_000),
             ("dump_at_once_orders_max", 0, 1_000_000_000),

@@ -65,6 +65,7 @@ def up(
     port: Annotated[int, typer.Option(help="Port of the first gateway; 0 takes a free one.")] = 7700,
     shards: Annotated[int, typer.Option(help="Shards; instruments are spread over them.")] = 2,
     gateways: Annotated[int, typer.Option(help="Gateways; each listens on a port of its own.")] = 1,
+    nodes: Annotated[int, typer.Option(help="Ray nodes to start on this machine.")] = 1,
 ) -> None:
     """Start an exchange on this machine and serve until SIGTERM or Ctrl-C.
 
@@ -74,7 +75,7 @@ def up(
     from exchange.cli.up import serve
     from exchange.config import ExchangeConfig
 
-    serve(ExchangeConfig(data_dir=data, host=host, port=port, shards=shards, gateways=gateways))
+    serve(ExchangeConfig(data_dir=data, host=host, port=port, shards=shards, gateways=gateways, nodes=nodes))
 
 
 @app.command()
