@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from exchange.runtime.journal.nats_settings import NatsSettings
+
+JOURNALS = ("file", "nats")
 
 
 class ConfigInvalid(ValueError):
@@ -28,18 +34,29 @@ class ExchangeConfig:
     # Ray nodes. More than one on a single machine are for trying out what happens when one is lost.
     nodes: int = 1
     gateways: int = 1
-    # Replaying this many commands takes about 4 s here; a snapshot costs a second process that long.
-    snapshot_every_commands: int = 500_000
+    # Ray nodes that are started on this machine; with one, everything is on it.
+    nodes: int = 1
+    # Where the machines' journals are: "file", on one machine, or "nats", on servers that outlive any machine of ours.
+    journal: str = "file"
+    # None with the journal "nats": three servers of our own on this machine, for development.
+    nats: NatsSettings | None = None
+    # A second process for each machine, which takes over within a second. Without it, a machine that is lost has to be
+    # started and to replay.
+    standbys: bool = True
+    # Replaying this many commands takes about 1 s here, and a snapshot as much time of another core.
+    snapshot_every_commands: int = 200_000
     # A gateway that starts takes a dump of each shard. One of so many open orders takes the shard 10 ms; one of more is
     # made by a forked process, which the shard stops for no longer than that.
     dump_at_once_orders_max: int = 10_000
     # An audit reads all balances and open orders: a second of the auditor's time for a million of them, and the fork of
     # a shard that has so many. What breaks meanwhile is found by the next one at the latest.
     audit_interval_s: float = 30.0
-    # How long a process may leave a ping unanswered. Generous while a slow disk or a busy machine is the likelier
-    # cause; a process that died is noticed at once.
+    # How long a process may leave a ping unanswered; one that died is noticed at once. A machine with a standby is taken
+    # over: the fence makes that safe also if it was only slow. Others are killed and started again, which takes longer
+    # than a slow disk or a busy machine do, the likelier causes.
     suspect_after_ms: int = 500
-    dead_after_ms: int = 10_000
+    dead_after_ms: int = 1_000
+    dead_alone_after_ms: int = 10_000
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -47,15 +64,23 @@ class ExchangeConfig:
             ("shards", 1, 64),
             ("nodes", 1, 16),
             ("gateways", 1, 64),
+            ("nodes", 1, 64),
             ("snapshot_every_commands", 1_000, 1_000_000_000),
             ("dump_at_once_orders_max", 0, 1_000_000_000),
             ("audit_interval_s", 1, 86_400),
             ("suspect_after_ms", 50, 60_000),
             ("dead_after_ms", 100, 600_000),
+            ("dead_alone_after_ms", 100, 600_000),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigInvalid(f"{name}: expected {low} to {high}, was {value}")
+        if self.journal not in JOURNALS:
+            raise ConfigInvalid(f"journal: expected one of {', '.join(JOURNALS)}, was {self.journal!r}")
+
+    @property
+    def machine_names(self) -> list[str]:
+        return ["ledger", *self.shard_names]
 
     @property
     def shard_names(self) -> list[str]:

@@ -43,7 +43,14 @@ class NoteBreak(NamedTuple):
     reason: str
 
 
-ControlCommand = TakeIncarnation | PlaceInstrument | HoldStage | NoteBreak
+class Promote(NamedTuple):
+    """Make a machine's standby of this incarnation its primary. Another one than the last that was started is not."""
+
+    machine: str
+    incarnation: int
+
+
+ControlCommand = TakeIncarnation | PlaceInstrument | HoldStage | NoteBreak | Promote
 BREAKS_KEPT = 1_000
 
 
@@ -58,6 +65,11 @@ class ControlResult(NamedTuple):
     duplicate: bool = False
 
 
+def standby_of(machine: str) -> str:
+    """Return the name under which the standby of a machine is started."""
+    return f"{machine}-standby"
+
+
 class ControlApplied(NamedTuple):
     results: list[ControlResult]
     events: list[Any]
@@ -66,7 +78,7 @@ class ControlApplied(NamedTuple):
 class Control:
     """Which shard has which instrument, which incarnation of each actor was the last, and which breaks are known."""
 
-    VERSION = 2
+    VERSION = 3
 
     def __init__(self) -> None:
         self.sequence = 0
@@ -89,6 +101,8 @@ class Control:
                 results.append(self._place_instrument(command))
             elif isinstance(command, NoteBreak):
                 results.append(self._note_break(command))
+            elif isinstance(command, Promote):
+                results.append(self._promote(command))
             else:
                 self.held.pop(command.shard, None)
                 if command.stage != Stage.OPEN:
@@ -105,6 +119,15 @@ class Control:
         self.incarnation += 1
         self.incarnations[command.actor] = self.incarnation
         return ControlResult(self.sequence, incarnation=self.incarnation, previous=previous)
+
+    def _promote(self, command: Promote) -> ControlResult:
+        standby = standby_of(command.machine)
+        previous = self.incarnations.get(command.machine, 0)
+        if self.incarnations.get(standby, 0) != command.incarnation:
+            return ControlResult(self.sequence, incarnation=previous, duplicate=True)
+        self.incarnations[command.machine] = command.incarnation
+        self.incarnations[standby] = 0
+        return ControlResult(self.sequence, incarnation=command.incarnation, previous=previous)
 
     def _place_instrument(self, command: PlaceInstrument) -> ControlResult:
         instrument = command.instrument

@@ -130,6 +130,8 @@ class Host:
         self._mailbox_bytes = 0
         self._arrived = asyncio.Event()
         self._waiting: dict[str, _Letter] = {}
+        # Batches of a record that may yet turn out to be in the journal: sent again, they are not refused either.
+        self._in_doubt: dict[str, tuple[int, int]] = {}
         self._at = Recovered(kind.new())
         self._task: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
@@ -242,10 +244,12 @@ class Host:
             same = self._waiting.get(batch.link)
             if same is not None and (same.batch.incarnation, same.batch.n) == (batch.incarnation, batch.n):
                 return await asyncio.shield(same.answer)
+        is_in_doubt = self._in_doubt.get(batch.link) == (batch.incarnation, batch.n)
+        status = ReplyStatus.UNKNOWN if is_in_doubt else ReplyStatus.REFUSED
         if self._stopping:
-            return _refuse(batch, RejectReason.SHARD_UNAVAILABLE, "stopped")
+            return _answer_all(batch, status, RejectReason.SHARD_UNAVAILABLE, "stopped")
         if self.failure is not None:
-            return _refuse(batch, RejectReason.JOURNAL_UNAVAILABLE, self.failure)
+            return _answer_all(batch, status, RejectReason.JOURNAL_UNAVAILABLE, self.failure)
         letter = _Letter(batch, self._monotonic_s(), asyncio.get_running_loop().create_future())
         if self._mailbox_bytes + letter.size > MAILBOX_BYTES_MAX:
             return _refuse(batch, RejectReason.QUEUE_FULL, "the mailbox is full")
@@ -366,6 +370,8 @@ class Host:
             self.failure = str(error)
             _log.error("journal.unavailable", machine=self.journal.machine_name, error=str(error))
             status = ReplyStatus.REFUSED if error.surely_absent else ReplyStatus.UNKNOWN
+            if not error.surely_absent:
+                self._in_doubt = {x.batch.link: (x.batch.incarnation, x.batch.n) for x in letters if x.batch.link}
             reason = RejectReason.JOURNAL_UNAVAILABLE
             self._answer(letters, [_answer_all(letter.batch, status, reason, str(error)) for letter in letters])
             return
@@ -425,6 +431,7 @@ class Host:
                     if self.on_applied is not None:
                         self.on_applied()
                 self.failure = None
+                self._in_doubt = {}
                 _log.info("journal.reopened", machine=self.journal.machine_name)
                 return
 

@@ -55,6 +55,10 @@ class _Server:
     """The process's start time as the kernel counts it, so that another one with the same id is not taken for it."""
 
     @property
+    def ports(self) -> tuple[int, int, int]:
+        return self.client_port, self.route_port, self.monitoring_port
+
+    @property
     def url(self) -> str:
         return f"nats://{_HOST}:{self.client_port}"
 
@@ -86,8 +90,8 @@ class NatsServers:
     ) -> NatsServers:
         """Start the servers of a directory, or find them running; return once JetStream takes requests.
 
-        Ports are chosen at the first start and kept. `configuration` is added to each server's. A `sync_interval`
-        other than `always` is for tests of those who must refuse it. Raises `NatsServersError`.
+        Ports are chosen at the first start, and kept while they are free. `configuration` is added to each server's.
+        A `sync_interval` other than `always` is for tests of those who must refuse it. Raises `NatsServersError`.
         """
         path = Path(directory).absolute()
         path.mkdir(parents=True, exist_ok=True)
@@ -224,7 +228,9 @@ class NatsServers:
         if len(self._servers) > 1:
             routes = ", ".join(f"nats-route://{_HOST}:{other.route_port}" for other in self._servers)
             lines.append(
+                # Without the pings, a server that hangs is sent its share of reads for minutes.
                 f"cluster {{ name: evenkeel, listen: {_HOST}:{server.route_port}, no_advertise: true, "
+                f'ping_interval: "2s", ping_max: 2, '
                 f"routes: [{routes}] }}"
             )
         return "\n".join([*lines, self._more_configuration]) + "\n"
@@ -265,7 +271,9 @@ def _load(directory: Path, count: int) -> list[_Server]:
         servers = [_Server(**entry) for entry in json.loads(path.read_text())]
         if len(servers) != count:
             raise NatsServersError(f"{path}: expected {count} servers, was {len(servers)}: name another directory")
-        return servers
+        if any(server.is_running for server in servers) or all(_is_free(port) for x in servers for port in x.ports):
+            return servers
+        # Somebody else has one of them by now; each server names all of the others, so all change.
     ports = _free_ports(3 * count)
     return [_Server(f"nats-{number}", *ports[3 * number : 3 * number + 3]) for number in range(count)]
 
@@ -291,6 +299,16 @@ def _free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind((_HOST, 0))
         return [int(each.getsockname()[1]) for each in sockets]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as each:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            each.bind((_HOST, port))
+        except OSError:
+            return False
+    return True
 
 
 def _start_time(pid: int) -> int | None:

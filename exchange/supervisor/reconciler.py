@@ -1,6 +1,7 @@
 """Keeps every component running: compares what should run with what answers, at its own pace.
 
-A tick never waits and never raises: starts and pings run as tasks whose outcome a later tick reads.
+A tick never waits and never raises: starts, takeovers and pings run as tasks whose outcome a later tick reads. When one
+of them fails or ends, the next tick comes at once.
 """
 
 from __future__ import annotations
@@ -8,107 +9,66 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from exchange.config import ExchangeConfig
 from exchange.engine.commands import AddInstrument, SetStage
-from exchange.engine.control import Control, ControlResult, HoldStage, PlaceInstrument, TakeIncarnation
+from exchange.engine.control import Control, ControlResult, HoldStage, PlaceInstrument, Promote, TakeIncarnation, standby_of
 from exchange.engine.events import Result
 from exchange.engine.instrument import Instrument
 from exchange.engine.words import RejectReason, Stage
-from exchange.runtime.host import Host
+from exchange.runtime.host import Host, Role
 from exchange.runtime.messages import LinkBatch, ReplyStatus, pack, unpack_replies
 from exchange.runtime.rows import rows_segment, unpack_results
+from exchange.runtime.topology import Topology
 from exchange.supervisor.alarms import Alarms
+from exchange.supervisor.component import (
+    AUDITOR,
+    LEDGER,
+    SUPERVISOR,
+    Component,
+    ComponentState,
+    Launcher,
+    Node,
+    components_of,
+)
+from exchange.supervisor.event_log import EventLog
+from exchange.supervisor.placement import place
 from exchange.supervisor.sessions import cancel_ended
-from exchange.v1 import admin_pb2
+from exchange.supervisor.status import encode_status
 
 TICK_S = 0.05
+NODES_INTERVAL_S = 0.5
 # Between starts that failed. A component that came up and died later is started again at once.
 BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 START_TIMEOUT_S = 120.0
+ADOPT_TIMEOUT_S = 2.0
+HAND_OVER_TIMEOUT_S = 5.0
+PROMOTE_TIMEOUT_S = 15.0
+"""An election among NATS servers, in the middle of a takeover, takes up to 9 s."""
+NEW_STANDBY_AFTER_S = 1.0
+"""To start a process takes half a second of a core, which just after a takeover others need."""
 SESSIONS_RETRY_S = 0.5
 PORT_TRIES = 4
 """Starts of a gateway on the port that it had, before it may take another: who else holds it may not let go."""
-SUPERVISOR = "supervisor"
-AUDITOR = "auditor"
 AUDITOR_WAIT_S = 20.0
 """How long an audit that is asked for waits for the auditor to be there."""
 
 _log = structlog.get_logger()
 
 
-class ComponentState(IntEnum):
-    """As in `admin.proto`."""
+class CannotHandOver(Exception):
+    """There is nobody to hand over to now."""
 
-    STARTING = 1
-    UP = 2
-    SUSPECT = 3
-    DOWN = 4
+    code = "CANNOT_HAND_OVER"
 
 
-class Process(Protocol):
-    """A running component, whatever carries it. Every call raises when it is gone or out of reach."""
+class NoNode(Exception):
+    """There is no node for a component now."""
 
-    async def ping(self) -> dict[str, Any]: ...
-
-    async def submit(self, batch: bytes) -> bytes: ...
-
-    async def configure(self, topology: bytes) -> None: ...
-
-    async def audit(self) -> bytes:
-        """Audit now; returns an AuditResponse, serialised. Of the auditor."""
-        ...
-
-    async def stop(self) -> None: ...
-
-    async def kill(self) -> None:
-        """End it for certain, by its process id where that is known."""
-        ...
-
-
-class Launcher(Protocol):
-    """Starts components: the ledger, shards, gateways and the auditor."""
-
-    async def start(self, name: str, incarnation: int, port: int) -> Process:
-        """Return once the process runs; it may still be recovering its machine.
-
-        `port` is where a gateway is to listen, 0: on any free port.
-        """
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class Component:
-    """What is known of one component."""
-
-    name: str
-    state: ComponentState = ComponentState.DOWN
-    incarnation: int = 0
-    process: Process | None = None
-    vitals: dict[str, Any] = field(default_factory=dict)
-    detail: str = "not started yet"
-    restarts: int = -1
-    failures: int = 0
-    start_duration_ms: int = 0
-    task: asyncio.Task[Any] | None = None
-    since_s: float = 0.0
-    next_start_s: float = 0.0
-    port: int = 0
-    """Where a gateway listened last."""
-    topology: int = 0
-    sessions_of: tuple[int, ...] | None = None
-    """Of a shard: the gateways' incarnations, when it last journaled that it cancels what all others placed."""
-    sessions_task: asyncio.Task[None] | None = None
-    sessions_next_s: float = 0.0
-
-    @property
-    def kind(self) -> str:
-        return self.name.partition("-")[0]
+    code = "NO_NODE"
 
 
 class Reconciler:
@@ -120,20 +80,26 @@ class Reconciler:
         control: Host,
         launcher: Launcher,
         *,
+        actor_name: str = SUPERVISOR,
         monotonic_s: Callable[[], float] = time.monotonic,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        names = ["ledger", *config.shard_names, *config.gateway_names, AUDITOR]
-        self.components = {name: Component(name) for name in names}
+        self.components = components_of(config.machine_names, config.gateway_names, standbys=config.standbys)
+        self.events = EventLog(clock_ns=clock_ns)
         self._config = config
         self._control = control
         self._launcher = launcher
+        self._actor_name = actor_name
         self._monotonic_s = monotonic_s
         self._clock_ns = clock_ns
         self._incarnation = 0
         self._stamps: dict[str, int] = {}
-        self._locks = {name: asyncio.Lock() for name in names}
+        self._locks = {name: asyncio.Lock() for name in config.machine_names}
         self._topology = 1
+        self._nodes: list[Node] = []
+        self._nodes_task: asyncio.Task[list[Node]] | None = None
+        self._nodes_next_s = 0.0
+        self._wake = asyncio.Event()
         self._stopping = False
         self._alarms = Alarms(lambda: self._machine, self._decide, self._command)
 
@@ -143,30 +109,39 @@ class Reconciler:
         return machine
 
     async def start(self) -> None:
-        """Take an incarnation of our own, which stamps what we send."""
+        """Take an incarnation of our own, which stamps what we send, and adopt what an earlier supervisor has left."""
         self._incarnation = (await self._decide(TakeIncarnation(SUPERVISOR))).incarnation
+        self._nodes = await self._launcher.nodes()
+        await asyncio.gather(*(self._adopt(component) for component in self.components.values()))
+        await self._launcher.end_others(
+            {(c.machine or c.name, c.incarnation) for c in self.components.values() if c.process is not None}
+        )
 
     async def run(self) -> None:
         """Tick until stopped."""
         while not self._stopping:
             self.tick()
-            await asyncio.sleep(TICK_S)
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(TICK_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
 
     def tick(self) -> None:
         """Read what happened since the last tick and begin what is due."""
         now_s = self._monotonic_s()
+        self._watch_nodes(now_s)
         for component in self.components.values():
-            if component.state == ComponentState.DOWN:
-                # The auditor comes up last, so that it takes no time from what people wait for.
-                if now_s >= component.next_start_s and (
-                    component.kind != AUDITOR or component.restarts >= 0 or self.is_ready
-                ):
-                    self._begin_start(component, now_s)
-            elif component.state == ComponentState.STARTING:
+            if component.state == ComponentState.STARTING:
                 self._watch_start(component, now_s)
-            else:
+            elif component.state != ComponentState.DOWN:
                 self._watch_ping(component, now_s)
-            if component.kind == "shard" and component.state == ComponentState.UP:
+            if component.state == ComponentState.DOWN and self._may_start(component, now_s):
+                self._begin_start(component, now_s)
+            if component.is_up:
+                self._watch_topology(component)
+            if component.is_shard and component.state == ComponentState.UP:
                 self._watch_sessions(component, now_s)
         self._alarms.see(self.components[AUDITOR].vitals.get("breaks", ()), now_s)
 
@@ -174,17 +149,43 @@ class Reconciler:
     def is_ready(self) -> bool:
         """Whether everything that trading needs runs and knows where the rest is."""
         return all(
-            c.state == ComponentState.UP and (c.kind == "ledger" or c.topology == self._topology)
+            c.state == ComponentState.UP and (not self._needs_topology(c) or c.topology == self._topology)
             for c in self.components.values()
-            if c.kind != AUDITOR
+            if c.name != AUDITOR and not c.is_standby
         )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the standbys follow, too."""
+        return self.is_ready and all(c.can_take_over for c in self.components.values() if c.is_standby)
 
     # ---------------------------------------------------------------- life of a component
 
+    def _may_start(self, component: Component, now_s: float) -> bool:
+        if component.held_down or now_s < component.next_start_s:
+            return False
+        if component.is_standby:
+            # Who is to be followed comes first.
+            return self.components[component.machine].state == ComponentState.UP and (
+                component.restarts >= 0 or self.is_ready
+            )
+        # The auditor comes up last, so that it takes no time from what people wait for.
+        return component.name != AUDITOR or component.restarts >= 0 or self.is_ready
+
     def _begin_start(self, component: Component, now_s: float) -> None:
         component.state, component.since_s = ComponentState.STARTING, now_s
-        component.detail = "starting"
-        component.task = asyncio.create_task(self._start(component))
+        standby = self.components.get(standby_of(component.machine)) if not component.is_standby else None
+        if standby is not None and standby.can_take_over:
+            component.detail = "its standby takes over"
+            self.events.add("taking_over", component)
+            self._run_task(component, self._take_over(component, standby))
+        else:
+            component.detail = "starting"
+            self._run_task(component, self._start(component))
+
+    def _run_task(self, component: Component, work: Any) -> None:
+        component.task = asyncio.create_task(work)
+        component.task.add_done_callback(lambda _: self._wake.set())
 
     def _watch_start(self, component: Component, now_s: float) -> None:
         task = component.task
@@ -192,6 +193,10 @@ class Reconciler:
         if task.done():
             component.task = None
             error = task.exception()
+            if isinstance(error, NoNode):
+                component.state, component.detail = ComponentState.DOWN, str(error)
+                component.next_start_s = now_s + NODES_INTERVAL_S
+                return
             if error is not None:
                 self._lost(component, now_s, f"did not start: {error!r}")
                 return
@@ -200,9 +205,9 @@ class Reconciler:
             component.start_duration_ms = round((now_s - component.since_s) * 1_000)
             component.since_s = now_s
             component.detail = ""
-            # Nobody need know where the auditor is.
-            self._topology += component.kind != AUDITOR
-            _log.info("component.up", name=component.name, start_ms=component.start_duration_ms)
+            # Nobody need know where the auditor and the gateways are.
+            self._topology += component.machine != ""
+            self.events.add("up", component, f"{component.start_duration_ms} ms")
         elif now_s - component.since_s > START_TIMEOUT_S:
             task.cancel()
             self._lost(component, now_s, f"not up after {START_TIMEOUT_S:.0f} s")
@@ -210,8 +215,11 @@ class Reconciler:
     def _watch_ping(self, component: Component, now_s: float) -> None:
         task = component.task
         if task is None:
-            component.task = asyncio.create_task(self._ping(component))
-            component.vitals["asked_s"] = now_s
+            if now_s >= component.next_ping_s:
+                component.vitals["asked_s"] = now_s
+                component.next_ping_s = now_s + TICK_S
+                component.task = asyncio.create_task(self._ping(component))
+                component.task.add_done_callback(self._on_ping)
             return
         waited_ms = (now_s - component.vitals.get("asked_s", now_s)) * 1_000
         if task.done():
@@ -219,45 +227,157 @@ class Reconciler:
             error = task.exception()
             if error is not None:
                 self._lost(component, now_s, f"gone: {error!r}")
-                return
-            if component.vitals.get("broken"):
+            elif component.vitals.get("broken"):
                 self._lost(component, now_s, f"broken: {component.vitals['broken']}")
-                return
-            component.state = ComponentState.UP
-            component.detail = component.vitals.get("failure") or ""
-        elif waited_ms > self._config.dead_after_ms:
+            elif component.vitals.get("agrees") is False:
+                self._lost(component, now_s, "its state is another than the primary's")
+            else:
+                component.state = ComponentState.UP
+                component.detail = component.vitals.get("failure") or ""
+        elif waited_ms > self._dead_after_ms(component):
             task.cancel()
             self._lost(component, now_s, f"no answer for {waited_ms:.0f} ms")
-        elif waited_ms > self._config.suspect_after_ms:
+        elif waited_ms > self._config.suspect_after_ms and component.state != ComponentState.SUSPECT:
             component.state = ComponentState.SUSPECT
             component.detail = f"no answer for {waited_ms:.0f} ms"
+            self.events.add("suspect", component, component.detail)
+
+    def _on_ping(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._wake.set()
+
+    def _dead_after_ms(self, component: Component) -> int:
+        standby = self.components.get(standby_of(component.machine))
+        if component.is_standby or (standby is not None and standby.can_take_over):
+            return self._config.dead_after_ms
+        return self._config.dead_alone_after_ms
 
     def _lost(self, component: Component, now_s: float, detail: str) -> None:
         """Make sure that it is gone, and start it again after the back-off."""
-        _log.warning("component.lost", name=component.name, incarnation=component.incarnation, detail=detail)
+        self.events.add("lost", component, detail)
         component.state, component.detail, component.task = ComponentState.DOWN, detail, None
         component.next_start_s = now_s + BACKOFF_S[min(component.failures, len(BACKOFF_S) - 1)]
         component.failures += 1
         component.topology = 0
-        self._topology += component.kind != AUDITOR
+        self._topology += component.machine != ""
 
     async def _start(self, component: Component) -> None:
-        if component.process is not None:
+        old, component.process = component.process, None
+        if old is not None:
             # The old process must be gone before a new one may take its journal.
-            await component.process.kill()
-            component.process = None
+            await old.kill()
+        node = place(component, self.components.values(), self._nodes)
+        if node is None:
+            raise NoNode(f"expected a node for {component.name}, found none that is free: {len(self._nodes)} are alive")
         taken = await self._decide(TakeIncarnation(component.name))
-        component.process = await self._launcher.start(component.name, taken.incarnation, self._port_for(component))
-        component.incarnation = taken.incarnation
+        component.process = await self._launcher.start(
+            component.machine or component.name,
+            taken.incarnation,
+            node=node.id,
+            port=self._port_for(component),
+            standby=component.is_standby,
+        )
+        component.incarnation, component.node = taken.incarnation, node.id
         component.restarts += 1
-        component.vitals = await component.process.ping()
+        component.vitals = await component.process.ping(0, 0)
         component.port = int(component.vitals.get("address", "").rpartition(":")[2] or 0)
-        if component.kind == "shard":
+        if component.is_shard:
             await self._prepare_shard(component)
+
+    async def _take_over(self, component: Component, standby: Component) -> None:
+        """Make the standby the primary: journaled first, so that any supervisor after us goes on with it."""
+        old = component.process
+        decided = await self._decide(Promote(component.machine, standby.incarnation))
+        if decided.duplicate:
+            raise RuntimeError(f"expected the standby {standby.incarnation}, was {decided.incarnation}")
+        self._replace(component, standby)
+        if old is not None:
+            await old.kill()
+        await self._promote(component, begin=True)
+
+    def _replace(self, component: Component, standby: Component) -> None:
+        component.process, component.node, component.incarnation = standby.process, standby.node, standby.incarnation
+        component.restarts += 1
+        # A command that hangs in the old process must not keep us from the new one.
+        self._locks[component.machine] = asyncio.Lock()
+        standby.leave()
+        standby.next_start_s = self._monotonic_s() + NEW_STANDBY_AFTER_S
+
+    def begin_hand_over(self, machine: str) -> asyncio.Task[None]:
+        """Have a machine's standby go on where its primary stops; raises `CannotHandOver`."""
+        component, standby = self.components[machine], self.components.get(standby_of(machine))
+        if component.state != ComponentState.UP or standby is None or not standby.can_take_over:
+            raise CannotHandOver(f"{machine}: expected a standby that follows a primary, found none")
+        for task in (component.task, component.topology_task):
+            if task is not None:
+                task.cancel()
+        component.state, component.since_s = ComponentState.STARTING, self._monotonic_s()
+        component.detail = "hands over to its standby"
+        self.events.add("handing_over", component)
+        self._run_task(component, self._hand_over(component, standby))
+        assert component.task is not None
+        return component.task
+
+    async def _hand_over(self, component: Component, standby: Component) -> None:
+        old = component.process
+        assert old is not None
+        await self._decide(Promote(component.machine, standby.incarnation))
+        try:
+            async with asyncio.timeout(HAND_OVER_TIMEOUT_S):
+                await old.hand_over()
+        except Exception as error:
+            # Then it is as if it were lost: the fence, or its end, sees to it.
+            _log.warning("component.hand_over_failed", name=component.name, error=repr(error))
+            await old.kill()
+        self._replace(component, standby)
+        await self._promote(component, begin=False)
+        await old.kill()
+
+    async def _promote(self, component: Component, *, begin: bool) -> None:
+        process = component.process
+        assert process is not None
+        async with asyncio.timeout(PROMOTE_TIMEOUT_S):
+            await process.promote(begin)
+            component.vitals = await process.ping(0, 0)
+        self.events.add("fenced", component, "the writers of all epochs before")
+        if component.is_shard and begin:
+            await self._prepare_shard(component)
+
+    async def _adopt(self, component: Component) -> None:
+        """Take on what an earlier supervisor started, if it still answers."""
+        incarnation = self._machine.incarnations.get(component.name, 0)
+        if not incarnation:
+            return
+        try:
+            async with asyncio.timeout(ADOPT_TIMEOUT_S):
+                process = await self._launcher.find(component.machine or component.name, incarnation)
+                vitals = None if process is None else await process.ping(0, 0)
+        except Exception as error:  # whatever it is, it is started anew then
+            _log.warning("component.not_adopted", name=component.name, incarnation=incarnation, error=repr(error))
+            return
+        if process is None or vitals is None or vitals.get("broken"):
+            return
+        component.process, component.incarnation, component.node = process, incarnation, process.node
+        component.vitals, component.restarts = vitals, 0
+        component.port = int(vitals.get("address", "").rpartition(":")[2] or 0)
+        component.state, component.since_s = ComponentState.STARTING, self._monotonic_s()
+        self._run_task(component, self._resume(component))
+        self.events.add("adopted", component)
+
+    async def _resume(self, component: Component) -> None:
+        """Finish what an earlier supervisor may have left undone."""
+        role = component.vitals.get("role")
+        if component.is_standby and role != Role.STANDBY:
+            raise RuntimeError(f"expected a standby, was {role}")
+        if component.machine and not component.is_standby:
+            if role == Role.STANDBY:
+                await self._promote(component, begin=True)
+            elif component.is_shard:
+                await self._prepare_shard(component)
 
     def _port_for(self, component: Component) -> int:
         """Return where a gateway is to listen: as configured, else where its clients know it (0: any free port)."""
-        if component.kind != "gateway":
+        if not component.is_gateway:
             return 0
         if self._config.port:
             return self._config.port + int(component.name.rpartition("-")[2])
@@ -266,15 +386,19 @@ class Reconciler:
     async def _prepare_shard(self, component: Component) -> None:
         """Give a shard its instruments, and open it unless it is held."""
         instruments = [i for i, shard in self._machine.instruments.values() if shard == component.name]
-        if instruments:
-            await self._command(component.name, *(AddInstrument(instrument) for instrument in instruments))
-        # Before it opens: what lived and died with a stream must not trade any more.
-        await self._cancel_ended_sessions(component)
+        incarnations = self._gateway_incarnations()
         held = self._machine.held.get(component.name)
         stage = SetStage(int(Stage.OPEN), 0, "start")
         if held is not None:
             stage = SetStage(held.stage, held.orders_per_s, held.reason)
-        await self._command(component.name, stage)
+        await self._command(
+            component.name,
+            *(AddInstrument(instrument) for instrument in instruments),
+            # Before it opens: what lived and died with a stream must not trade any more.
+            *cancel_ended(filter(None, incarnations), self._machine.incarnation),
+            stage,
+        )
+        component.sessions_of = incarnations
 
     def _watch_sessions(self, component: Component, now_s: float) -> None:
         """Have a shard cancel what ended sessions placed, again and again until it has journaled it."""
@@ -303,18 +427,50 @@ class Reconciler:
         process = component.process
         assert process is not None
         asked_s = component.vitals.get("asked_s")
-        vitals = await process.ping()
+        primary = self.components[component.machine].vitals if component.is_standby else {}
+        vitals = await process.ping(primary.get("record", 0), primary.get("checksum", 0))
         component.vitals = {**vitals, "asked_s": asked_s}
-        if component.kind != "ledger" and component.topology != self._topology:
-            version = self._topology
-            await process.configure(self._pack_topology())
-            component.topology = version
+
+    def _watch_nodes(self, now_s: float) -> None:
+        task = self._nodes_task
+        if task is not None and task.done():
+            self._nodes_task = None
+            self._nodes_next_s = now_s + NODES_INTERVAL_S
+            if task.exception() is None:
+                self._nodes = task.result()
+            # Else Ray's own books are out of reach: the nodes are those that were there last.
+        elif task is None and now_s >= self._nodes_next_s:
+            self._nodes_task = asyncio.create_task(self._launcher.nodes())
+
+    # ---------------------------------------------------------------- who is where
+
+    def _needs_topology(self, component: Component) -> bool:
+        return component.is_gateway or component.is_shard or component.name == AUDITOR
+
+    def _watch_topology(self, component: Component) -> None:
+        """Tell a component where everything is, until it has heard the newest."""
+        task = component.topology_task
+        if task is not None and task.done():
+            component.topology_task = task = None
+        if task is None and component.topology != self._topology and self._needs_topology(component):
+            component.topology_task = asyncio.create_task(self._tell_topology(component))
+            component.topology_task.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _tell_topology(self, component: Component) -> None:
+        process, version = component.process, self._topology
+        assert process is not None
+        await process.configure(self._pack_topology())
+        component.topology = version
 
     def _pack_topology(self) -> bytes:
-        """Return where each machine is: its incarnation, 0 while it is away."""
-        up = (ComponentState.UP, ComponentState.SUSPECT)
-        machines = [c for c in self.components.values() if c.kind not in ("gateway", AUDITOR)]
-        return pack({c.name: c.incarnation if c.state in up else 0 for c in machines})
+        machines = {}
+        for name in self._config.machine_names:
+            primary, standby = self.components[name], self.components.get(standby_of(name))
+            machines[name] = (
+                primary.incarnation if primary.is_up else 0,
+                standby.incarnation if standby is not None and standby.is_up else 0,
+            )
+        return Topology((self._incarnation, self._topology), self._actor_name, machines).pack()
 
     # ---------------------------------------------------------------- commands
 
@@ -372,36 +528,21 @@ class Reconciler:
 
     def status(self, version: str) -> bytes:
         """Return a GetStatusResponse, serialised."""
-        response = admin_pb2.GetStatusResponse(version=version, time_ns=self._clock_ns())
-        held = {symbol: shard for symbol, (_, shard) in self._machine.instruments.items()}
-        for c in self.components.values():
-            response.components.add(
-                name=c.name,
-                state=int(c.state),
-                incarnation=c.incarnation,
-                pid=c.vitals.get("pid", 0),
-                epoch=c.vitals.get("epoch", 0),
-                sequence=c.vitals.get("sequence", 0),
-                state_hash=c.vitals.get("state_hash", ""),
-                state_hash_sequence=c.vitals.get("state_hash_sequence", 0),
-                stage=c.vitals.get("stage", 0) if c.state != ComponentState.DOWN else 0,
-                instruments=[symbol for symbol, shard in held.items() if shard == c.name],
-                open_orders=c.vitals.get("open_orders", 0),
-                address=c.vitals.get("address", ""),
-                detail=c.detail,
-                restarts=max(c.restarts, 0),
-                start_duration_ms=c.start_duration_ms,
-            )
-        return response.SerializeToString()
+        names = {node.id: node.name for node in self._nodes}
+        return encode_status(version, self._clock_ns(), self.components.values(), self._machine, names)
 
     async def stop(self) -> None:
         """Stop everything in order: the auditor and gateways, then shards, then the ledger."""
         self._stopping = True
         await self._alarms.stop()
-        for kind in (AUDITOR, "gateway", "shard", "ledger"):
-            components = [c for c in self.components.values() if c.kind == kind and c.process is not None]
+        running = [c for c in self.components.values() if c.process is not None]
+        for components in (
+            [c for c in running if not c.machine or c.is_standby],
+            [c for c in running if c.is_shard],
+            [c for c in running if c.name == LEDGER],
+        ):
             for component in components:
-                for task in (component.task, component.sessions_task):
+                for task in (component.task, component.sessions_task, component.topology_task):
                     if task is not None:
                         task.cancel()
             stops = (c.process.stop() for c in components if c.process is not None)

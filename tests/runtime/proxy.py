@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -26,6 +27,7 @@ class Proxy:
         self._held = {"up": b"", "down": b""}
         self._cuts = 0
         self._sockets: set[socket.socket] = set()
+        self._clients: set[socket.socket] = set()
         self._is_stopped = False
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -49,6 +51,12 @@ class Proxy:
         with self._changed:
             self._is_closed = {"up": False, "down": False}
             self._changed.notify_all()
+
+    def say(self, content: bytes) -> None:
+        """Send that to the clients, as if the server had."""
+        with self._changed:
+            for client in self._clients & self._sockets:
+                client.sendall(content)
 
     def cut(self) -> None:
         """Close all connections; what is held is lost. New ones are taken."""
@@ -84,19 +92,40 @@ class Proxy:
             server.settimeout(None)
             with self._changed:
                 self._sockets |= {client, server}
+                self._clients.add(client)
                 cuts = self._cuts
             for direction, source, sink in (("up", client, server), ("down", server, client)):
-                threading.Thread(target=self._pump, args=(direction, source, sink, cuts), daemon=True).start()
+                buffer = _Buffer(cuts)
+                for work in (self._take, self._give):
+                    threading.Thread(target=work, args=(direction, source, sink, buffer), daemon=True).start()
 
-    def _pump(self, direction: str, source: socket.socket, sink: socket.socket, cuts: int) -> None:
+    def _take(self, direction: str, source: socket.socket, sink: socket.socket, buffer: _Buffer) -> None:
+        """Read on also while the gate is closed; what is kept is passed on even if the sender has gone."""
+        data = b"first"
+        while data:
+            try:
+                data = source.recv(_CHUNK_BYTES)
+            except OSError:
+                data = b""
+            with self._changed:
+                if self._is_closed[direction]:
+                    self._held[direction] += data
+                buffer.content += data
+                buffer.is_ended = not data
+                self._changed.notify_all()
+
+    def _give(self, direction: str, source: socket.socket, sink: socket.socket, buffer: _Buffer) -> None:
         try:
-            while data := source.recv(_CHUNK_BYTES):
+            while True:
                 with self._changed:
-                    if self._is_closed[direction]:
-                        self._held[direction] += data
-                        self._changed.notify_all()
-                        self._changed.wait_for(lambda: not self._is_closed[direction] or self._cuts > cuts)
-                    if self._cuts > cuts:
+                    self._changed.wait_for(
+                        lambda: (
+                            self._cuts > buffer.cuts
+                            or (not self._is_closed[direction] and (buffer.content or buffer.is_ended))
+                        )
+                    )
+                    data, buffer.content = buffer.content, b""
+                    if self._cuts > buffer.cuts or not data:
                         return
                 sink.sendall(data)
         except OSError:
@@ -104,6 +133,15 @@ class Proxy:
         finally:
             _close(source)
             _close(sink)
+
+
+@dataclass
+class _Buffer:
+    """What one connection has in one direction. `cuts`: how many there had been when it began."""
+
+    cuts: int
+    content: bytes = b""
+    is_ended: bool = False
 
 
 def _close(each: socket.socket) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -90,6 +91,34 @@ class TestTakingOver:
             other.wait()
         assert journal.acquire() == 2
         assert payloads_of(journal) == [b"from the other process"]
+
+    def test_a_paused_process_keeps_the_journal_until_it_is_killed_and_writes_nothing_after(
+        self, tmp_path: Path
+    ) -> None:
+        program = (
+            "from exchange.runtime.journal import FileJournal\n"
+            f"journal = FileJournal.open({str(tmp_path)!r}, {MACHINE!r})\n"
+            "epoch = journal.acquire()\n"
+            "while True:\n"
+            "    journal.append(epoch, journal.last_sequence + 1, b'zombie')\n"
+            "    print('wrote', flush=True)\n"
+        )
+        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as zombie:
+            assert zombie.stdout
+            assert zombie.stdout.readline() == b"wrote\n"
+            zombie.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, zombie.pid, os.WSTOPPED | os.WNOWAIT)
+            journal = FileJournal.open(tmp_path, MACHINE)
+            with pytest.raises(JournalLocked) as caught:
+                journal.acquire()
+            assert caught.value.holder_pid == zombie.pid
+            # Ending it is final: it does not come to write again, although it is never resumed.
+            zombie.kill()
+            zombie.wait()
+            epoch = journal.acquire()
+            last = journal.last_sequence
+            append_all(journal, epoch, b"successor")
+            assert payloads_of(journal) == [b"zombie"] * last + [b"successor"]
 
     def test_a_journal_of_another_machine_is_refused(self, tmp_path: Path) -> None:
         journal = FileJournal.open(tmp_path, "shard-1")

@@ -16,7 +16,7 @@ from exchange.engine.instrument import Instrument
 from exchange.engine.words import RejectReason, Stage
 from exchange.runtime.codec import ShardType
 from exchange.runtime.host import Host
-from exchange.runtime.journal import JournalUnavailable, MemoryJournal
+from exchange.runtime.journal import JournalFenced, JournalUnavailable, MemoryJournal
 from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, SegmentKind, unpack_replies
 from exchange.runtime.recovery import StateHash, recover
 from exchange.runtime.rows import rows_segment
@@ -62,6 +62,31 @@ class CrashingJournal(MemoryJournal):
         if self.fail:
             raise JournalUnavailable("still no space left", surely_absent=True, errno=errno.ENOSPC)
         return super().reopen()
+
+
+class LateJournal(MemoryJournal):
+    """Gives no answer to the next append, when told to; its record turns out to be in, or not."""
+
+    loses_answer = False
+    gets_in = False
+    settled = False
+    fenced = False
+
+    def append(self, epoch: int, sequence: int, payload: bytes) -> None:
+        if not self.loses_answer:
+            return super().append(epoch, sequence, payload)
+        self.late = epoch, sequence, payload
+        raise JournalUnavailable("no answer", surely_absent=False)
+
+    def reopen(self) -> int:
+        if self.fenced:
+            raise JournalFenced("another writer took over")
+        if not self.settled:
+            raise JournalUnavailable("no answer yet", surely_absent=False)
+        if self.gets_in:
+            super().append(*self.late)
+        self.loses_answer = False
+        return self.acquire()
 
 
 class HeldJournal(MemoryJournal):
@@ -209,6 +234,51 @@ async def test_a_full_disk_acknowledges_nothing_and_says_why(
     assert (later.status, later.reason) == (ReplyStatus.REFUSED, RejectReason.JOURNAL_UNAVAILABLE)
     assert host.machine.find(1, "BTC-USDT", "a", 0) is None
     journal.fail = False
+    await host.stop()
+
+
+@pytest.mark.parametrize("gets_in", [True, False])
+async def test_a_record_whose_outcome_was_unknown_takes_effect_once_whether_it_got_in_or_not(
+    make_host: Callable[..., Host], tmp_path: Path, gets_in: bool
+) -> None:
+    journal = LateJournal("shard-0")
+    host = await opened(make_host(journal))
+    epoch = host.epoch
+    journal.loses_answer, journal.gets_in = True, gets_in
+    batch = LinkBatch("gateway-0", 1, 1, [place("a")])
+    (reply,) = unpack_replies(await host.submit(batch))
+    assert reply.status == ReplyStatus.UNKNOWN
+    # Sent again before that is settled, it must not be said to be refused: it may be in.
+    (reply,) = unpack_replies(await host.submit(batch))
+    assert (reply.status, reply.reason) == (ReplyStatus.UNKNOWN, RejectReason.JOURNAL_UNAVAILABLE)
+    (other,) = unpack_replies(await host.submit(LinkBatch("gateway-1", 1, 1, [place("b")])))
+    assert other.status == ReplyStatus.REFUSED
+    applied = asyncio.Event()
+    host.on_applied = applied.set
+    journal.settled = True
+    while host.failure is not None:  # noqa: ASYNC110  # nothing but this tells that it is over
+        await asyncio.sleep(0.01)
+    assert applied.is_set() == gets_in
+    assert host.epoch == epoch + 1
+    assert (host.machine.find(1, "BTC-USDT", "a", 0) is not None) == gets_in
+    (result,) = results(await host.submit(batch))
+    assert result.client_order_id == "a"
+    assert [o.request.client_order_id for o in host.machine.books["BTC-USDT"].orders()] == ["a"]
+    replayed = recover(host.kind, journal, SnapshotStore(tmp_path / "without"))
+    assert host.kind.state_hash(replayed.machine) == host.kind.state_hash(host.machine)
+    await host.stop()
+
+
+async def test_a_writer_that_finds_itself_fenced_when_it_reopens_stops_for_good(
+    make_host: Callable[..., Host],
+) -> None:
+    journal = LateJournal("shard-0")
+    host = await opened(make_host(journal))
+    journal.loses_answer = journal.fenced = True
+    await host.submit(LinkBatch("gateway-0", 1, 1, [place("a")]))
+    await host.fenced.wait()
+    (later,) = unpack_replies(await host.submit(LinkBatch("gateway-0", 1, 2, [place("b")])))
+    assert later.status == ReplyStatus.REFUSED
     await host.stop()
 
 

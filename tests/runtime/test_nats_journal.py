@@ -19,13 +19,14 @@ from exchange.runtime.journal import (
     JournalRecordTooLarge,
     JournalUnavailable,
     JournalUnsafe,
+    nats_stream,
 )
 from exchange.runtime.journal.nats import NatsJournal
 from exchange.runtime.journal.nats_fence import encode_fence
 from exchange.runtime.journal.nats_link import NatsLink
 from exchange.runtime.journal.nats_settings import NatsSettings
 from exchange.runtime.journal.record import encode, machine_identity
-from exchange.runtime.messages import LinkBatch
+from exchange.runtime.messages import LinkBatch, ReplyStatus, unpack_replies
 from exchange.runtime.nats_servers import NatsServers
 from exchange.runtime.recovery import recover
 from exchange.runtime.snapshot import SnapshotStore
@@ -236,6 +237,18 @@ class TestUnansweredAppend:
         append_all(journal, again, b"next")
         assert payloads_of(witness) == [*expected, b"next"]
 
+    def test_a_client_that_gave_up_for_good_is_replaced(
+        self, proxied: NatsSettings, proxy: Proxy, opened: Callable[[NatsSettings], NatsJournal]
+    ) -> None:
+        journal = opened(proxied)
+        epoch = journal.acquire()
+        proxy.say(b"-ERR 'Authentication Expired'\r\n")
+        poll = threading.Event()
+        while journal.is_connected:
+            poll.wait(0.01)
+        append_all(journal, epoch, b"1")
+        assert payloads_of(journal) == [b"1"]
+
     def test_never_sent_it_is_surely_absent(
         self, proxied: NatsSettings, proxy: Proxy, opened: Callable[[NatsSettings], NatsJournal]
     ) -> None:
@@ -251,11 +264,12 @@ class TestUnansweredAppend:
 
 
 def reopen_until_it_works(journal: NatsJournal) -> int:
-    for _ in range(200):
+    poll = threading.Event()
+    for _ in range(600):
         try:
             return journal.reopen()
         except JournalUnavailable:
-            pass  # its connection is not back yet; each try takes its time limit
+            poll.wait(0.05)  # its connection is not back yet
     raise AssertionError("the journal did not come back")
 
 
@@ -390,6 +404,40 @@ async def test_a_host_comes_back_with_the_same_state(
     await again.stop()
 
 
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_a_host_goes_on_by_itself_after_an_append_without_an_answer(
+    proxied: NatsSettings,
+    proxy: Proxy,
+    opened: Callable[[NatsSettings], NatsJournal],
+    tmp_path: Path,
+    arrives: bool,
+) -> None:
+    from tests.runtime.test_host import opened as with_market
+    from tests.runtime.test_host import place, results
+
+    journal = await asyncio.to_thread(opened, replace(proxied, try_timeout_s=0.2, append_limit_s=0.4))
+    host = await with_market(Host(ShardType(), journal, SnapshotStore(tmp_path)))
+    epoch = host.epoch
+    proxy.hold("up")
+    batch = LinkBatch("gateway-0", 1, 1, [place("a", remaining_ms=60_000)])
+    (reply,) = unpack_replies(await host.submit(batch))
+    assert reply.status == ReplyStatus.UNKNOWN
+    if not arrives:
+        proxy.cut()
+    proxy.release()
+    answer = b""
+    while reply.status != ReplyStatus.DONE:
+        await asyncio.sleep(0.02)  # the host tries again at intervals of its own
+        answer = await host.submit(batch)
+        (reply,) = unpack_replies(answer)
+        assert reply.status in (ReplyStatus.DONE, ReplyStatus.UNKNOWN)
+    (result,) = results(answer)
+    assert result.client_order_id == "a"
+    assert host.epoch > epoch
+    assert [o.request.client_order_id for o in host.machine.books["BTC-USDT"].orders()] == ["a"]
+    await host.stop()
+
+
 class TestSync:
     def test_a_server_that_syncs_lazily_is_refused(self, tmp_path: Path) -> None:
         with NatsServers.start(tmp_path, servers=1, sync_interval="2m") as lazy:
@@ -416,6 +464,16 @@ class TestSync:
         self, settings: NatsSettings, opened: Callable[[NatsSettings], NatsJournal]
     ) -> None:
         opened(replace(settings, monitoring_urls=(*settings.monitoring_urls[:2], "http://127.0.0.1:1")))
+
+    def test_servers_that_are_too_old_are_refused(
+        self,
+        settings: NatsSettings,
+        opened: Callable[[NatsSettings], NatsJournal],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(nats_stream, "VERSION_MIN", (3, 0))
+        with pytest.raises(JournalUnsafe, match=r"expected version 3\.0 or newer, was 2\."):
+            opened(settings)
 
     def test_a_stream_that_forgets_is_refused(
         self, settings: NatsSettings, opened: Callable[[NatsSettings], NatsJournal]

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from exchange.runtime.journal import JournalFenced, JournalUnavailable
+from exchange.runtime.journal import JournalCorrupt, JournalFenced, JournalUnavailable
 from exchange.runtime.journal.nats import NatsJournal
+from exchange.runtime.journal.nats_link import Stored, Unanswered
+from exchange.runtime.journal.nats_log import LEADER_ONLY_S
 from exchange.runtime.journal.nats_settings import NatsSettings
 from tests.runtime.nats_model import StreamModel, UnreliableLink
 
@@ -153,6 +155,69 @@ def run(seeds: range) -> None:
 
 def test_whatever_the_network_does_nothing_is_lost_doubled_or_falsely_acknowledged() -> None:
     run(range(300))
+
+
+def reliable(model: StreamModel) -> tuple[NatsJournal, UnreliableLink]:
+    link = UnreliableLink(model, random.Random(1), lambda: None, trouble=0.0)
+    return NatsJournal(SETTINGS, "shard-0", link), link
+
+
+def test_servers_that_lost_what_they_acknowledged_are_found_out_by_everybody() -> None:
+    model = StreamModel()
+    (writer, _), (standby, _) = reliable(model), reliable(model)
+    epoch = writer.acquire()
+    for sequence in range(1, 6):
+        writer.append(epoch, sequence, b"%d" % sequence)
+    assert len(list(standby.follow(0))) == 5
+    del model.messages[-2:]
+    with pytest.raises(JournalUnavailable):
+        writer.append(epoch, 6, b"6")
+    with pytest.raises(JournalCorrupt, match="ends before a record that was acknowledged") as caught:
+        writer.reopen()
+    assert (caught.value.sequence_expected, caught.value.sequence_found) == (5, 3)
+    with pytest.raises(JournalCorrupt, match="ends before a record that was durable") as caught:
+        list(reliable(model)[0].follow(5))
+    assert (caught.value.sequence_expected, caught.value.sequence_found) == (5, 3)
+
+
+def test_records_that_were_replaced_are_found_out_by_the_chain() -> None:
+    model = StreamModel()
+    (writer, _), (standby, _) = reliable(model), reliable(model)
+    epoch = writer.acquire()
+    for sequence in range(1, 4):
+        writer.append(epoch, sequence, b"%d" % sequence)
+    assert len(list(standby.follow(0))) == 3
+    del model.messages[-1:]
+    writer.acquire()
+    other, _ = reliable(model)
+    epoch = other.acquire()
+    other.append(epoch, 3, b"another 3")
+    with pytest.raises(JournalCorrupt):
+        list(standby.follow(3))
+
+
+def test_a_server_that_hangs_is_not_asked_for_a_while() -> None:
+    class Hanging(UnreliableLink):
+        asked = 0
+
+        def batch(self, from_sequence: int) -> list[Stored]:
+            self.asked += 1
+            raise Unanswered("no answer in time", was_sent=False)
+
+    model = StreamModel()
+    writer, _ = reliable(model)
+    epoch = writer.acquire()
+    link = Hanging(model, random.Random(1), lambda: None, trouble=0.0)
+    standby = NatsJournal(SETTINGS, "shard-0", link)
+    at = 0
+    for sequence in range(1, 50):
+        writer.append(epoch, sequence, b"")
+        at += len(list(standby.follow(at)))
+    assert (at, link.asked) == (49, 1)
+    while link.now_s() < LEADER_ONLY_S * 1.5:
+        link.pause()
+    assert list(standby.follow(at)) == []
+    assert link.asked == 2
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,17 @@ def test_a_process_that_only_has_the_id_of_a_server_is_left_alone(tmp_path: Path
         with NatsServers.start(tmp_path, servers=1) as servers:
             assert servers.pids[0] not in (0, bystander.pid)
         assert bystander.poll() is None
+
+
+def test_a_port_that_somebody_else_has_by_now_is_given_up(tmp_path: Path) -> None:
+    with NatsServers.start(tmp_path, servers=1) as servers:
+        address = servers.urls[0]
+    with (
+        socket.create_server(("127.0.0.1", int(address.rpartition(":")[2]))),
+        NatsServers.start(tmp_path, servers=1) as again,
+    ):
+        assert again.urls[0] != address
+        NatsJournal.open(again.settings(), "shard-0").close()
 
 
 def test_another_number_of_servers_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from exchange.runtime.journal.nats_settings import NatsSettings
 from exchange.runtime.nats_servers import NatsServers
 
 ONE = ("nats://a:4222",)
+LOGIN = 'authorization { user: "exchange", password: "hush" }\n'
 THREE = ("nats://a:4222", "nats://b:4222", "tls://c:4222")
 
 
@@ -94,8 +97,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def secured(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsSettings]:
     configuration = (
         f'tls {{ cert_file: "{files}/node.pem", key_file: "{files}/node.key", ca_file: "{files}/ca.pem", '
-        "verify: true }\n"
-        'authorization { user: "exchange", password: "hush" }\n'
+        "verify: true }\n" + LOGIN
     )
     directory = tmp_path_factory.mktemp("secured")
     with NatsServers.start(directory, servers=1, configuration=configuration) as servers:
@@ -135,6 +137,33 @@ class TestSecuredServer:
             NatsJournal.open(settings, "shard-0")
         assert "hush" not in str(caught.value)
         assert "hush" not in "".join(capsys.readouterr())
+
+    def test_it_is_reached_again_after_it_refused_the_password_for_a_while(self, tmp_path: Path) -> None:
+        with NatsServers.start(tmp_path, servers=1, configuration=LOGIN) as servers:
+            settings = replace(servers.settings(), user="exchange", password="hush", append_limit_s=0.5)
+            journal = NatsJournal.open(settings, "shard-0")
+            epoch = journal.acquire()
+            configuration = tmp_path / "nats-0" / "server.conf"
+            content = configuration.read_text()
+            configuration.write_text(content.replace("hush", "another"))
+            servers.signal_server(0, signal.SIGHUP)
+            poll = threading.Event()
+            while journal.is_connected:
+                poll.wait(0.01)
+            with pytest.raises(JournalUnavailable) as caught:
+                journal.append(epoch, 1, b"1")
+            assert caught.value.surely_absent
+            configuration.write_text(content)
+            servers.signal_server(0, signal.SIGHUP)
+            again = 0
+            while not again:
+                try:
+                    again = journal.reopen()
+                except JournalUnavailable:
+                    poll.wait(0.05)
+            journal.append(again, 1, b"1")
+            assert [record.payload for record in journal.read(1)] == [b"1"]
+            journal.close()
 
     def test_a_file_that_is_missing_is_named(self, secured: NatsSettings, tmp_path: Path) -> None:
         settings = replace(secured, ca_file=tmp_path / "no such file", connect_timeout_s=0.5)

@@ -12,7 +12,7 @@ from rich.table import Table
 from exchange.cli.errors import CommandFailed
 from exchange.cli.output import console
 
-NAMES = ("engine", "session", "unary", "grants", "journal", "journal_nats", "replay", "depth", "memory")
+NAMES = ("engine", "session", "unary", "grants", "journal", "journal_nats", "replay", "depth", "memory", "failover")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,13 @@ def run(names: Sequence[str], *, as_json: bool) -> None:
     unknown = [name for name in names if name not in NAMES]
     if unknown:
         raise CommandFailed("UNKNOWN_BENCHMARK", f"expected some of {' '.join(NAMES)}, was {' '.join(unknown)}")
-    figures = []
+    figures: list[Figure] = []
     for name in names or NAMES:
         if not as_json:
             console.print(f"[dim]{name} …[/]")
-        measure: Callable[[], Figure] = import_module(f"exchange.cli.bench.{name}").measure
-        figures.append(measure())
+        measure: Callable[[], Figure | list[Figure]] = import_module(f"exchange.cli.bench.{name}").measure
+        measured = measure()
+        figures += measured if isinstance(measured, list) else [measured]
     if as_json:
         print(json.dumps({figure.name: asdict(figure) for figure in figures}, indent=2))
         return

@@ -6,7 +6,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,13 +49,8 @@ def targets() -> Iterator[Targets]:
         with running(shards=1) as exchange, Client(exchange.address, exchange.operator_key, timeout=10) as operator:
             open_market(operator, SYMBOL)
             buyer, seller = (operator.create_account(name).account_id for name in ("buyer", "seller"))
-            for account in (OPERATOR, buyer, seller):
-                for asset in SYMBOL.split("-"):
-                    operator.deposit(account, asset, RICH, reference=f"{account}-{asset}")
             metadata = bearer(exchange.operator_key)
-            with grpc.insecure_channel(exchange.address) as channel:
-                for account in (OPERATOR, buyer, seller):
-                    _bring_money(channel, metadata, account)
+            make_rich(operator, exchange.address, metadata, (OPERATOR, buyer, seller))
             yield Targets(exchange.address, f"127.0.0.1:{port}", metadata, (buyer, seller))
     finally:
         echo.communicate("")
@@ -87,6 +82,15 @@ def open_market(operator: Client, symbol: str, shard: str = "") -> None:
 
 def bearer(key: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {key}"),)
+
+
+def make_rich(operator: Client, address: str, metadata: tuple[tuple[str, str], ...], accounts: Sequence[int]) -> None:
+    """Give accounts more than enough, and have the market hold its share of it. `metadata` is the operator's."""
+    with grpc.insecure_channel(address) as channel:
+        for account in accounts:
+            for asset in SYMBOL.split("-"):
+                operator.deposit(account, asset, RICH, reference=f"{account}-{asset}")
+            _bring_money(channel, metadata, account)
 
 
 def _bring_money(channel: grpc.Channel, metadata: tuple[tuple[str, str], ...], account: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import threading
 import time
@@ -38,6 +39,7 @@ _PING_INTERVAL_S = 1
 _PINGS_OUTSTANDING_MAX = 2
 _RECONNECT_WAIT_S = 0.1
 _CLOSE_LIMIT_S = 1.0
+_PENDING_BYTES_MAX = 64 << 20
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
@@ -72,6 +74,14 @@ class Stored:
     data: bytes
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Messages that were asked for, and whether all of them are there."""
+
+    messages: list[Stored]
+    end: asyncio.Future[None]
+
+
 class NatsLink:
     """One connection to one of the servers, for one stream."""
 
@@ -82,6 +92,10 @@ class NatsLink:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client | None = None
+        self._connecting = asyncio.Lock()
+        self._inbox = ""
+        self._batches: dict[str, _Batch] = {}
+        self._tokens = itertools.count()
 
     def now_s(self) -> float:
         """Return the time by which waiting for the servers is measured."""
@@ -135,6 +149,11 @@ class NatsLink:
         """The server that this is connected to."""
         return str(self._connected()._server_info.get("server_name", ""))
 
+    @property
+    def server_version(self) -> str:
+        """That server's version."""
+        return str(self._connected()._server_info.get("version", ""))
+
     def publish(self, subject: str, data: bytes, headers: dict[str, str]) -> int:
         """Store a message and return its sequence, once it is on the disks of a majority.
 
@@ -158,7 +177,7 @@ class NatsLink:
 
     def batch(self, from_sequence: int) -> list[Stored]:
         """Return some of the messages from there on, as any of the servers has them, in order; [] if it has none."""
-        return self._run(self._batch(self._connected(), from_sequence))
+        return self._run(self._batch(from_sequence))
 
     def any_copy(self, sequence: int) -> Stored | None:
         """Return the message at that place as some server has it, another one each time; None if it does not."""
@@ -239,6 +258,9 @@ class NatsLink:
                     ping_interval=_PING_INTERVAL_S,
                     max_outstanding_pings=_PINGS_OUTSTANDING_MAX,
                 )
+                # One for all batches: subscribing for each would tell every server of the cluster each time.
+                self._inbox = client.new_inbox()
+                await client.subscribe(f"{self._inbox}.*", cb=self._take, pending_bytes_limit=_PENDING_BYTES_MAX)
         except ModuleNotFoundError as error:
             raise Unanswered(f"credentials_file needs nkeys: pip install nkeys ({error})", was_sent=False) from error
         except (OSError, nats.errors.Error, TimeoutError) as error:
@@ -249,6 +271,16 @@ class NatsLink:
                 was_sent=False,
             ) from error
         return client
+
+    async def _live(self) -> Client:
+        """Return the client; a new one if it was closed for good, as nats-py does when a server refuses it once."""
+        client = self._connected()
+        if not client.is_closed:
+            return client
+        async with self._connecting:
+            if self._client is client:
+                self._client = await self._connect()
+        return self._connected()
 
     async def _disconnect(self, client: Client) -> None:
         try:
@@ -262,7 +294,7 @@ class NatsLink:
         _log.info("nats.error", connection=self._name, error=f"{type(error).__name__}: {error}")
 
     async def _request(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> Msg:
-        client = self._connected()
+        client = await self._live()
         if not client.is_connected:
             # nats-py would keep it and send it whenever a connection is back.
             raise Unanswered("not connected to any server", was_sent=False)
@@ -273,35 +305,37 @@ class NatsLink:
         except (OSError, nats.errors.Error, TimeoutError, asyncio.CancelledError) as error:
             raise Unanswered(f"{type(error).__name__}: {error}", was_sent=True) from error
 
-    async def _batch(self, client: Client, from_sequence: int) -> list[Stored]:
-        messages: list[Stored] = []
-        end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        async def take(message: Msg) -> None:
-            try:
-                stored = _read_direct(message)
-            except Unanswered as unanswered:
-                if not end.done():
-                    end.set_exception(unanswered)
-                return
-            if stored is not None:
-                messages.append(stored)
-            elif not end.done():
-                end.set_result(None)
-
-        inbox = client.new_inbox()
+    async def _batch(self, from_sequence: int) -> list[Stored]:
+        client = await self._live()
+        batch = _Batch([], asyncio.get_running_loop().create_future())
+        token = str(next(self._tokens))
+        self._batches[token] = batch
         request = {"seq": from_sequence, "batch": BATCH_MESSAGES_MAX, "max_bytes": BATCH_BYTES_MAX}
+        subject = f"$JS.API.DIRECT.GET.{self._stream}"
         try:
-            subscription = await client.subscribe(inbox, cb=take, pending_bytes_limit=BATCH_BYTES_MAX * 4)
-            try:
-                await client.publish(f"$JS.API.DIRECT.GET.{self._stream}", json.dumps(request).encode(), reply=inbox)
-                async with asyncio.timeout(self._settings.try_timeout_s):
-                    await end
-            finally:
-                await subscription.unsubscribe()
+            await client.publish(subject, json.dumps(request).encode(), reply=f"{self._inbox}.{token}")
+            async with asyncio.timeout(self._settings.try_timeout_s):
+                await batch.end
         except (OSError, nats.errors.Error, TimeoutError) as error:
             raise Unanswered(f"{type(error).__name__}: {error}", was_sent=False) from error
-        return messages
+        finally:
+            del self._batches[token]
+        return batch.messages
+
+    async def _take(self, message: Msg) -> None:
+        """Add a message to the batch that it answers; one that comes too late answers none."""
+        batch = self._batches.get(message.subject.rpartition(".")[2])
+        if batch is None or batch.end.done():
+            return
+        try:
+            stored = _read_direct(message)
+        except Unanswered as unanswered:
+            batch.end.set_exception(unanswered)
+            return
+        if stored is None:
+            batch.end.set_result(None)
+        else:
+            batch.messages.append(stored)
 
 
 def _read(answer: Msg) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from exchange.runtime.journal.record import FORMAT_VERSION, Record, RecordInvali
 
 COPIES_ASKED = 16
 """Which server answers is chance, and the answer does not say: so many leave out one of three in 2 of 1,000 cases."""
+LEADER_ONLY_S = 10.0
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
@@ -50,6 +51,8 @@ class StreamLog:
         self._patience_s = patience_s
         self._fences: dict[int, Fence] = {}  # by epoch, those that were read
         self._newest = BEFORE_ALL
+        self._leader_only_until_s = 0.0
+        self._ahead: list[Stored] = []  # the last batch: a reader that takes a few at a time does not ask again
 
     # ---------------------------------------------------------------- fences
 
@@ -95,8 +98,7 @@ class StreamLog:
 
     def first_record(self) -> Record | None:
         """Return the oldest record that the leader keeps; None if there is none."""
-        first = self._link.first(self.data_subject)
-        return None if first is None else self._identify(first)[0]
+        return self._despite_trim(lambda first: None if first is None else self._identify(first)[0])
 
     def last_record(self) -> Record | None:
         """Return the newest record that the leader has; None if there is none."""
@@ -113,6 +115,20 @@ class StreamLog:
         It is before the record in front, where there is one, so that the chain is verified from there.
         Raises `JournalTrimmed`, and `JournalCorrupt` if the log ends before `must_reach`.
         """
+        return self._despite_trim(lambda _: self._start(from_record, must_reach))
+
+    def _despite_trim(self, work: Callable[[Stored | None], _T]) -> _T:
+        """Return what `work` makes of the first record's message; again, if that was trimmed meanwhile."""
+        while True:
+            first = self._link.first(self.data_subject)
+            try:
+                return work(first)
+            except JournalCorrupt:
+                now = self._link.first(self.data_subject)
+                if first is None or now is None or now.sequence <= first.sequence:
+                    raise
+
+    def _start(self, from_record: int, must_reach: int) -> Position | None:
         limit_s = self._link.now_s() + self._patience_s
         while True:
             first, (last, newest) = self.first_record(), self._end()
@@ -173,11 +189,19 @@ class StreamLog:
 
     def _more(self, message: int, *, alone: bool, must_exist: bool) -> list[Stored]:
         """Return messages from there on; `alone`: only that one, from the leader."""
-        if alone:
+        messages: list[Stored] | None = None
+        if not alone and self._ahead and self._ahead[0].sequence <= message <= self._ahead[-1].sequence:
+            return [ahead for ahead in self._ahead if ahead.sequence >= message]
+        if not alone and self._link.now_s() >= self._leader_only_until_s:
+            try:
+                messages = self._ahead = self._link.batch(message)
+            except Unanswered as unanswered:
+                # A server that hangs is still asked for its share of reads: do without them for a while.
+                self._leader_only_until_s = self._link.now_s() + LEADER_ONLY_S
+                _log.info("journal.reading_from_leader", stream=self._stream, error=str(unanswered))
+        if messages is None:
             copy = self._link.at(message)
             messages = [] if copy is None else [copy]
-        else:
-            messages = self._link.batch(message)
         if not messages and must_exist:
             # The server that was asked may be behind, or may have lost its end: all are asked.
             messages = [self.sound(message, lambda copy: copy)]

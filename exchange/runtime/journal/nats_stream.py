@@ -1,8 +1,9 @@
-"""Whether the servers keep what they acknowledge: the stream's settings, and whether each syncs to its disk."""
+"""Whether the servers keep what they acknowledge: their version, the stream's settings, syncing to disk."""
 
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ from exchange.runtime.journal.interface import JournalUnsafe
 from exchange.runtime.journal.nats_link import NatsLink
 from exchange.runtime.journal.nats_settings import NatsSettings
 
+VERSION_MIN = (2, 12)
+"""Older ones do not know all headers that a record is sent with."""
 MONITORING_TIMEOUT_S = 2.0
 _HOW_TO_SYNC = (
     "set `sync_interval: always` in the `jetstream { … }` block of each server's configuration and restart the servers "
@@ -46,8 +49,9 @@ class ServerSync:
 def prepare_stream(link: NatsLink, stream: str, subjects: tuple[str, str], copies: int) -> list[str]:
     """Make the stream if it is missing; return the names of the servers that hold it.
 
-    Raises `JournalUnsafe` if there is one that would lose records.
+    Raises `JournalUnsafe` if there is one that would lose records, or the server that answers is too old.
     """
+    _check_version(link.server_name, link.server_version)
     config: dict[str, Any] = {
         "subjects": list(subjects),
         "retention": "limits",
@@ -115,10 +119,19 @@ def _ask(url: str, settings: NatsSettings) -> ServerSync:
             answer = json.load(response)
         config = (answer.get("jetstream") or {}).get("config") or {}
         server = str(answer["server_name"])
+        version = str(answer["version"])
     except (OSError, ValueError, KeyError, AttributeError) as error:
         return ServerSync(url, Sync.UNKNOWN, f"{type(error).__name__}: {error}")
+    _check_version(server, version)
     if not config:
         return ServerSync(server, Sync.UNKNOWN, "its JetStream is off")
     if config.get("sync_always") is True:
         return ServerSync(server, Sync.ALWAYS)
     return ServerSync(server, Sync.LAZY, f"sync_interval is {int(config.get('sync_interval', 0)) / 1e9:g} s")
+
+
+def _check_version(server: str, version: str) -> None:
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if numbers < VERSION_MIN:
+        expected = ".".join(map(str, VERSION_MIN))
+        raise JournalUnsafe(f"NATS server {server}: expected version {expected} or newer, was {version}: upgrade it")

@@ -1,0 +1,30 @@
+"""On which node a component is started: a function of what runs where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from exchange.supervisor.component import Component, Node
+
+
+def place(component: Component, components: Iterable[Component], nodes: Sequence[Node]) -> Node | None:
+    """Return the node for a component, None if there is none for it now.
+
+    A gateway goes where there is none, since clients know its address; a standby away from its primary, if there is
+    another node; a machine where there are fewest. After a start that failed it is the next node's turn.
+    """
+    others = [c for c in components if c is not component and c.process is not None]
+    if component.is_gateway:
+        taken = {c.node for c in others if c.is_gateway}
+        free = [node for node in nodes if node.id not in taken]
+        # On a single machine there may be more gateways than nodes.
+        return next(iter(free), nodes[0] if len(nodes) == 1 else None)
+    candidates = list(nodes)
+    if component.is_standby:
+        primary = {c.node for c in others if c.machine == component.machine}
+        candidates = [node for node in nodes if node.id not in primary] or candidates
+    if not candidates:
+        return None
+    machines = [c.node for c in others if c.machine]
+    candidates.sort(key=lambda node: machines.count(node.id))
+    return candidates[component.failures % len(candidates)]

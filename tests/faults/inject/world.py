@@ -1,0 +1,113 @@
+"""The exchange that faults are done to, as the lab sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+
+from exchange.cluster import LocalExchange
+from exchange.config import ExchangeConfig
+from tests.faults.check.history import FileHistory, History
+from tests.faults.inject.fault import FaultKind, Injector, Target
+from tests.faults.inject.processes import PAUSE_S, ProcessKiller, ProcessPauser
+
+
+class World(Protocol):
+    """An exchange that runs, and the faults that can be done to it."""
+
+    @property
+    def operator_key(self) -> str: ...
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Of the gateways."""
+        ...
+
+    @property
+    def machines(self) -> Mapping[str, str]:
+        """Each machine's kind: "shard", "ledger" or "control"."""
+        ...
+
+    @property
+    def injectors(self) -> Sequence[Injector]: ...
+
+    @property
+    def roles(self) -> Mapping[FaultKind, Sequence[str]]:
+        """Which roles each kind of fault is done to, in turn."""
+        ...
+
+    def unlisted_targets(self) -> Sequence[Target]:
+        """Return the targets that the exchange's status does not name."""
+        ...
+
+    def history(self, directory: Path) -> History:
+        """Return what gathers the history of the journals into a directory."""
+        ...
+
+    def start(self) -> None: ...
+
+    def stop_exchange(self) -> None:
+        """Stop all that writes; journals can still be read."""
+        ...
+
+    def stop(self) -> None:
+        """Stop everything, whatever state it is in."""
+        ...
+
+
+class LocalWorld:
+    """One node, `file` journals; the supervisor restarts what dies, and Ray the supervisor."""
+
+    def __init__(
+        self, config: ExchangeConfig, *, supervisor_too: bool = True, pause_s: tuple[float, float] = PAUSE_S
+    ) -> None:
+        self._exchange = LocalExchange(config)
+        self._supervisor_too = supervisor_too
+        self._pause_s = pause_s
+        self.addresses: tuple[str, ...] = ()
+
+    @property
+    def operator_key(self) -> str:
+        return self._exchange.operator_key
+
+    @property
+    def machines(self) -> Mapping[str, str]:
+        shards = dict.fromkeys(self._exchange.config.shard_names, "shard")
+        return {"ledger": "ledger", "supervisor": "control", **shards}
+
+    @property
+    def injectors(self) -> Sequence[Injector]:
+        return ProcessKiller(), ProcessPauser(self._pause_s)
+
+    @property
+    def roles(self) -> Mapping[FaultKind, Sequence[str]]:
+        roles = ["shard", "ledger", "gateway"]
+        if self._supervisor_too:
+            roles.append("supervisor")
+        return {FaultKind.KILL_PROCESS: roles, FaultKind.PAUSE_PROCESS: roles}
+
+    def unlisted_targets(self) -> Sequence[Target]:
+        supervisor: Any = self._exchange._supervisor
+        try:
+            return [Target("supervisor", "supervisor", ray.get(supervisor.pid.remote(), timeout=2.0))]
+        except ray.exceptions.RayError:
+            return []
+
+    def start(self) -> None:
+        self._exchange.start()
+        components = self._exchange.status().components
+        self.addresses = tuple(c.address for c in components if c.name.startswith("gateway"))
+
+    def history(self, directory: Path) -> History:
+        data = self._exchange.config.data_dir
+        return FileHistory(directory, {machine: [data / machine] for machine in self.machines})
+
+    def stop_exchange(self) -> None:
+        self._exchange.stop()
+
+    def stop(self) -> None:
+        if ray.is_initialized():
+            self._exchange.stop()
