@@ -31,8 +31,6 @@ class ExchangeConfig:
     port: int = 7700
     # One book is one core's work, so more shards than cores only help to keep markets apart.
     shards: int = 2
-    # Ray nodes. More than one on a single machine are for trying out what happens when one is lost.
-    nodes: int = 1
     gateways: int = 1
     # Ray nodes that are started on this machine; with one, everything is on it.
     nodes: int = 1
@@ -62,7 +60,6 @@ class ExchangeConfig:
         for name, low, high in (
             ("port", 0, 65_535),
             ("shards", 1, 64),
-            ("nodes", 1, 16),
             ("gateways", 1, 64),
             ("nodes", 1, 64),
             ("snapshot_every_commands", 1_000, 1_000_000_000),

@@ -25,5 +25,8 @@ RAY_ENVIRONMENT = {
 # One machine, its own session: a token would be shared with nobody.
 LOCAL_RAY_ENVIRONMENT = RAY_ENVIRONMENT | {"RAY_AUTH_MODE": "disabled"}
 
+# Several machines: whoever connects has to show the token, which is the same one everywhere.
+CLUSTER_RAY_ENVIRONMENT = RAY_ENVIRONMENT | {"RAY_AUTH_MODE": "token"}
+
 NODE_LABEL = "evenkeel.node"
 """The label of a Ray node that holds its name."""
