@@ -4,44 +4,36 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
-# Ray prints each death of a worker in ten lines, `log_to_driver=False` or not; here the supervisor says it, and acts.
-# This switch of Ray's keeps these lines from the terminal, and no others. Ray reads it when it is imported; if that was
-# before, or if they are worded differently one day, they are printed as ever.
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^A worker died or was killed while executing a task")
+# Ray prints each death of a worker or a node in ten lines, `log_to_driver=False` or not; here the supervisor says it,
+# and acts. This switch of Ray's keeps these lines from the terminal, and no others. Ray reads it when it is imported;
+# if that was before, or if they are worded differently one day, they are printed as ever.
+os.environ.setdefault(
+    "RAY_DEDUP_LOGS_SKIP_REGEX",
+    "^(A worker died or was killed while executing a task|Raylet is terminated|The node with node id)",
+)
 
 import ray
 
 from exchange.actors import ADDRESS_FILE, NAMESPACE, OPERATOR_KEY_FILE, SupervisorActor
 from exchange.config import ExchangeConfig
-from exchange.supervisor.reconciler import SUPERVISOR
+from exchange.nodes import LocalNodes
+from exchange.ray_settings import LOCAL_RAY_ENVIRONMENT
+from exchange.runtime.nats_servers import NatsServers
+from exchange.supervisor.component import SUPERVISOR
 from exchange.v1 import admin_pb2
 
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0
-
-# Ray's own timers, so that a call to a process that died fails in 0.1 s instead of 2 s.
-_RAY_ENVIRONMENT = {
-    "RAY_timeout_ms_task_wait_for_death_info": "50",
-    "RAY_core_worker_internal_heartbeat_ms": "50",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
-    # What a call carries up to here goes with it, rather than through the object store, which costs a millisecond. The
-    # largest are a batch of a link and what a reader of a feed gets at once.
-    "RAY_max_direct_call_object_size": "2097152",
-    # Ray would run its workers at niceness 15: a shard would have to wait for anything else that the machine does.
-    "RAY_worker_niceness": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # One machine, its own session, loopback alone: a token would be shared with nobody.
-    "RAY_AUTH_MODE": "disabled",
-}
+CONNECT_TIMEOUT_S = 5.0
+_DRIVER: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
 
 
 class StartFailed(RuntimeError):
@@ -50,63 +42,32 @@ class StartFailed(RuntimeError):
     code = "START_FAILED"
 
 
-class LocalExchange:
-    """An exchange on a Ray of its own on this machine, as a context manager.
+class ClusterUnreachable(RuntimeError):
+    """There is no Ray cluster at an address, or it does not let us in."""
 
-    `with LocalExchange(config) as exchange: exchange.address, exchange.operator_key`
-    """
+    code = "CLUSTER_UNREACHABLE"
 
-    def __init__(self, config: ExchangeConfig) -> None:
-        self.config = replace(config, data_dir=Path(config.data_dir).resolve())
-        self.address = ""
+
+class _RunningExchange:
+    """An exchange on the Ray that this process is connected to."""
+
+    def __init__(self) -> None:
         self._supervisor: Any = None
-        self._session_dir = ""
 
-    @property
-    def operator_key(self) -> str:
-        return (self.config.data_dir / OPERATOR_KEY_FILE).read_text().strip()
+    def status(self) -> admin_pb2.GetStatusResponse:
+        """Return what runs where."""
+        return admin_pb2.GetStatusResponse.FromString(ray.get(self._supervisor.status.remote()))
 
-    def __enter__(self) -> LocalExchange:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Start Ray and the exchange; return when it takes orders. Raises `StartFailed`."""
-        self.config.data_dir.mkdir(parents=True, exist_ok=True)
-        os.environ.update(_RAY_ENVIRONMENT)
-        # Ray puts sockets below it, whose paths may have no more than 107 bytes.
-        self._session_dir = tempfile.mkdtemp(prefix="evenkeel-")
-        ray.init(
-            address="local",
+    def _start_supervisor(self, config: ExchangeConfig) -> None:
+        actor = ray.remote(SupervisorActor).options(
+            name=SUPERVISOR,
             namespace=NAMESPACE,
-            num_cpus=max(os.cpu_count() or 1, 2),
-            object_store_memory=80 << 20,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            _temp_dir=self._session_dir,
+            lifetime="detached",
+            num_cpus=0,
+            max_restarts=-1,
+            max_concurrency=1_000,
         )
-        try:
-            actor = ray.remote(SupervisorActor).options(
-                name=SUPERVISOR,
-                namespace=NAMESPACE,
-                lifetime="detached",
-                num_cpus=0,
-                max_restarts=-1,
-                max_concurrency=1_000,
-            )
-            self._supervisor = actor.remote(self.config)
-            self._wait()
-            gateway = next(c for c in self.status().components if c.name.startswith("gateway"))
-            self.address = gateway.address
-        except BaseException:
-            self.stop()
-            raise
+        self._supervisor = actor.remote(config)
 
     def _wait(self) -> None:
         give_up_s = time.monotonic() + START_TIMEOUT_S
@@ -123,19 +84,151 @@ class LocalExchange:
                 raise StartFailed(f"not ready after {START_TIMEOUT_S:.0f} s: {self.status()}")
             time.sleep(0.05)
 
-    def status(self) -> admin_pb2.GetStatusResponse:
-        """Return what runs where."""
-        return admin_pb2.GetStatusResponse.FromString(ray.get(self._supervisor.status.remote()))
-
-    def stop(self) -> None:
-        """Stop everything cleanly: gateways, shards, ledger, supervisor, Ray."""
+    def _stop_components(self) -> None:
         try:
             if self._supervisor is not None:
                 ray.get(self._supervisor.stop.remote(), timeout=STOP_TIMEOUT_S)
         except ray.exceptions.RayError:
             # What did not stop in time is killed with Ray; the journal has everything that was acknowledged.
             pass
+
+
+class LocalExchange(_RunningExchange):
+    """An exchange on a Ray of its own on this machine, of one node or several, as a context manager.
+
+    `with LocalExchange(config) as exchange: exchange.address, exchange.operator_key`
+    """
+
+    def __init__(self, config: ExchangeConfig) -> None:
+        super().__init__()
+        self.config = replace(config, data_dir=Path(config.data_dir).resolve())
+        self.address = ""
+        self.nodes: LocalNodes | None = None
+        """Its Ray nodes, if `config.nodes` says several: to kill, pause and start again."""
+        self.nats_servers: NatsServers | None = None
+        """The servers of its journals, if they are its own."""
+        self._session_dir = ""
+
+    @property
+    def operator_key(self) -> str:
+        return (self.config.data_dir / OPERATOR_KEY_FILE).read_text().strip()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start Ray and the exchange; return when it takes orders. Raises `StartFailed`."""
+        self.config.data_dir.mkdir(parents=True, exist_ok=True)
+        os.environ.update(LOCAL_RAY_ENVIRONMENT)
+        try:
+            if self.config.journal == "nats" and self.config.nats is None:
+                self.nats_servers = NatsServers.start(self.config.data_dir / "nats")
+                self.config = replace(self.config, nats=self.nats_servers.settings())
+            self._start_ray()
+            self._start_supervisor(self.config)
+            self._wait()
+            gateway = next(c for c in self.status().components if c.name.startswith("gateway"))
+            self.address = gateway.address
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start_ray(self) -> None:
+        if self.config.nodes > 1:
+            shared = self.config.journal == "file"
+            self.nodes = LocalNodes(self.config.nodes, self.config.data_dir, share_directory=shared)
+            self.nodes.start()
+            ray.init(address=self.nodes.address, _node_ip_address=self.nodes.nodes[0].host, **_DRIVER)
+            return
+        # Ray puts sockets below it, whose paths may have no more than 107 bytes.
+        self._session_dir = tempfile.mkdtemp(prefix="evenkeel-")
+        ray.init(
+            address="local",
+            num_cpus=max(os.cpu_count() or 1, 2),
+            object_store_memory=80 << 20,
+            include_dashboard=False,
+            _temp_dir=self._session_dir,
+            **_DRIVER,
+        )
+
+    def stop(self) -> None:
+        """Stop everything cleanly: gateways, shards, ledger, supervisor, Ray, the servers of the journals."""
+        try:
+            self._stop_components()
         finally:
             ray.shutdown()
+            if self.nodes is not None:
+                self.nodes.stop()
+            if self.nats_servers is not None:
+                self.nats_servers.stop()
             shutil.rmtree(self._session_dir, ignore_errors=True)
             (self.config.data_dir / ADDRESS_FILE).unlink(missing_ok=True)
+
+
+class ClusterExchange(_RunningExchange):
+    """The exchange on a Ray cluster that runs already, and outlives this process, as a context manager.
+
+    `ray_address`: HOST:PORT of the cluster's GCS, or "auto" for the cluster of this machine. The environment must have
+    been that of the cluster (`CLUSTER_RAY_ENVIRONMENT`) before Ray was imported, and the token the same. Raises
+    `ClusterUnreachable`.
+    """
+
+    def __init__(self, ray_address: str) -> None:
+        super().__init__()
+        self._ray_address = ray_address
+
+    def __enter__(self) -> Self:
+        try:
+            _expect_listener(self._ray_address)
+            ray.init(address=self._ray_address, **_DRIVER)
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise ClusterUnreachable(
+                f"expected a Ray cluster at {self._ray_address} that lets us in, found none: {error}; on a machine of"
+                " the cluster, `ray status` shows whether it runs, and RAY_AUTH_TOKEN_PATH names the file of its token"
+            ) from error
+        try:
+            self._supervisor = ray.get_actor(SUPERVISOR, namespace=NAMESPACE)
+        except ValueError:
+            # It does not run.
+            self._supervisor = None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        ray.shutdown()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the exchange was started on the cluster, and not stopped."""
+        return self._supervisor is not None
+
+    def start(self, config: ExchangeConfig) -> None:
+        """Start the exchange unless it is there; return when it takes orders. Raises `StartFailed`.
+
+        If it does not come up, what did stays, so that one can see what it is.
+        """
+        if not self.is_there:
+            self._start_supervisor(config)
+        self._wait()
+
+    def stop(self) -> None:
+        """Stop the exchange cleanly. The cluster stays."""
+        self._stop_components()
+        for named in ray.util.list_named_actors(all_namespaces=True):
+            if named["namespace"] == NAMESPACE:
+                ray.kill(ray.get_actor(named["name"], namespace=NAMESPACE))
+        self._supervisor = None
+
+
+def _expect_listener(address: str) -> None:
+    """Raise `OSError` if nobody listens at an address; Ray would try for two minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()

@@ -72,6 +72,26 @@ RULES = {
         third_party=(ANY,),
         why="its decisions are tested without Ray or gateways; actor calls are passed in",
     ),
+    "exchange.ray_settings": Rule(
+        project=(),
+        third_party=(),
+        why="values alone",
+    ),
+    "exchange.processes": Rule(
+        project=(),
+        third_party=(),
+        why="reads /proc: standard library only",
+    ),
+    "exchange.keeper": Rule(
+        project=("exchange.processes",),
+        third_party=(),
+        why="one runs for each Ray node, so it is small: standard library only",
+    ),
+    "exchange.nodes": Rule(
+        project=("exchange.processes", "exchange.ray_settings"),
+        third_party=(),
+        why="Ray is run by its command line, so that whoever breaks nodes needs none of it",
+    ),
     "exchange.actors": Rule(
         project=(
             "exchange.gateway",
@@ -87,6 +107,8 @@ RULES = {
     "exchange.cluster": Rule(
         project=(
             "exchange.actors",
+            "exchange.nodes",
+            "exchange.ray_settings",
             "exchange.gateway",
             "exchange.supervisor",
             "exchange.runtime",
@@ -106,6 +128,7 @@ RULES = {
         project=(
             "exchange.client",
             "exchange.cluster",
+            "exchange.ray_settings",
             "exchange.runtime",  # replay and benchmarks work on local files and in one process
             "exchange.engine",
             "exchange.v1",

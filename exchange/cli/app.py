@@ -58,6 +58,14 @@ def options(
 Symbol = Annotated[str, typer.Argument(help='An instrument, such as "BTC-USDT".')]
 
 
+RayAddress = Annotated[
+    str,
+    typer.Option(
+        help="A Ray cluster that runs: HOST:PORT of its GCS, or `auto` on a machine of it. Without: one of its own."
+    ),
+]
+
+
 @app.command()
 def up(
     data: Data = DATA_DEFAULT,
@@ -65,16 +73,58 @@ def up(
     port: Annotated[int, typer.Option(help="Port of the first gateway; 0 takes a free one.")] = 7700,
     shards: Annotated[int, typer.Option(help="Shards; instruments are spread over them.")] = 2,
     gateways: Annotated[int, typer.Option(help="Gateways; each listens on a port of its own.")] = 1,
+    nodes: Annotated[int, typer.Option(help="Ray nodes to start on this machine.")] = 1,
+    journal: Annotated[
+        str, typer.Option(help='"file", on one machine, or "nats": without --nats, three servers of its own here.')
+    ] = "file",
+    nats: Annotated[
+        list[str] | None, typer.Option(help="nats://HOST:PORT of a server of the journals; once for each of them.")
+    ] = None,
+    nats_monitoring: Annotated[
+        list[str] | None, typer.Option(help="http://HOST:PORT of a server's monitoring; once for each of them.")
+    ] = None,
+    nats_credentials: Annotated[Path | None, typer.Option(help="File with the credentials for these servers.")] = None,
+    ray_address: RayAddress = "",
 ) -> None:
-    """Start an exchange on this machine and serve until SIGTERM or Ctrl-C.
+    """Start an exchange on this machine and serve until SIGTERM or Ctrl-C; or on a Ray cluster, where it stays.
 
     What it holds is in the data directory; starting again there carries on. The operator's key is in
-    DATA/operator.key.
+    DATA/operator.key. On a cluster the directory is one of each machine, and the journals are in NATS.
     """
-    from exchange.cli.up import serve
     from exchange.config import ExchangeConfig
+    from exchange.runtime.journal.nats_settings import NatsSettings
 
-    serve(ExchangeConfig(data_dir=data, host=host, port=port, shards=shards, gateways=gateways))
+    settings = None
+    if nats:
+        settings = NatsSettings(
+            servers=tuple(nats), monitoring_urls=tuple(nats_monitoring or ()), credentials_file=nats_credentials
+        )
+    config = ExchangeConfig(
+        data_dir=data.absolute() if ray_address else data,
+        host=host,
+        port=port,
+        shards=shards,
+        gateways=gateways,
+        nodes=nodes,
+        journal=journal,
+        nats=settings,
+    )
+    if ray_address:
+        from exchange.cli import on_cluster
+
+        on_cluster.start(ray_address, config)
+    else:
+        from exchange.cli.up import serve
+
+        serve(config)
+
+
+@app.command()
+def down(ray_address: RayAddress = "auto") -> None:
+    """Stop the exchange on a Ray cluster, cleanly. What it holds stays, and so does the cluster."""
+    from exchange.cli import on_cluster
+
+    on_cluster.stop(ray_address)
 
 
 @app.command()

@@ -13,7 +13,8 @@ from exchange.config import ExchangeConfig
 def serve(config: ExchangeConfig) -> None:
     """Start the exchange, and stop it cleanly on SIGTERM or SIGINT."""
     end = threading.Event()
-    console.print(f"starting {config.shards} shards and {config.gateways} gateways on {config.data_dir}")
+    on = f"{config.nodes} nodes with data in {config.data_dir}" if config.nodes > 1 else f"{config.data_dir}"
+    console.print(f"starting {config.shards} shards and {config.gateways} gateways on {on}")
     with LocalExchange(config) as exchange:
         # Only now: Ray sets handlers of its own when it starts.
         for number in (signal.SIGTERM, signal.SIGINT):
