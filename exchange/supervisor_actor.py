@@ -1,7 +1,7 @@
-"""The supervisor's Ray shell. There are two such actors where there are standbys: one is active, the other follows it.
+"""The supervisor's Ray shell. Where there are standbys there are two such actors: one is active, the other follows it.
 
-Which one is active, the journal of the supervisor's machine decides: who took it last. The other one of them asks it ten
-times a second, and takes the journal when it does not answer any more. Ray starts either again when it dies.
+Which one is active, the journal of the supervisor's machine decides: who took it last. The other one asks it ten times
+a second, and takes the journal when it does not answer any more. Ray starts either again when it dies.
 """
 
 from __future__ import annotations
