@@ -274,9 +274,12 @@ class Reconciler:
         if old is not None:
             # The old process must be gone before a new one may take its journal.
             await old.kill()
+        component.node = ""
         node = place(component, self.components.values(), self._nodes)
         if node is None:
             raise NoNode(f"expected a node for {component.name}, found none that is free: {len(self._nodes)} are alive")
+        # At once, so that what is started at the same time goes elsewhere.
+        component.node = node.id
         taken = await self._decide(TakeIncarnation(component.name))
         component.process = await self._launcher.start(
             component.machine or component.name,
@@ -285,7 +288,7 @@ class Reconciler:
             port=self._port_for(component),
             standby=component.is_standby,
         )
-        component.incarnation, component.node = taken.incarnation, node.id
+        component.incarnation = taken.incarnation
         component.restarts += 1
         component.vitals = await component.process.ping(0, 0)
         component.port = int(component.vitals.get("address", "").rpartition(":")[2] or 0)
