@@ -159,7 +159,8 @@ class Host:
     async def follow(self, fetch_snapshot: Callable[[], Awaitable[bool]] | None = None) -> None:
         """Recover the machine as far as the newest snapshot has it, and follow whoever writes the journal.
 
-        `fetch_snapshot` brings a newer one from the writer, where each node has its own. Raises what `load_latest` raises.
+        `fetch_snapshot` brings a newer one from the writer, where each node has its own. Raises what `load_latest`
+        raises.
         """
         standby = Standby(self.kind, self.journal, self.snapshots, self._in_writer, self.snapshotter, fetch_snapshot)
         await standby.load()

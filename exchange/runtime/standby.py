@@ -78,7 +78,7 @@ class Standby:
                 await asyncio.sleep(POLL_S)
 
     async def _catch_up(self) -> None:
-        """Begin again: the writer has gone on by more than its journal holds, so its snapshots are newer than we are."""
+        """Begin again: the writer has gone on by more than its journal holds, so its snapshots are newer."""
         record = self.at.record
         if self._fetch_snapshot is not None and not await self._fetch_snapshot():
             self.failure = "the journal is trimmed, and no snapshot could be had from the writer"
