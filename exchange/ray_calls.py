@@ -9,6 +9,8 @@ from typing import Any
 
 import ray
 import ray.exceptions
+import structlog
+from ray._private.state import actors as ray_actors
 
 from exchange.engine.control import ControlResult
 from exchange.engine.instrument import Instrument
@@ -20,6 +22,9 @@ NAMESPACE = "evenkeel"
 SUPERVISORS = ("supervisor-0", "supervisor-1")
 """The actors of which one is active, and the other follows it where there are standbys."""
 LOST = (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, ray.exceptions.RayTaskError)
+
+
+_log = structlog.get_logger()
 
 
 def actor_name(name: str, incarnation: int) -> str:
@@ -180,6 +185,15 @@ def kill_here(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
+
+
+async def end_if_ours(pid: int) -> None:
+    """End a process of this machine if it is one of this exchange's actors, whatever Ray thinks of its state."""
+    address = ray.util.get_node_ip_address()
+    rows = (await asyncio.to_thread(ray_actors)).values()
+    if pid != os.getpid() and any(row["Pid"] == pid and row["Address"]["IPAddress"] == address for row in rows):
+        _log.warning("journal.holder_ended", pid=pid)
+        kill_here(pid)
 
 
 def _end(handle: Any) -> None:
