@@ -114,7 +114,13 @@ class SupervisorActor:
                     break
             except (*LOST, TimeoutError):
                 # Before it is heard for the first time it may just be starting: then the first one goes first.
-                limit_s = self._config.dead_after_ms / 1_000 if heard_s else 0 if self._number == 0 else FIRST_START_S
+                limit_s = (
+                    self._config.supervisor_dead_after_ms / 1_000
+                    if heard_s
+                    else 0
+                    if self._number == 0
+                    else FIRST_START_S
+                )
                 if time.monotonic() - (heard_s or begun_s) > limit_s:
                     break
             await asyncio.sleep(ASK_INTERVAL_S)

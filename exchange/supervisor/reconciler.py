@@ -256,7 +256,7 @@ class Reconciler:
 
     def _dead_after_ms(self, component: Component) -> int:
         standby = self.components.get(standby_of(component.machine))
-        if component.is_standby or (standby is not None and standby.can_take_over):
+        if standby is not None and standby.can_take_over:
             return self._config.dead_after_ms
         return self._config.dead_alone_after_ms
 
