@@ -1,47 +1,35 @@
-"""The Ray shells around hosts, gateways and the supervisor. What they do is elsewhere; here is how they are called."""
+"""The Ray shells around hosts, gateways and the auditor. What they do is elsewhere; here is how they are called."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import ray
-import ray.exceptions
 import structlog
 
-from exchange import __version__
 from exchange.config import ExchangeConfig
-from exchange.engine.control import ControlResult
-from exchange.engine.instrument import Instrument
-from exchange.engine.ledger_words import CreateAccount, CreateApiKey, Permission
-from exchange.gateway.admin import new_api_key
-from exchange.gateway.auth import hash_of_key
 from exchange.gateway.server import LEDGER, Gateway
+from exchange.ray_calls import RayPeers, RaySupervisor
 from exchange.runtime.aside import AsideFailed, do_aside
 from exchange.runtime.carrier import Carrier
 from exchange.runtime.feed import FeedGap
 from exchange.runtime.host import Host
-from exchange.runtime.messages import LinkBatch, pack, unpack, unpack_batch, unpack_replies
-from exchange.runtime.peers import PeerUnavailable
-from exchange.runtime.rows import rows_segment, unpack_ledger_result
-from exchange.runtime.snapshotter import KINDS, SnapshotterFailed, open_storage, snapshot_elsewhere
+from exchange.runtime.messages import pack, unpack, unpack_batch
+from exchange.runtime.storage import KINDS, open_storage
+from exchange.runtime.topology import unpack_topology
 from exchange.supervisor.audit.auditor import Auditor
 from exchange.supervisor.audit.encode import encode_report
-from exchange.supervisor.reconciler import AUDITOR, SUPERVISOR, Reconciler
 
-NAMESPACE = "evenkeel"
-OPERATOR_KEY_FILE = "operator.key"
 ADDRESS_FILE = "address"
+DATA_DIR_VARIABLE = "EVENKEEL_DATA_DIR"
 DUMP_TIMEOUT_S = 30.0
 AUDITOR_NICENESS = 15
-_OPTIONS: dict[str, Any] = {"num_cpus": 0, "namespace": NAMESPACE, "lifetime": "detached", "max_task_retries": 0}
 _MONEY = pack(("money",))
 """What the auditor asks: all that accounts have, which is much where there are many."""
-_LOST = (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, ray.exceptions.RayTaskError)
 
 _log = structlog.get_logger()
 
@@ -69,31 +57,66 @@ def _replace_text(path: Path, text: str) -> None:
     aside.replace(path)
 
 
-class HostActor:
-    """One machine's host: a shard or the ledger. The constructor returns when the machine is recovered."""
+def process_vitals() -> dict[str, Any]:
+    """Return what stays the same in the life of a process."""
+    return {"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id()}
 
-    async def __init__(self, name: str, config: ExchangeConfig) -> None:  # type: ignore[misc]
+
+def directory_of(config: ExchangeConfig) -> Path:
+    """Return where this node keeps its journals and snapshots: all in one place, unless the node says otherwise."""
+    return Path(os.environ.get(DATA_DIR_VARIABLE) or config.data_dir)
+
+
+class HostActor:
+    """One machine's host: a shard or the ledger, as primary or as standby.
+
+    The constructor returns when the machine is recovered, as far as its snapshots go for a standby.
+    """
+
+    async def __init__(self, name: str, config: ExchangeConfig, standby: bool) -> None:  # type: ignore[misc]
         self._name = name
         self._config = config
+        self._vitals = process_vitals()
         kind = KINDS[name.partition("-")[0]]
-        self._host = Host(kind, *open_storage(config.data_dir, name))
-        self._snapshot_task: asyncio.Task[None] | None = None
+        storage = await asyncio.to_thread(open_storage, directory_of(config), name, config.nats)
+        self._host = Host(kind, *storage, snapshot_every_commands=config.snapshot_every_commands)
+        # Where the journal is on servers, each node has snapshots of its own.
+        self._host.snapshotter.leaves_it_to_standby = config.standbys and config.nats is None
         self._dump: asyncio.Task[bytes] | None = None
-        await self._host.start()
-        self._carrier = Carrier(name, self._host) if kind.name == "shard" else None
+        self._carrier: Carrier | None = None
+        self._peers = RayPeers()
+        if standby:
+            await self._host.follow()
+        else:
+            await self._host.start()
+            self._begin_to_carry()
         _settle_memory()
+
+    def _begin_to_carry(self) -> None:
+        if self._host.kind.name == "shard":
+            self._carrier = Carrier(self._name, self._host)
+            self._carrier.set_ledger(self._peers.primaries.get(LEDGER))
 
     async def configure(self, topology: bytes) -> None:
         """Take where the other machines are."""
+        if self._peers.follow(unpack_topology(topology)) and self._carrier is not None:
+            self._carrier.set_ledger(self._peers.primaries.get(LEDGER))
+
+    async def promote(self, begin: bool) -> None:
+        """Take over from the primary; see `Host.promote`."""
+        await self._host.promote(begin=begin)
+        if self._carrier is None:
+            self._begin_to_carry()
+        _settle_memory()
+
+    async def hand_over(self) -> int:
+        """Stop where the standby goes on; see `Host.hand_over`."""
         if self._carrier is not None:
-            incarnation = unpack(topology).get(LEDGER, 0)
-            self._carrier.set_ledger(RayPeer(LEDGER, incarnation) if incarnation else None)
+            await self._carrier.stop()
+        return await self._host.hand_over()
 
     async def submit(self, batch: bytes) -> bytes:
-        answer = await self._host.submit(unpack_batch(unpack(batch)))
-        if self._host.commands_since_snapshot > self._config.snapshot_every_commands and not self._snapshot_task:
-            self._snapshot_task = asyncio.create_task(self._snapshot())
-        return answer
+        return await self._host.submit(unpack_batch(unpack(batch)))
 
     async def feed(self, after_sequence: int, timeout_s: float) -> list[bytes] | None:
         try:
@@ -140,18 +163,25 @@ class HostActor:
         machine = self._host.machine
         return len(machine.balances.available if self._host.kind.name == LEDGER else machine.funds.wallets)
 
-    async def ping(self) -> dict[str, Any]:
+    async def ping(self, record: int, checksum: int) -> dict[str, Any]:
+        """Return how the host is; of a standby, whether its feed had that checksum after that record."""
         host = self._host
         vitals = {
-            "pid": os.getpid(),
-            "epoch": host.epoch,
+            **self._vitals,
+            "role": int(host.role),
+            "epoch": host.epoch or host.at.epoch,
             "sequence": host.machine.sequence,
+            "record": host.at.record,
+            "checksum": host.at.feed.checksum,
             "state_hash": host.at.hashed.digest.hex(),
             "state_hash_sequence": host.at.hashed.sequence,
             "failure": host.failure,
             "replayed_commands": host.at.replayed_commands,
             "broken": repr(host.broken) if host.broken else "fenced" if host.fenced.is_set() else None,
         }
+        if host.standby is not None:
+            vitals["agrees"] = host.standby.agrees(record, checksum)
+            vitals["failure"] = host.standby.failure
         if host.kind.name == "shard":
             vitals["stage"] = host.machine.stage
             vitals["open_orders"] = self._open_orders()
@@ -162,95 +192,15 @@ class HostActor:
             await self._carrier.stop()
         await self._host.stop()
 
-    async def _snapshot(self) -> None:
-        """Have a snapshot taken by a process of its own, then trim the journal."""
-        host = self._host
-        commands = host.commands_since_snapshot
-        try:
-            host.at.hashed = await snapshot_elsewhere(self._config.data_dir, self._name, host.kind.name, host.at.record)
-            since = host.commands_since_snapshot - commands
-            await host.trim()
-            host.commands_since_snapshot = since
-        except SnapshotterFailed as error:
-            host.commands_since_snapshot = 0
-            _log.error("snapshot.failed", machine=self._name, error=str(error))
-        finally:
-            self._snapshot_task = None
-
-
-class RayPeer:
-    """A host behind Ray. Calls that fail have an unknown effect."""
-
-    def __init__(self, name: str, incarnation: int) -> None:
-        self.incarnation = incarnation
-        self._actor_name = f"{name}.{incarnation}"
-        self._handle: Any = None
-
-    async def _call(self, method: str, *arguments: Any) -> Any:
-        try:
-            if self._handle is None:
-                self._handle = ray.get_actor(self._actor_name, namespace=NAMESPACE)
-            return await getattr(self._handle, method).remote(*arguments)
-        except (*_LOST, ValueError) as error:
-            raise PeerUnavailable(f"{self._actor_name}.{method}: {type(error).__name__}") from error
-
-    async def submit(self, batch: bytes) -> bytes:
-        answer: bytes = await self._call("submit", batch)
-        return answer
-
-    async def feed(self, after_sequence: int, timeout_s: float) -> list[bytes] | None:
-        batches: list[bytes] | None = await self._call("feed", after_sequence, timeout_s)
-        return batches
-
-    async def dump(self) -> bytes:
-        dump: bytes = await self._call("dump")
-        return dump
-
-    async def query(self, request: bytes) -> bytes:
-        answer: bytes = await self._call("query", request)
-        return answer
-
-
-def _follow_topology(peers: dict[str, RayPeer], topology: bytes) -> None:
-    """Bring peers up to where the machines are now."""
-    for machine, incarnation in unpack(topology).items():
-        if not incarnation:
-            peers.pop(machine, None)
-        elif machine not in peers or peers[machine].incarnation != incarnation:
-            peers[machine] = RayPeer(machine, incarnation)
-
-
-class RaySupervisor:
-    """The supervisor behind Ray, as a gateway calls it."""
-
-    async def _call(self, method: str, *arguments: Any) -> Any:
-        try:
-            return await getattr(ray.get_actor(SUPERVISOR, namespace=NAMESPACE), method).remote(*arguments)
-        except (*_LOST, ValueError) as error:
-            raise PeerUnavailable(f"{method}: {error}"[:300]) from error
-
-    async def create_instrument(self, instrument: Instrument, shard: str) -> ControlResult:
-        return ControlResult(*await self._call("create_instrument", tuple(instrument), shard))
-
-    async def set_stage(self, shard: str, stage: int, orders_per_s: int, reason: str) -> list[str]:
-        names: list[str] = await self._call("set_stage", shard, stage, orders_per_s, reason)
-        return names
-
-    async def status(self) -> bytes:
-        status: bytes = await self._call("status")
-        return status
-
-    async def audit(self) -> bytes:
-        report: bytes = await self._call("audit")
-        return report
-
 
 class GatewayActor:
     """A gateway; its constructor returns when the port is open."""
 
     async def __init__(self, name: str, incarnation: int, port: int, config: ExchangeConfig) -> None:  # type: ignore[misc]
-        self._gateway = Gateway(name, incarnation, config.shard_names, RaySupervisor())
-        self._peers: dict[str, RayPeer] = {}
+        self._vitals = process_vitals()
+        self._supervisor = RaySupervisor()
+        self._gateway = Gateway(name, incarnation, config.shard_names, self._supervisor)
+        self._peers = RayPeers()
         await self._gateway.start(f"{config.host}:{port}")
         if name == config.gateway_names[0]:
             # Written at every start, so that it stays true should the port be another one.
@@ -258,11 +208,16 @@ class GatewayActor:
         _settle_memory()
 
     async def configure(self, topology: bytes) -> None:
-        _follow_topology(self._peers, topology)
-        self._gateway.set_peers(self._peers)
+        where = unpack_topology(topology)
+        if self._peers.follow(where):
+            self._supervisor.name = where.supervisor
+            self._gateway.set_peers(self._peers.primaries, where.version)
 
-    async def ping(self) -> dict[str, Any]:
-        return {"pid": os.getpid(), "address": self._gateway.address}
+    async def ping(self, _record: int, _checksum: int) -> dict[str, Any]:
+        return {**self._vitals, "address": self._gateway.address}
+
+    async def drain(self) -> None:
+        await self._gateway.drain()
 
     async def stop(self) -> None:
         await self._gateway.stop()
@@ -273,17 +228,18 @@ class AuditorActor:
 
     async def __init__(self, config: ExchangeConfig) -> None:  # type: ignore[misc]
         _be_nice(AUDITOR_NICENESS)
+        self._vitals = process_vitals()
         self._auditor = Auditor(config.shard_names, config.audit_interval_s)
-        self._peers: dict[str, RayPeer] = {}
+        self._peers = RayPeers()
         self._run = asyncio.create_task(self._auditor.run())
 
     async def configure(self, topology: bytes) -> None:
-        _follow_topology(self._peers, topology)
-        self._auditor.set_peers(self._peers)
+        if self._peers.follow(unpack_topology(topology)):
+            self._auditor.set_peers(self._peers.primaries)
 
-    async def ping(self) -> dict[str, Any]:
+    async def ping(self, _record: int, _checksum: int) -> dict[str, Any]:
         return {
-            "pid": os.getpid(),
+            **self._vitals,
             "failure": self._auditor.detail,
             "breaks": self._auditor.newest_breaks(),
             "broken": repr(self._run.exception()) if self._run.done() else None,
@@ -295,114 +251,3 @@ class AuditorActor:
     async def stop(self) -> None:
         self._run.cancel()
         await asyncio.gather(self._run, return_exceptions=True)
-
-
-class RayProcess:
-    """A component behind Ray, as the supervisor sees it."""
-
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
-        self._pid = 0
-
-    async def ping(self) -> dict[str, Any]:
-        vitals: dict[str, Any] = await self._handle.ping.remote()
-        self._pid = vitals["pid"]
-        return vitals
-
-    async def submit(self, batch: bytes) -> bytes:
-        answer: bytes = await self._handle.submit.remote(batch)
-        return answer
-
-    async def configure(self, topology: bytes) -> None:
-        await self._handle.configure.remote(topology)
-
-    async def audit(self) -> bytes:
-        report: bytes = await self._handle.audit.remote()
-        return report
-
-    async def stop(self) -> None:
-        await self._handle.stop.remote()
-
-    async def kill(self) -> None:
-        if self._pid:
-            try:
-                os.kill(self._pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        ray.kill(self._handle)
-
-
-class RayLauncher:
-    """Starts components as detached actors whose names carry their incarnation."""
-
-    def __init__(self, config: ExchangeConfig) -> None:
-        self._config = config
-
-    async def start(self, name: str, incarnation: int, port: int) -> RayProcess:
-        options = {**_OPTIONS, "name": f"{name}.{incarnation}", "max_restarts": 0, "max_concurrency": 1_000}
-        if name.startswith("gateway"):
-            handle = ray.remote(GatewayActor).options(**options).remote(name, incarnation, port, self._config)
-        elif name == AUDITOR:
-            handle = ray.remote(AuditorActor).options(**options).remote(self._config)
-        else:
-            handle = ray.remote(HostActor).options(**options).remote(name, self._config)
-        process = RayProcess(handle)
-        await process.ping()
-        return process
-
-
-class SupervisorActor:
-    """The supervisor; the only actor that Ray itself restarts."""
-
-    async def __init__(self, config: ExchangeConfig) -> None:  # type: ignore[misc]
-        control = Host(KINDS["control"], *open_storage(config.data_dir, SUPERVISOR))
-        await control.start()
-        self._config = config
-        self._reconciler = Reconciler(config, control, RayLauncher(config))
-        await self._reconciler.start()
-        self._run = asyncio.create_task(self._reconciler.run())
-        self._key = asyncio.create_task(self._issue_operator_key())
-
-    async def is_ready(self) -> bool:
-        if self._key.done():
-            self._key.result()
-        return self._reconciler.is_ready and self._key.done()
-
-    async def create_instrument(self, fields: tuple[Any, ...], shard: str) -> tuple[Any, ...]:
-        return tuple(await self._reconciler.create_instrument(Instrument(*fields), shard))
-
-    async def set_stage(self, shard: str, stage: int, orders_per_s: int, reason: str) -> list[str]:
-        return await self._reconciler.set_stage(shard, stage, orders_per_s, reason)
-
-    async def status(self) -> bytes:
-        return self._reconciler.status(__version__)
-
-    async def audit(self) -> bytes:
-        return await self._reconciler.audit()
-
-    async def pid(self) -> int:
-        return os.getpid()
-
-    async def stop(self) -> None:
-        await self._reconciler.stop()
-
-    async def _issue_operator_key(self) -> None:
-        """On the first start: make the operator's account and key, and leave the key in the data directory."""
-        path = Path(self._config.data_dir) / OPERATOR_KEY_FILE
-        ledger = self._reconciler.components["ledger"]
-        while ledger.process is None or not ledger.vitals:  # noqa: ASYNC110  # a tick of the reconciler changes it
-            await asyncio.sleep(0.05)
-        if path.exists():
-            return
-        key_id, key = new_api_key()
-        account = await self._ledger(ledger.process, CreateAccount("operator"))
-        permissions = tuple(map(int, Permission))
-        await self._ledger(ledger.process, CreateApiKey(account, key_id, hash_of_key(key), permissions))
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(key + "\n")
-
-    async def _ledger(self, process: Any, command: Any) -> int:
-        batch = LinkBatch("", 0, 0, [rows_segment([command])])
-        reply = unpack_replies(await process.submit(pack(batch)))[0]
-        return unpack_ledger_result(reply.data).account

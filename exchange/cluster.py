@@ -24,17 +24,19 @@ os.environ.setdefault(
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from exchange.actors import ADDRESS_FILE, NAMESPACE, OPERATOR_KEY_FILE, SupervisorActor
+from exchange.actors import ADDRESS_FILE
 from exchange.config import ExchangeConfig
 from exchange.nodes import LocalNodes
-from exchange.ray_settings import LOCAL_RAY_ENVIRONMENT
+from exchange.ray_calls import NAMESPACE, SUPERVISORS
+from exchange.ray_settings import LOCAL_RAY_ENVIRONMENT, NODE_LABEL
 from exchange.runtime.nats_servers import NatsServers
-from exchange.supervisor.component import SUPERVISOR
+from exchange.supervisor_actor import OPERATOR_KEY_FILE, SupervisorActor
 from exchange.v1 import admin_pb2
 
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
+ASK_TIMEOUT_S = 2.0
 _DRIVER: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
 
 
@@ -42,6 +44,12 @@ class StartFailed(RuntimeError):
     """The exchange did not come up; the message says which part, and why."""
 
     code = "START_FAILED"
+
+
+class NoSupervisor(RuntimeError):
+    """No supervisor is active now."""
+
+    code = "NO_SUPERVISOR"
 
 
 class StopFailed(RuntimeError):
@@ -59,43 +67,81 @@ class ClusterUnreachable(RuntimeError):
 class _RunningExchange:
     """An exchange on the Ray that this process is connected to."""
 
-    def __init__(self) -> None:
-        self._supervisor: Any = None
-
     def status(self) -> admin_pb2.GetStatusResponse:
         """Return what runs where."""
-        return admin_pb2.GetStatusResponse.FromString(ray.get(self._supervisor.status.remote()))
+        return admin_pb2.GetStatusResponse.FromString(ray.get(self._active().status.remote()))
 
-    def _start_supervisor(self, config: ExchangeConfig) -> None:
-        actor = ray.remote(SupervisorActor).options(
-            name=SUPERVISOR,
-            namespace=NAMESPACE,
-            lifetime="detached",
-            num_cpus=0,
-            max_restarts=-1,
-            max_concurrency=1_000,
-        )
-        self._supervisor = actor.remote(config)
+    def _start_supervisors(self, config: ExchangeConfig) -> None:
+        """Start the supervisors, on nodes of their own if there are several; each stays on its node."""
+        names = sorted(label for node in ray.nodes() if node["Alive"] and (label := node["Labels"].get(NODE_LABEL)))
+        for number, name in enumerate(SUPERVISORS[: 1 + config.standbys]):
+            where = {"label_selector": {NODE_LABEL: names[number % len(names)]}} if names else {}
+            actor = ray.remote(SupervisorActor).options(
+                name=name,
+                namespace=NAMESPACE,
+                lifetime="detached",
+                num_cpus=0,
+                max_restarts=-1,
+                max_concurrency=1_000,
+                **where,
+            )
+            actor.remote(number, config)
 
-    def _wait(self) -> None:
-        give_up_s = time.monotonic() + START_TIMEOUT_S
-        while True:
+    def _supervisors(self) -> list[Any]:
+        """Return those that are there."""
+        found = []
+        for name in SUPERVISORS:
             try:
-                if ray.get(self._supervisor.is_ready.remote(), timeout=START_TIMEOUT_S):
+                found.append(ray.get_actor(name, namespace=NAMESPACE))
+            except ValueError:
+                # It was never started.
+                pass
+        return found
+
+    def _active(self) -> Any:
+        """Return the active supervisor. Raises `NoSupervisor`."""
+        leads = []
+        for supervisor in self._supervisors():
+            try:
+                said = ray.get(supervisor.lead.remote(), timeout=ASK_TIMEOUT_S)
+            except (ray.exceptions.RayError, TimeoutError):
+                continue
+            if said["is_active"]:
+                leads.append((said["incarnation"], supervisor))
+        if not leads:
+            raise NoSupervisor("expected an active supervisor, found none; there may be one in a moment")
+        return max(leads, key=lambda lead: lead[0])[1]
+
+    def wait(self, *, complete: bool = False) -> None:
+        """Return when orders are taken; `complete`: and all standbys follow. Raises `StartFailed`."""
+        give_up_s = time.monotonic() + START_TIMEOUT_S
+        detail = ""
+        while time.monotonic() < give_up_s:
+            try:
+                active = self._active()
+                if ray.get(active.is_ready.remote(complete), timeout=ASK_TIMEOUT_S):
                     return
-            except ray.exceptions.RayError as error:
-                raise StartFailed(f"supervisor: {error}") from error
-            failed = [c for c in self.status().components if c.detail.startswith("did not start")]
-            if failed:
-                raise StartFailed("; ".join(f"{c.name} {c.detail}" for c in failed))
-            if time.monotonic() > give_up_s:
-                raise StartFailed(f"not ready after {START_TIMEOUT_S:.0f} s: {self.status()}")
+                status = self.status()
+            except (ray.exceptions.RayError, NoSupervisor) as error:
+                detail = str(error)
+            else:
+                failed = [c for c in status.components if c.detail.startswith("did not start")]
+                if failed:
+                    raise StartFailed("; ".join(f"{c.name} {c.detail}" for c in failed))
+                detail = str(status)
             time.sleep(0.05)
+        raise StartFailed(f"not ready after {START_TIMEOUT_S:.0f} s: {detail}")
 
     def _stop_components(self) -> None:
+        """Stop who follows before who is followed, lest it take over."""
         try:
-            if self._supervisor is not None:
-                ray.get(self._supervisor.stop.remote(), timeout=STOP_TIMEOUT_S)
+            active = self._active()
+        except NoSupervisor:
+            return
+        try:
+            others = [s for s in self._supervisors() if s != active]
+            ray.get([other.stop.remote() for other in others], timeout=ASK_TIMEOUT_S)
+            ray.get(active.stop.remote(), timeout=STOP_TIMEOUT_S)
         except ray.exceptions.RayError:
             # What did not stop in time is killed with Ray; the journal has everything that was acknowledged.
             pass
@@ -108,7 +154,6 @@ class LocalExchange(_RunningExchange):
     """
 
     def __init__(self, config: ExchangeConfig) -> None:
-        super().__init__()
         self.config = replace(config, data_dir=Path(config.data_dir).resolve())
         self.address = ""
         self.nodes: LocalNodes | None = None
@@ -139,8 +184,8 @@ class LocalExchange(_RunningExchange):
                 self.nats_servers = NatsServers.start(self.config.data_dir / "nats")
                 self.config = replace(self.config, nats=self.nats_servers.settings())
             self._start_ray()
-            self._start_supervisor(self.config)
-            self._wait()
+            self._start_supervisors(self.config)
+            self.wait()
             gateway = next(c for c in self.status().components if c.name.startswith("gateway"))
             self.address = gateway.address
         except BaseException:
@@ -188,7 +233,6 @@ class ClusterExchange(_RunningExchange):
     """
 
     def __init__(self, ray_address: str) -> None:
-        super().__init__()
         self._ray_address = ray_address
 
     def __enter__(self) -> Self:
@@ -200,11 +244,6 @@ class ClusterExchange(_RunningExchange):
                 f"expected a Ray cluster at {self._ray_address} that lets us in, found none: {error}; on a machine of"
                 " the cluster, `ray status` shows whether it runs, and RAY_AUTH_TOKEN_PATH names the file of its token"
             ) from error
-        try:
-            self._supervisor = ray.get_actor(SUPERVISOR, namespace=NAMESPACE)
-        except ValueError:
-            # It does not run.
-            self._supervisor = None
         return self
 
     def __exit__(
@@ -215,7 +254,7 @@ class ClusterExchange(_RunningExchange):
     @property
     def is_there(self) -> bool:
         """Whether the exchange was started on the cluster, and not stopped."""
-        return self._supervisor is not None
+        return bool(self._supervisors())
 
     def start(self, config: ExchangeConfig) -> None:
         """Start the exchange unless it is there; return when it takes orders. Raises `StartFailed`.
@@ -224,8 +263,8 @@ class ClusterExchange(_RunningExchange):
         """
         if not self.is_there:
             self._wait_for_nodes(config.nodes)
-            self._start_supervisor(config)
-        self._wait()
+            self._start_supervisors(config)
+        self.wait()
 
     def _wait_for_nodes(self, count: int) -> None:
         give_up_s = time.monotonic() + START_TIMEOUT_S
@@ -243,7 +282,6 @@ class ClusterExchange(_RunningExchange):
         for named in ray.util.list_named_actors(all_namespaces=True):
             if named["namespace"] == NAMESPACE:
                 ray.kill(ray.get_actor(named["name"], namespace=NAMESPACE))
-        self._supervisor = None
         if stop_workers:
             self._stop_workers()
 

@@ -49,9 +49,9 @@ class ExchangeConfig:
     # An audit reads all balances and open orders: a second of the auditor's time for a million of them, and the fork of
     # a shard that has so many. What breaks meanwhile is found by the next one at the latest.
     audit_interval_s: float = 30.0
-    # How long a process may leave a ping unanswered; one that died is noticed at once. A machine with a standby is taken
-    # over: the fence makes that safe also if it was only slow. Others are killed and started again, which takes longer
-    # than a slow disk or a busy machine do, the likelier causes.
+    # How long a process may leave a ping unanswered; one that died is noticed at once. A machine with a standby is
+    # taken over: the fence makes that safe also if it was only slow. Others are killed and started again, which takes
+    # longer than a slow disk or a busy machine do, the likelier causes.
     suspect_after_ms: int = 500
     dead_after_ms: int = 1_000
     dead_alone_after_ms: int = 10_000

@@ -52,6 +52,7 @@ from exchange.client._enums import (
     Outcome,
     Permission,
     RejectReason,
+    Role,
     SelfTradePrevention,
     Side,
     Stage,
@@ -84,7 +85,7 @@ from exchange.client._errors import (
 from exchange.client._instruments import Instrument
 from exchange.client._market_data import Candle, Ticker, Trade
 from exchange.client._numbers import Number
-from exchange.client._operation import Account, ApiKey, Component, ExchangeStatus, NewApiKey
+from exchange.client._operation import Account, ApiKey, Component, Event, ExchangeStatus, NewApiKey
 from exchange.client._results import (
     CancelAllResult,
     DeadMansSwitch,
@@ -132,6 +133,7 @@ __all__ = [
     "EntryType",
     "Environment",
     "EvenkeelError",
+    "Event",
     "ExchangeStatus",
     "Execution",
     "ExecutionType",
@@ -165,6 +167,7 @@ __all__ = [
     "RejectReason",
     "RetryBudget",
     "RetryPolicy",
+    "Role",
     "SelfTradePrevention",
     "Side",
     "Stage",

@@ -9,7 +9,7 @@ from exchange.client._call import Caller, Effect
 from exchange.client._enums import Permission, Stage
 from exchange.client._instruments import Instrument
 from exchange.client._numbers import Number, digits_after_point, to_amount, to_scaled, to_time_ns
-from exchange.client._operation import Account, ApiKey, ExchangeStatus, NewApiKey
+from exchange.client._operation import Account, ApiKey, Event, ExchangeStatus, NewApiKey
 from exchange.client._rpcs import (
     AUDIT,
     CREATE_ACCOUNT,
@@ -20,6 +20,7 @@ from exchange.client._rpcs import (
     GET_STATUS,
     LIST_ACCOUNTS,
     LIST_API_KEYS,
+    LIST_EVENTS,
     REVOKE_API_KEY,
     SET_STAGE,
     WITHDRAW,
@@ -273,6 +274,16 @@ class AdminMethods:
         """What runs where, in which state."""
         response = await self._caller.call(GET_STATUS, admin_pb2.GetStatusRequest(), timeout=timeout)
         return ExchangeStatus.from_proto(response)
+
+    async def events(self, *, after_sequence: int = 0, timeout: float | None = None) -> tuple[Event, ...]:
+        """Returns what happened to the components since the supervisor became active, oldest first, 10,000 at most.
+
+        Raises:
+            Unavailable: the supervisor is away.
+        """
+        request = admin_pb2.ListEventsRequest(after_sequence=after_sequence)
+        response = await self._caller.call(LIST_EVENTS, request, timeout=timeout)
+        return tuple(Event.from_proto(event) for event in response.events)
 
     async def audit(self, *, timeout: float | None = None) -> Audit:
         """Has the books of ledger and shards audited now, while trading goes on.

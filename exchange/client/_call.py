@@ -1,7 +1,7 @@
 """How a call is made: its attempts, its errors, and what they leave open."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import grpc
@@ -9,6 +9,7 @@ import grpc
 from exchange.client._channels import Channels, Gateway
 from exchange.client._environment import Environment
 from exchange.client._errors import (
+    GATEWAY_DRAINING,
     NotExecuted,
     OutcomeUnknown,
     TransportError,
@@ -20,16 +21,10 @@ from exchange.client._rpcs import RequestT, ResponseT, Rpc
 
 Metadata = tuple[tuple[str, str], ...]
 
-# Reasons of what is the same whichever gateway is asked.
-_BEHIND_THE_GATEWAY = frozenset(
-    {
-        "SHARD_UNAVAILABLE",
-        "JOURNAL_UNAVAILABLE",
-        "FUNDS_UNAVAILABLE",
-        "LEDGER_UNAVAILABLE",
-        "SUPERVISOR_UNAVAILABLE",
-    }
-)
+# What a gateway says when it cannot reach what it needs. It may be the one that is cut off, so others are asked.
+_CUT_OFF = frozenset({"SHARD_UNAVAILABLE", "LEDGER_UNAVAILABLE", "SUPERVISOR_UNAVAILABLE"})
+# What is the same whichever gateway is asked.
+_EVERYWHERE = frozenset({"JOURNAL_UNAVAILABLE", "FUNDS_UNAVAILABLE"})
 _GATEWAY_FAILED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 
@@ -122,6 +117,14 @@ class Caller:
                 raise
 
     async def again(self, attempts: Attempts, failure: Failure) -> bool:
+        """Waits for the next attempt, at the next address at once where that may help; False if there is none."""
+        if failure.elsewhere:
+            # Once around; then whatever it is, is so everywhere.
+            if attempts.turns < self.channels.others:
+                attempts.turns += 1
+                self._turn(attempts.gateway)
+            else:
+                failure = replace(failure, elsewhere=False, is_free=False)
         again = await attempts.again(failure)
         self.statistics.retries_refused += attempts.budget_spent
         return again
@@ -130,6 +133,7 @@ class Caller:
         """One attempt, with the error as one of the SDK's."""
         gateway = self.channels.current
         attempts.made += 1
+        attempts.gateway = gateway
         self.statistics.attempts += 1
         try:
             return await gateway.unary(rpc)(request, timeout=attempts.remaining_s, metadata=self.metadata)
@@ -156,10 +160,15 @@ class Caller:
         A timeout counts: a gateway that is stopped or cut off gives no other sign.
         """
         if isinstance(error, NotExecuted):
-            away = isinstance(error, Unavailable) and error.reason_name not in _BEHIND_THE_GATEWAY
+            # `again` sees to those that are cut off.
+            away = isinstance(error, Unavailable) and error.reason_name not in _CUT_OFF | _EVERYWHERE
         else:
             away = error.code in _GATEWAY_FAILED
-        if away and self.channels.move_on(gateway):
+        if away:
+            self._turn(gateway)
+
+    def _turn(self, gateway: object) -> None:
+        if self.channels.move_on(gateway):
             self.statistics.failovers += 1
 
     def unknown(self, what: str, attempts: Attempts, cause: Exception | None, reference: str = "") -> OutcomeUnknown:
@@ -173,5 +182,13 @@ class Caller:
         )
 
 
+def cut_off(reason_name: str) -> bool:
+    """Whether a refusal may be due to the gateway alone."""
+    return reason_name in _CUT_OFF
+
+
 def _failure_of(error: NotExecuted | TransportError) -> Failure:
-    return Failure(error.worth_retrying, error.retry_after)
+    if not isinstance(error, NotExecuted):
+        return Failure(error.worth_retrying, error.retry_after)
+    drains = error.reason_name == GATEWAY_DRAINING
+    return Failure(error.worth_retrying, error.retry_after, drains or cut_off(error.reason_name), is_free=drains)

@@ -98,6 +98,11 @@ class Channels:
         return self._addresses[self._index]
 
     @property
+    def others(self) -> int:
+        """How many addresses there are beside the one that is used."""
+        return len(self._addresses) - 1
+
+    @property
     def current(self) -> Gateway:
         """Made at the first call, because a gRPC channel belongs to the event loop it is made in."""
         if self.closed:
@@ -109,7 +114,7 @@ class Channels:
             )
         return gateway
 
-    def move_on(self, failed: Gateway) -> bool:
+    def move_on(self, failed: object) -> bool:
         """Turns to the next address, and says whether it did.
 
         Of many calls that fail together only the first one turns: the others find it done.

@@ -216,6 +216,7 @@ class Client:
     set_stage = _blocking(AsyncClient.set_stage)
     status = _blocking(AsyncClient.status)
     audit = _blocking(AsyncClient.audit)
+    events = _blocking(AsyncClient.events)
 
     def trade(
         self,

@@ -221,3 +221,13 @@ class ComponentState(_ProtocolEnum):
     UP = 2
     SUSPECT = 3
     DOWN = 4
+
+
+class Role(_ProtocolEnum):
+    UNSPECIFIED = 0
+    STANDBY = 1
+    """Follows the journal, ready to take over."""
+    PRIMARY = 2
+    """Writes the journal."""
+    RETIRED = 3
+    """Has handed over, or another one has taken over."""

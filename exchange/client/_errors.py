@@ -42,6 +42,8 @@ _PUSHBACK_KEY = "grpc-retry-pushback-ms"
 _REASON_PREFIX = "REJECT_REASON_"
 _STAGE_PREFIX = "STAGE_"
 _OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
+GATEWAY_DRAINING = "GATEWAY_DRAINING"
+"""Of a gateway that is about to stop. It has not taken the call; of a stream, it has answered all that it took."""
 
 
 class EvenkeelError(Exception):

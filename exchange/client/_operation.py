@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from exchange.client._enums import ComponentState, Permission, Stage
+from exchange.client._enums import ComponentState, Permission, Role, Stage
 from exchange.client._numbers import from_time_ns
 from exchange.v1 import admin_pb2
 
@@ -87,6 +87,11 @@ class Component:
     detail: str
     restarts: int
     start_duration_ms: int
+    role: Role
+    """Of a machine: whether it writes the journal or follows it."""
+    node: str
+    record: int
+    """Of a machine: the last record of its journal that it has applied."""
 
     @classmethod
     def from_proto(cls, message: admin_pb2.Component) -> "Component":
@@ -106,6 +111,40 @@ class Component:
             detail=message.detail,
             restarts=message.restarts,
             start_duration_ms=message.start_duration_ms,
+            role=Role(message.role),
+            node=message.node,
+            record=message.record,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What happened to a component, as the supervisor saw it."""
+
+    sequence: int
+    time_ns: int
+    kind: str
+    component: str
+    incarnation: int
+    epoch: int
+    node: str
+    detail: str
+
+    @property
+    def time(self) -> datetime:
+        return from_time_ns(self.time_ns)
+
+    @classmethod
+    def from_proto(cls, message: admin_pb2.Event) -> "Event":
+        return cls(
+            message.sequence,
+            message.time_ns,
+            message.kind,
+            message.component,
+            message.incarnation,
+            message.epoch,
+            message.node,
+            message.detail,
         )
 
 

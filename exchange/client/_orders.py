@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import TypeVar
 
-from exchange.client._call import Caller, Effect
+from exchange.client._call import Caller, Effect, cut_off
 from exchange.client._commands import AmendOrder, CancelOrder, PlaceOrder
 from exchange.client._enums import RejectReason
 from exchange.client._errors import EvenkeelError, NotExecuted, OutcomeUnknown
@@ -138,10 +138,11 @@ class OrderEntry:
                     unknown.add(index)
             if not answers:
                 break
-            failures = [(index, _failure_of(results[index])) for index in pending]
-            pending = [index for index, failure in failures if failure.worth_retrying]
-            hint_s = max(failure.retry_after_s or 0.0 for _, failure in failures)
-            if not await self._caller.again(attempts, Failure(bool(pending), hint_s)):
+            failures = {index: _failure_of(results[index]) for index in pending}
+            pending = [index for index, failure in failures.items() if failure.worth_retrying]
+            hint_s = max(failure.retry_after_s or 0.0 for failure in failures.values())
+            elsewhere = all(failures[index].elsewhere for index in pending)
+            if not await self._caller.again(attempts, Failure(bool(pending), hint_s, bool(pending) and elsewhere)):
                 break
         return [results[index] for index in range(len(requests))]
 
@@ -207,7 +208,8 @@ def _failure_of(result: trading_pb2.OrderResult) -> Failure:
         return Failure(worth_retrying=True)
     # A duplicate is the first outcome told again, and will be so each time.
     if result.outcome == _REJECTED and result.retry_after_ms > 0 and not result.duplicate:
-        return Failure(worth_retrying=True, retry_after_s=result.retry_after_ms / 1000)
+        elsewhere = cut_off(RejectReason(result.reject_reason).name)
+        return Failure(True, result.retry_after_ms / 1000, elsewhere)
     return Failure(worth_retrying=False)
 
 

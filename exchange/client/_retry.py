@@ -17,6 +17,10 @@ class Failure:
     worth_retrying: bool
     retry_after_s: float | None = None
     """Asked for by the server. None: the policy's own backoff."""
+    elsewhere: bool = False
+    """Another gateway may be able to do what this one cannot: it is asked at once, each one once."""
+    is_free: bool = False
+    """The gateway has not so much as looked at the request, because it is about to stop: it costs no budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ class RetryBudget:
 class Attempts:
     """The attempts of one call: their number, their common deadline, what they left open."""
 
-    __slots__ = ("_budget", "_deadline", "_environment", "_policy", "budget_spent", "made", "open")
+    __slots__ = ("_budget", "_deadline", "_environment", "_policy", "budget_spent", "gateway", "made", "open", "turns")
 
     def __init__(self, policy: RetryPolicy, budget: RetryBudget, environment: Environment, timeout_s: float) -> None:
         self._policy = policy
@@ -109,6 +113,10 @@ class Attempts:
         self._environment = environment
         self._deadline = environment.clock() + timeout_s
         self.made = 0
+        self.gateway: object = None
+        """What the last attempt was made at."""
+        self.turns = 0
+        """Times that another gateway was asked at once."""
         self.open = False
         """An attempt may have been executed: no later refusal makes that undone."""
         self.budget_spent = False
@@ -121,12 +129,16 @@ class Attempts:
     async def again(self, failure: Failure) -> bool:
         """Waits for the next attempt; False, at once, if there shall be none."""
         environment = self._environment
-        delay_s = self._policy.delay_s(failure, self.made, self.remaining_s, environment.random)
+        if failure.elsewhere:
+            delay_s = 0.0 if self.made < self._policy.attempts_max and self.remaining_s > 0 else None
+        else:
+            delay_s = self._policy.delay_s(failure, self.made, self.remaining_s, environment.random)
         if delay_s is None:
             return False
         # Last, so that only a retry that is made costs a token.
-        if not self._budget.withdraw():
+        if not failure.is_free and not self._budget.withdraw():
             self.budget_spent = True
             return False
-        await environment.sleep(delay_s)
+        if delay_s:
+            await environment.sleep(delay_s)
         return self.remaining_s > 0

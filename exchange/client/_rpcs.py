@@ -125,4 +125,5 @@ DEPOSIT = Rpc(_ADMIN, "Deposit", admin_pb2.DepositRequest, admin_pb2.DepositResp
 WITHDRAW = Rpc(_ADMIN, "Withdraw", admin_pb2.WithdrawRequest, admin_pb2.WithdrawResponse)
 SET_STAGE = Rpc(_ADMIN, "SetStage", admin_pb2.SetStageRequest, admin_pb2.SetStageResponse)
 AUDIT = Rpc(_ADMIN, "Audit", admin_pb2.AuditRequest, admin_pb2.AuditResponse)
+LIST_EVENTS = Rpc(_ADMIN, "ListEvents", admin_pb2.ListEventsRequest, admin_pb2.ListEventsResponse)
 GET_STATUS = Rpc(_ADMIN, "GetStatus", admin_pb2.GetStatusRequest, admin_pb2.GetStatusResponse)

@@ -2,9 +2,11 @@
 
 What becomes of a batch that was sent and not yet answered when the connection breaks:
 
+- What a gateway that drains did not take is sent again at the next one as if for the first time: such a
+  gateway answers all that it took before it ends the stream.
 - Places and cancels are sent again on the next connection, with the same ids, as long as the batch has
-  time and the client's retry budget allows. If they had been executed, the exchange answers with the
-  first outcome, flagged `duplicate`: that is the right one.
+  time and the client's retry budget allows; they wait a moment for it, in their place. If they had been
+  executed, the exchange answers with the first outcome, flagged `duplicate`: that is the right one.
 - Amends and cancel-alls say what shall be *now*. Sent again after something later they would undo it. So
   a batch with one of these is sent again only if nothing was sent after it in this session.
 - Otherwise `send` raises OutcomeUnknown; `get_order` tells the truth, and so does a place that is sent
@@ -13,7 +15,8 @@ What becomes of a batch that was sent and not yet answered when the connection b
   orders: what was not answered is unknown, and a new session must be opened on purpose.
 
 The session itself retries nothing that was answered: a result that is rejected for the moment's sake, or
-unknown, is returned as it is.
+unknown, is returned as it is. But it leaves a gateway that for some time has been saying nothing but that shards
+are away: they may be away from that one alone.
 """
 
 import asyncio
@@ -27,6 +30,7 @@ from exchange.client._call import Caller
 from exchange.client._channels import Gateway
 from exchange.client._commands import AmendOrder, CancelAllOrders, CancelOrder, Command, PlaceOrder
 from exchange.client._errors import (
+    GATEWAY_DRAINING,
     ClientClosed,
     DeadlineExceeded,
     EvenkeelError,
@@ -40,11 +44,17 @@ from exchange.client._instruments import InstrumentCache
 from exchange.client._results import OrderResult
 from exchange.client._rpcs import TRADE
 from exchange.client._streams import Reconnect
-from exchange.v1 import trading_pb2
+from exchange.v1 import trading_pb2, types_pb2
 
 _Call = grpc.aio.StreamStreamCall[trading_pb2.TradeRequest, trading_pb2.TradeResponse]
 
 _MS = 1000
+_RESEND_WAIT_S = 0.5
+"""What was sent before a connection broke waits so long in all for the retry budget, which new batches add to."""
+_RESEND_STEP_S = 0.01
+_LEAVE_AFTER_S = 3.0
+"""Longer than it takes a shard to fail over: then it is elsewhere that it may be found."""
+_SHARD_UNAVAILABLE = types_pb2.REJECT_REASON_SHARD_UNAVAILABLE
 
 
 @dataclass(slots=True, eq=False)
@@ -92,6 +102,10 @@ class TradeSession:
         self._request_id = 0
         self._last_sent_id = 0
         self._connection = 0
+        self._resend_wait_s = 0.0
+        self._cut_off_since: float | None = None
+        self._leaves = False
+        """This connection ends when all that was sent on it is answered."""
         self._runner: asyncio.Task[None] | None = None
         self._ended: EvenkeelError | None = None
 
@@ -177,6 +191,29 @@ class TradeSession:
         finally:
             self._slots.release()
 
+    async def outcomes(
+        self, commands: Sequence[trading_pb2.Command], *, timeout: float | None = None
+    ) -> Sequence[trading_pb2.OrderResult]:
+        """`send_encoded` for whoever must go on whatever happens: a failure is an outcome of each command too.
+
+        UNKNOWN, or REJECTED with the reason, which is SHARD_UNAVAILABLE where no gateway could be reached.
+        """
+        try:
+            return await self.send_encoded(commands, timeout=timeout)
+        except OutcomeUnknown:
+            outcome, reason = types_pb2.OUTCOME_UNKNOWN, types_pb2.REJECT_REASON_UNSPECIFIED
+        except DeadlineExceeded:
+            outcome, reason = types_pb2.OUTCOME_REJECTED, types_pb2.REJECT_REASON_DEADLINE_EXCEEDED
+        except NotExecuted as error:
+            outcome, reason = (
+                types_pb2.OUTCOME_REJECTED,
+                types_pb2.RejectReason.ValueType(error.reason) or _SHARD_UNAVAILABLE,
+            )
+        return [
+            trading_pb2.OrderResult(outcome=outcome, client_order_id=_id_of(command), reject_reason=reason)
+            for command in commands
+        ]
+
     def _new_batch(self, commands: Sequence[trading_pb2.Command], deadline: float) -> _Batch:
         self._request_id += 1
         request = trading_pb2.TradeRequest(
@@ -211,6 +248,8 @@ class TradeSession:
     async def _serve(self, call: _Call) -> tuple[grpc.aio.AioRpcError | None, bool]:
         """One connection, to its end: the error that ended it, and whether it gave any answer."""
         answered = False
+        self._leaves, self._cut_off_since = False, None
+        self._resend_wait_s = _RESEND_WAIT_S
         self._fill_outbox()
         writer = asyncio.create_task(self._write(call))
         try:
@@ -220,6 +259,7 @@ class TradeSession:
                 batch = self._pending.get(response.request_id)
                 if batch is not None and not batch.answer.done():
                     batch.answer.set_result(response.results)
+                self._note_cut_off(response.results)
         except grpc.aio.AioRpcError as error:
             return error, answered
         finally:
@@ -231,9 +271,9 @@ class TradeSession:
     async def _write(self, call: _Call) -> None:
         clock = self._caller.environment.clock
         while True:
-            while self._outbox:
+            while self._outbox and not self._leaves:
                 batch = self._outbox.popleft()
-                if batch.answer.done():
+                if batch.answer.done() or (batch.sends and not await self._may_resend(batch)):
                     continue
                 remaining_ms = int((batch.deadline - clock()) * _MS)
                 if remaining_ms <= 0:
@@ -245,6 +285,9 @@ class TradeSession:
                 self._last_sent_id = max(self._last_sent_id, batch.request.request_id)
                 self._caller.statistics.attempts += 1
                 await call.write(batch.request)
+            if self._leaves:
+                await call.done_writing()
+                return
             self._more.clear()
             await self._more.wait()
 
@@ -252,9 +295,10 @@ class TradeSession:
         """Makes of a connection's end what it means for the batches, and waits for the next one."""
         error = None if rpc_error is None else from_rpc_error(rpc_error)
         sent_on_it = [batch for batch in self._pending.values() if batch.connection == self._connection]
+        drained = isinstance(error, NotExecuted) and error.reason_name == GATEWAY_DRAINING
         refused = isinstance(error, NotExecuted) and not answered
-        if error is not None and refused:
-            # The stream was refused as a whole, so nothing on it was executed.
+        if error is not None and (refused or drained):
+            # The stream was refused as a whole, or all that was taken is answered: the rest was not executed.
             for batch in sent_on_it:
                 batch.sends -= 1
                 if not error.worth_retrying and not batch.sends and not batch.answer.done():
@@ -280,12 +324,34 @@ class TradeSession:
                 if self._cancel_on_disconnect or not (latest or batch.repeatable_at_any_time):
                     self._give_up(batch, "the connection broke, and sending it again is not safe")
                     continue
-                if not self._caller.budget.withdraw():
-                    self._caller.statistics.retries_refused += 1
-                    self._give_up(batch, "the connection broke, and the retry budget is spent")
-                    continue
             self._outbox.append(batch)
         self._more.set()
+
+    async def _may_resend(self, batch: _Batch) -> bool:
+        """Takes a retry out of the budget, waiting a little for one; gives the batch up if there is none."""
+        environment = self._caller.environment
+        while not self._caller.budget.withdraw():
+            can_wait = self._caller.policy.budget_max >= 1 and self._resend_wait_s > 0
+            if not can_wait or batch.deadline <= environment.clock():
+                self._caller.statistics.retries_refused += 1
+                self._give_up(batch, "the connection broke, and the retry budget is spent")
+                return False
+            self._resend_wait_s -= _RESEND_STEP_S
+            await environment.sleep(_RESEND_STEP_S)
+        return not batch.answer.done()
+
+    def _note_cut_off(self, results: Sequence[trading_pb2.OrderResult]) -> None:
+        """Leaves a gateway at which no shard has been found for some time."""
+        now = self._caller.environment.clock()
+        if not results or any(result.reject_reason != _SHARD_UNAVAILABLE for result in results):
+            self._cut_off_since = None
+        elif self._cut_off_since is None:
+            self._cut_off_since = now
+        elif now - self._cut_off_since >= _LEAVE_AFTER_S and self._caller.channels.others:
+            self._cut_off_since = None
+            # A session that dies with its stream stays: its orders would be cancelled.
+            self._leaves = not self._cancel_on_disconnect
+            self._more.set()
 
     def _give_up(self, batch: _Batch, why: str) -> None:
         if batch.answer.done():
@@ -309,3 +375,16 @@ class TradeSession:
     def _unknown(self, why: str) -> OutcomeUnknown:
         self._caller.statistics.outcomes_unknown += 1
         return OutcomeUnknown(f"Trade: some of the batch may have been executed: {why}")
+
+
+def _id_of(command: trading_pb2.Command) -> str:
+    """The client order id of the order that a command is about, where it names one."""
+    match command.WhichOneof("command"):
+        case "place":
+            return command.place.client_order_id
+        case "amend":
+            return command.amend.client_order_id
+        case "cancel":
+            return command.cancel.client_order_id
+        case _:
+            return ""

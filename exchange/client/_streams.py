@@ -13,6 +13,7 @@ from exchange.client._book import OrderBook
 from exchange.client._call import Caller
 from exchange.client._channels import Gateway
 from exchange.client._errors import (
+    GATEWAY_DRAINING,
     ClientClosed,
     EvenkeelError,
     GapDetected,
@@ -44,6 +45,8 @@ T = TypeVar("T")
 # A connection that held this long was a good one: the next failure is the first of its kind again.
 _STABLE_S = 10.0
 _TRADES_MAX = 1000
+# The streams of a gateway that drains go elsewhere at once, but not all at the same moment.
+_MOVE_S_MAX = 0.05
 
 
 class Stream(AsyncIterator[T]):
@@ -96,6 +99,8 @@ class Reconnect:
         self._what = what
         self._timeout_s = timeout_s
         self._failures = 0
+        self._moves = 0
+        """Gateways in a row that were left because they drain."""
         self._opened = caller.environment.clock()
         self._down_since: float | None = None
 
@@ -105,6 +110,7 @@ class Reconnect:
     def heard(self) -> None:
         """A message came, so the stream is up."""
         self._down_since = None
+        self._moves = 0
 
     async def broken(self, gateway: Gateway, rpc_error: grpc.aio.AioRpcError | None) -> None:
         """Waits until the stream may be opened again; without an error, the server ended it.
@@ -128,6 +134,13 @@ class Reconnect:
             # A gateway that ends a stream in good order is about to leave.
             self._caller.statistics.failovers += 1
 
+        if isinstance(error, Unavailable) and error.reason_name == GATEWAY_DRAINING:
+            self._moves += 1
+            if self._moves <= self._caller.channels.others:
+                # It is no failure, and the next gateway is there.
+                self._caller.statistics.reconnects += 1
+                await environment.sleep(environment.random() * _MOVE_S_MAX)
+                return
         now = environment.clock()
         if now - self._opened >= _STABLE_S:
             self._failures = 0
@@ -249,6 +262,11 @@ class Streams:
                     # the connection breaks before their first execution.
                     for shard, sequence in response.start_sequences.items():
                         stream.position.setdefault(shard, sequence)
+                    for shard, sequence in response.sequences.items():
+                        # The next gateway may be behind the last.
+                        if sequence > stream.position.get(shard, -1):
+                            stream.position[shard] = sequence
+                            read.pop(shard, None)
                     for message in response.executions:
                         shard, sequence = message.shard, message.sequence
                         again, count = leave_out.get(shard, (0, 0))

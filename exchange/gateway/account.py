@@ -12,6 +12,7 @@ from exchange.engine.ledger_words import LedgerEntry, LedgerResult, Permission, 
 from exchange.engine.money import AmountInvalid, Asset, format_amount, parse_amount
 from exchange.gateway.auth import account_of, authenticate, while_valid
 from exchange.gateway.balance_stream import BalanceHub, encode_balances
+from exchange.gateway.draining import send_elsewhere
 from exchange.gateway.errors import abort
 from exchange.gateway.executions import SLOW_READER_RETRY_MS
 from exchange.gateway.ledger import LedgerClient, LedgerReplica
@@ -98,6 +99,7 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
             async with while_valid(context, self._replica, caller) as write, aclosing(messages):
                 async for response in messages:
                     await write(response)
+            await send_elsewhere(context)
         finally:
             self._streams -= 1
 

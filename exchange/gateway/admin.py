@@ -44,6 +44,10 @@ class Supervisor(Protocol):
         """Return a GetStatusResponse, serialised."""
         ...
 
+    async def events(self, after_sequence: int) -> bytes:
+        """Return a ListEventsResponse, serialised."""
+        ...
+
     async def audit(self) -> bytes:
         """Audit now; return an AuditResponse, serialised."""
         ...
@@ -176,6 +180,14 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         await authenticate(context, self._ledger, Permission.OPERATOR)
         try:
             return admin_pb2.GetStatusResponse.FromString(await self._supervisor.status())
+        except PeerUnavailable as error:
+            await self._away(context, "supervisor", str(error))
+
+    async def ListEvents(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        try:
+            events = await self._supervisor.events(request.after_sequence)
+            return admin_pb2.ListEventsResponse.FromString(events)
         except PeerUnavailable as error:
             await self._away(context, "supervisor", str(error))
 

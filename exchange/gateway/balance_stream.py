@@ -21,9 +21,10 @@ from exchange.engine.ledger_words import EntryType, LedgerEntry
 from exchange.engine.money import Asset, format_amount
 from exchange.engine.words import Side
 from exchange.gateway.balances import LEDGER, AccountBalance, AccountBalances, balances_of, shards_of
+from exchange.gateway.draining import Draining
 from exchange.gateway.errors import abort
 from exchange.gateway.execution_rows import FEES, OF_MONEY
-from exchange.gateway.executions import SLOW_READER_RETRY_MS, ExecutionHub, ExecutionReader, ShardRow
+from exchange.gateway.executions import PROGRESS_S, SLOW_READER_RETRY_MS, ExecutionHub, ExecutionReader, ShardRow
 from exchange.gateway.ledger import LedgerReplica
 from exchange.gateway.links import Link
 from exchange.v1 import account_pb2
@@ -33,8 +34,6 @@ ENTRIES_KEPT = 100_000
 PENDING_MAX = 10_000
 """Entries that wait for a reader; one that is further behind is ended, and can go on from where it was."""
 ENTRIES_PER_MESSAGE = 500
-PROGRESS_S = 5.0
-"""So often a stream in which nothing happens says how far it is, so that it can go on from there later."""
 _BUY = int(Side.BUY)
 _REASONS = {
     int(EntryType.DEPOSIT): account_pb2.BALANCE_CHANGE_REASON_DEPOSIT,
@@ -55,7 +54,9 @@ class BalanceHub:
         entries_kept: int = ENTRIES_KEPT,
         pending_max: int = PENDING_MAX,
         progress_s: float = PROGRESS_S,
+        draining: Draining | None = None,
     ) -> None:
+        self._draining = draining or Draining()
         self._ledger = ledger
         self._links = links
         self._executions = executions
@@ -90,6 +91,8 @@ class BalanceHub:
     ) -> AsyncGenerator[account_pb2.StreamBalancesResponse, None]:
         """Yield the balances and what changes them, or with `after` (source to sequence) only what follows on that.
 
+        Ends when the gateway drains, having told all, and up to where that is.
+
         Ends the call with OUT_OF_RANGE if what follows is not held (any longer), with RESOURCE_EXHAUSTED if the reader
         is too slow.
         """
@@ -106,6 +109,7 @@ class BalanceHub:
         with (
             self._reading(account, after.get(LEDGER)) as entries,
             self._executions.reading(account, resumed, OF_MONEY) as executions,
+            self._draining.watching(executions.more.set),
         ):
             reached = _Reached(self._now() | dict(after))
             first = account_pb2.StreamBalancesResponse(sequences=reached.sequences)
@@ -125,7 +129,7 @@ class BalanceHub:
                 await self._executions.check_reader(executions, context)
                 yield self._response([], rows, {})
                 is_behind = True
-            while True:
+            while not self._draining.is_on or entries.pending or executions.pending:
                 # After what was held the reader is to be told at once how far that goes.
                 if not is_behind:
                     await self._wait(entries, executions)
@@ -143,11 +147,7 @@ class BalanceHub:
         entries.more = executions.more
         if executions.pending or entries.pending or entries.fault:
             return
-        try:
-            async with asyncio.timeout(self._progress_s):
-                await executions.more.wait()
-        except TimeoutError:
-            pass
+        await executions.wait(self._progress_s)
 
     def _now(self) -> dict[str, int]:
         """Return up to where each source is known here."""

@@ -15,6 +15,7 @@ import grpc
 
 from exchange.engine.instrument import Instrument
 from exchange.engine.money import format_amount
+from exchange.gateway.draining import Draining
 from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort
 from exchange.gateway.execution_rows import OF_ORDERS, Execution, ExecutionBatch
 from exchange.gateway.replica import ShardReplica
@@ -31,6 +32,8 @@ AHEAD_MAX = 1_000_000
 """Commands by which a reader may be ahead: it comes from a gateway whose copy is further than this one's."""
 CHUNK_MIN = 4_096
 SLOW_READER_RETRY_MS = 1_000
+PROGRESS_S = 5.0
+"""So often a stream in which nothing happens says how far it is, so that it can go on from there later."""
 
 _SEQUENCE, _ACCOUNT, _TYPE, _INSTRUMENT = 0, 1, 2, 3
 
@@ -133,6 +136,14 @@ class ExecutionReader:
                 wanted = (row for row in rows if row[_SEQUENCE] > after and row[_TYPE] in self._types)
                 yield from _whole_commands(shard, wanted)
 
+    async def wait(self, timeout_s: float) -> None:
+        """Wait for something to tell, but not for ever."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.more.wait()
+        except TimeoutError:
+            pass
+
     def take(self) -> list[ShardRow]:
         """Return what waits, up to a message, whole commands if possible."""
         pending = self.pending
@@ -155,8 +166,12 @@ class ExecutionHub:
         *,
         kept_per_shard: int = KEPT_PER_SHARD,
         pending_max: int = PENDING_MAX,
+        progress_s: float = PROGRESS_S,
+        draining: Draining | None = None,
     ) -> None:
         self._replicas = replicas
+        self._progress_s = progress_s
+        self._draining = draining or Draining()
         self._pending_max = pending_max
         self._held = {shard: _Held(kept_per_shard) for shard in replicas}
         self._readers: dict[int, list[ExecutionReader]] = {}
@@ -187,22 +202,30 @@ class ExecutionHub:
     ) -> AsyncIterator[trading_pb2.StreamExecutionsResponse]:
         """Yield the account's executions, from `after` (shard to sequence) on; shards not named, from now on.
 
+        Ends when the gateway drains, having told all, and up to where that is.
+
         Ends the call with OUT_OF_RANGE if what follows on `after` is not held (any longer), with RESOURCE_EXHAUSTED
         if the reader is too slow, and with UNAVAILABLE if `after` names a shard of which there is no copy yet.
         """
         for shard, sequence in after.items():
             await self.check(shard, sequence, context)
         starts = self.sequences() | dict(after)
-        with self.reading(account, after, OF_ORDERS) as reader:
+        told = starts
+        with self.reading(account, after, OF_ORDERS) as reader, self._draining.watching(reader.more.set):
             yield trading_pb2.StreamExecutionsResponse(start_sequences=starts)
             for rows in reader.held():
                 await self.check_reader(reader, context)
                 yield self._response(rows)
-            while True:
-                await reader.more.wait()
+            while not self._draining.is_on or reader.pending:
+                await reader.wait(self._progress_s)
                 await self.check_reader(reader, context)
                 if taken := reader.take():
                     yield self._response(taken)
+                    continue
+                reached = {shard: max(n, after.get(shard, 0)) for shard, n in self.sequences().items()}
+                if reached != told:
+                    told = reached
+                    yield trading_pb2.StreamExecutionsResponse(sequences=reached)
 
     def sequences(self) -> dict[str, int]:
         """Return up to where each shard is known here; those of which there is no copy yet are left out."""

@@ -23,7 +23,9 @@ from exchange.engine.ledger_words import (
 )
 from exchange.engine.money import Asset
 from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort
+from exchange.gateway.following import check_dump, check_writer
 from exchange.gateway.links import Link
+from exchange.gateway.replica import FeedBroken
 from exchange.runtime.feed import unpack_batch
 from exchange.runtime.messages import ReplyStatus, pack, unpack
 from exchange.runtime.peers import PeerUnavailable
@@ -73,6 +75,7 @@ class LedgerReplica:
 
     def __init__(self, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self.sequence = -1
+        self.epoch = 0
         self.accounts: dict[int, Account] = {}
         self.api_keys: dict[str, ApiKey] = {}
         self.assets: dict[str, Asset] = {}
@@ -91,8 +94,10 @@ class LedgerReplica:
         return self.sequence >= 0
 
     def load(self, dump: bytes) -> None:
-        """Start from the ledger's packed dump."""
-        _, sequence, _, accounts, api_keys, assets, balances, out = unpack(dump)
+        """Start from the ledger's packed dump. Raises `StaleWriter`."""
+        epoch, sequence, _, accounts, api_keys, assets, balances, out = unpack(dump)
+        check_dump(self, epoch, sequence)
+        self.epoch = epoch
         self.accounts = {row[0]: Account(*row) for row in accounts}
         self.assets = {symbol: Asset(symbol, scale) for symbol, scale in assets}
         self.balances = {account: dict(rows) for account, rows in balances}
@@ -105,8 +110,14 @@ class LedgerReplica:
             self.on_load()
 
     def apply(self, data: bytes) -> None:
-        """Go on with a packed FeedBatch."""
+        """Go on with a packed FeedBatch. Raises `StaleWriter`, or `FeedBroken` if it does not follow."""
         batch = unpack_batch(data)
+        check_writer(self, batch.epoch)
+        if batch.last_sequence <= self.sequence:
+            return
+        if batch.first_sequence != self.sequence + 1:
+            raise FeedBroken(f"ledger: expected {self.sequence + 1}, was {batch.first_sequence}")
+        self.epoch = batch.epoch
         entries: list[LedgerEntry] = []
         for kind, _, row in batch.events:
             if kind == LedgerEventKind.ENTRY:

@@ -1,12 +1,18 @@
-"""The gateway's link to one machine: batches in order, one in flight, sent again as they were after a failure."""
+"""The gateway's link to one machine: batches in order, one in flight, sent again as they were after a failure.
+
+A batch that was sent once may have been executed, so it is kept until a host says what became of it, or
+`UNKNOWN_AFTER_S` is over. Its stamp lets any host of the machine recognize it: one that took over has applied all that
+its predecessors journaled, and fenced them, so what it says is the truth.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -15,13 +21,25 @@ from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, SegmentRe
 from exchange.runtime.peers import Peer, PeerUnavailable
 
 QUEUE_BYTES_MAX = 16 << 20
+QUEUE_ORDERS_MAX = 10_000
+"""Segments with orders that wait: as many as come in `queue_for` at most, at 1,000 a second and one order each."""
 BATCH_BYTES_MAX = 128 << 10
 """Some 2,000 commands for each call and each record. A cancel that comes then waits for them: 10 ms."""
 UNKNOWN_AFTER_S = 9.0
-"""A command that was sent and not answered by then has an unknown outcome."""
+"""A command that was sent and not answered so long after it came has an unknown outcome."""
+HOLD_S = 1.0
+"""What comes so soon after a host was lost waits for the next one, as long as its deadline allows; what comes later is
+refused at once. A planned handover is much shorter."""
+RETRY_S = 0.05
+"""Until a host is tried again that could not be reached, or does not know what it did."""
+WATCH_S = 0.05
+"""How often deadlines are looked at while the link waits for a host."""
 
 CONTROL, CANCELS, ORDERS = 0, 1, 3
 _CLASSES = (CONTROL, CANCELS, ORDERS)
+_OF_A_RECORD = (int(ReplyStatus.DONE), int(ReplyStatus.PARKED))
+
+_Call = asyncio.Future[bytes]
 
 _log = structlog.get_logger()
 
@@ -59,12 +77,17 @@ class Link:
         self._monotonic_s = monotonic_s
         self._queues: dict[int, deque[_Entry]] = {priority: deque() for priority in _CLASSES}
         self._queued_bytes = 0
+        self._interrupted_s: float | None = None
+        """Since when no host has taken anything."""
         self._wake = asyncio.Event()
-        self._peer_changed = asyncio.Event()
+        self._peer_changed: asyncio.Future[None] | None = None
+        self._is_sending = False
+        self._settled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._pump())
+        self._task.add_done_callback(self._on_end)
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -73,48 +96,68 @@ class Link:
 
     @property
     def is_up(self) -> bool:
-        return self.peer is not None
+        """Whether it is worth waiting for an answer: the machine has a host, or lost it just now."""
+        if self._interrupted_s is None:
+            return self.peer is not None
+        return self._monotonic_s() - self._interrupted_s < HOLD_S
 
     def set_peer(self, peer: Peer | None) -> None:
-        """Send to this host from now on; None: the machine is away."""
+        """Send to this host from now on, first what another one has not answered; None: the machine is away."""
+        if peer is not None:
+            self._interrupted_s = None
+        elif self.peer is not None and self._interrupted_s is None:
+            self._interrupted_s = self._monotonic_s()
         self.peer = peer
-        self._peer_changed.set()
-        self._peer_changed = asyncio.Event()
+        if self._peer_changed is not None and not self._peer_changed.done():
+            self._peer_changed.set_result(None)
         self._wake.set()
 
     def enqueue(self, segment: Segment, priority: int = ORDERS) -> asyncio.Future[SegmentReply]:
-        """Queue a segment; the future becomes its reply, at the latest `UNKNOWN_AFTER_S` after its deadline."""
+        """Queue a segment; the future becomes its reply.
+
+        That is by its deadline, or if it was sent by then, at the latest `UNKNOWN_AFTER_S` after now.
+        """
         now_s = self._monotonic_s()
         entry = _Entry(segment, now_s + segment.remaining_ms / 1_000, now_s, asyncio.get_running_loop().create_future())
-        if self._queued_bytes + entry.size > QUEUE_BYTES_MAX and priority == ORDERS:
+        queue = self._queues[priority]
+        is_full = len(queue) >= QUEUE_ORDERS_MAX or self._queued_bytes + entry.size > QUEUE_BYTES_MAX
+        if is_full and priority == ORDERS:
             entry.answer(_refused(RejectReason.QUEUE_FULL, f"the queue to {self.machine} is full"))
             return entry.reply
-        self._queues[priority].append(entry)
+        queue.append(entry)
         self._queued_bytes += entry.size
         self._wake.set()
         return entry.reply
 
+    async def settle(self) -> None:
+        """Wait until nothing is queued or in flight."""
+        while self._queued_bytes or self._is_sending:
+            self._settled.clear()
+            await self._settled.wait()
+
+    # ---------------------------------------------------------------- the pump
+
     async def _pump(self) -> None:
         while True:
             if not self._queued_bytes:
+                self._settled.set()
                 self._wake.clear()
                 await self._wake.wait()
-            if self.peer is None:
-                await self._wait_for_peer()
+            while self.peer is None and self._queued_bytes:
+                await self._watch((), WATCH_S)
             entries = self._take()
             if entries:
                 self._n += 1
-                await self._send(entries, self._n)
+                self._is_sending = True
+                replies = await self._send(entries, self._n)
+                self._is_sending = False
+                for entry, reply in zip(entries, replies, strict=True):
+                    entry.answer(reply)
 
-    async def _wait_for_peer(self) -> None:
-        """Wait for a host, or for the next deadline in the queue."""
-        now_s = self._monotonic_s()
-        waiting = [entry.deadline_s for queue in self._queues.values() for entry in queue]
-        try:
-            async with asyncio.timeout(max(min(waiting, default=now_s + 1) - now_s, 0.001)):
-                await self._peer_changed.wait()
-        except TimeoutError:
-            pass
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        """Say so if the pump ended that should go on: a bug, and nothing is sent any more."""
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("link.broken", machine=self.machine, error=repr(task.exception()))
 
     def _take(self) -> list[_Entry]:
         """Return the next batch, most urgent class first; what is past its deadline is refused here."""
@@ -123,51 +166,119 @@ class Link:
         size = 0
         for priority in _CLASSES:
             queue = self._queues[priority]
-            if self.peer is None:
-                # Nothing can be sent: keep the order, refuse what has waited long enough.
-                late = [entry for entry in queue if entry.deadline_s <= now_s]
-                for entry in late:
-                    queue.remove(entry)
-                    self._queued_bytes -= entry.size
-                    entry.answer(_refused(RejectReason.SHARD_UNAVAILABLE, f"{self.machine} is away"))
-                continue
             while queue and (not entries or size + queue[0].size <= BATCH_BYTES_MAX):
                 entry = queue.popleft()
                 self._queued_bytes -= entry.size
                 if entry.deadline_s <= now_s:
-                    entry.answer(_refused(RejectReason.DEADLINE_EXCEEDED, "waited too long in the gateway"))
+                    self._refuse_late(entry)
                     continue
                 size += entry.size
                 entries.append(entry)
         return entries
 
-    async def _send(self, entries: list[_Entry], n: int) -> None:
-        """Send one batch until some host of the machine has answered it."""
-        give_up = asyncio.get_running_loop().call_later(UNKNOWN_AFTER_S, _give_up, entries)
-        while True:
-            peer = self.peer
-            if peer is None:
-                await self._peer_changed.wait()
+    def _refuse_late(self, entry: _Entry) -> None:
+        if self.peer is None or self._interrupted_s is not None:
+            entry.answer(_refused(RejectReason.SHARD_UNAVAILABLE, f"{self.machine} is away"))
+        else:
+            entry.answer(_refused(RejectReason.DEADLINE_EXCEEDED, "waited too long in the gateway"))
+
+    async def _watch(self, calls: Iterable[_Call], timeout_s: float) -> set[_Call]:
+        """Wait for a call to end, another host, or a moment; then refuse what has been queued for too long."""
+        if self._peer_changed is None or self._peer_changed.done():
+            self._peer_changed = asyncio.get_running_loop().create_future()
+        waiting: set[asyncio.Future[Any]] = {*calls, self._peer_changed}
+        done, _ = await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            self._sweep()
+        done.discard(self._peer_changed)
+        return done
+
+    def _sweep(self) -> None:
+        now_s = self._monotonic_s()
+        for queue in self._queues.values():
+            late = [entry for entry in queue if entry.deadline_s <= now_s]
+            if not late:
                 continue
-            now_s = self._monotonic_s()
-            segments = [e.segment._replace(remaining_ms=max(int((e.deadline_s - now_s) * 1_000), 0)) for e in entries]
-            try:
-                data = await peer.submit(pack(LinkBatch(self._name, self._incarnation, n, segments)))
-            except PeerUnavailable as error:
-                _log.warning("link.interrupted", machine=self.machine, n=n, error=str(error))
-                if self.peer is peer:
-                    self.set_peer(None)
-                continue
-            give_up.cancel()
-            for entry, reply in zip(entries, unpack_replies(data), strict=True):
-                entry.answer(reply)
-            return
+            kept = [entry for entry in queue if entry.deadline_s > now_s]
+            queue.clear()
+            queue.extend(kept)
+            for entry in late:
+                self._queued_bytes -= entry.size
+                self._refuse_late(entry)
+
+    # ---------------------------------------------------------------- one batch
+
+    async def _send(self, entries: list[_Entry], n: int) -> list[SegmentReply]:
+        """Send one batch until some host of the machine has told what became of it."""
+        calls: dict[_Call, Peer] = {}
+        newest = 0
+        """The incarnation of the last host that it was given to."""
+        is_open = False
+        """Whether that host may have executed it and not know."""
+        retry_s = 0.0
+        try:
+            while True:
+                peer = self.peer
+                if peer is not None and peer.incarnation != newest:
+                    # Whatever the hosts before it did, this one has it in its history, or never will.
+                    newest, is_open, retry_s = peer.incarnation, False, 0.0
+                if peer is not None and peer not in calls.values() and self._monotonic_s() >= retry_s:
+                    calls[asyncio.create_task(self._call(peer, entries, n))] = peer
+                for call in await self._watch(calls, WATCH_S):
+                    host = calls.pop(call)
+                    try:
+                        replies = unpack_replies(call.result())
+                    except PeerUnavailable as error:
+                        if host.incarnation == newest:
+                            is_open = True
+                            retry_s = self._interrupt(n, str(error)) + RETRY_S
+                        continue
+                    is_unknown = any(reply.status == ReplyStatus.UNKNOWN for reply in replies)
+                    is_of_newest = host.incarnation == newest
+                    if any(map(_is_of_a_record, replies)) or (is_of_newest and not is_open and not is_unknown):
+                        self._interrupted_s = None
+                        return replies
+                    if is_of_newest:
+                        # It did not know before, so that it refuses now proves nothing.
+                        is_open = True
+                        retry_s = self._interrupt(n, replies[0].detail) + RETRY_S
+                self._give_up(entries)
+        finally:
+            for call in calls:
+                call.cancel()
+                call.add_done_callback(_forget)
+
+    async def _call(self, peer: Peer, entries: list[_Entry], n: int) -> bytes:
+        now_s = self._monotonic_s()
+        segments = [e.segment._replace(remaining_ms=max(int((e.deadline_s - now_s) * 1_000), 0)) for e in entries]
+        return await peer.submit(pack(LinkBatch(self._name, self._incarnation, n, segments)))
+
+    def _interrupt(self, n: int, error: str) -> float:
+        """Note that the host takes nothing for now; return the time."""
+        now_s = self._monotonic_s()
+        if self._interrupted_s is None:
+            _log.warning("link.interrupted", machine=self.machine, n=n, error=error)
+            self._interrupted_s = now_s
+        return now_s
+
+    def _give_up(self, entries: list[_Entry]) -> None:
+        """Tell who waits for too long that the outcome is unknown. The batch is sent all the same."""
+        now_s = self._monotonic_s()
+        for entry in entries:
+            if entry.queued_s + UNKNOWN_AFTER_S <= now_s:
+                entry.answer(SegmentReply(int(ReplyStatus.UNKNOWN), 0, b"", "no answer in time"))
 
 
 def _refused(reason: RejectReason, detail: str) -> SegmentReply:
     return SegmentReply(int(ReplyStatus.REFUSED), int(reason), b"", detail)
 
 
-def _give_up(entries: list[_Entry]) -> None:
-    for entry in entries:
-        entry.answer(SegmentReply(int(ReplyStatus.UNKNOWN), 0, b"", "no answer in time"))
+def _is_of_a_record(reply: SegmentReply) -> bool:
+    """Whether only a host that had journaled the batch says so: then it is true whoever says it, and however late."""
+    return reply.status in _OF_A_RECORD or reply.reason == RejectReason.DEADLINE_EXCEEDED
+
+
+def _forget(call: _Call) -> None:
+    """Take note of what a call that nobody waits for ended with."""
+    if not call.cancelled():
+        call.exception()

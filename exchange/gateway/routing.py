@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import grpc
@@ -87,6 +88,23 @@ def _needs_of(data: bytes) -> _Needs:
     return _Needs(len(request.commands), request.deadline_ms, names, is_for_others, has_orders, queues)
 
 
+class Answer(NamedTuple):
+    """`response` becomes the packed TradeResponse. `waits`: for as long as orders in it may wait for their shards."""
+
+    response: asyncio.Future[bytes]
+    waits: bool
+
+
+@dataclass(slots=True)
+class _Part:
+    """Commands in a row for one shard that may wait for it equally long."""
+
+    link: Link
+    wait_ms: int
+    indices: list[int] = field(default_factory=list)
+    request: Any = field(default_factory=trading_pb2.TradeRequest)
+
+
 class Router:
     """Knows the link of every instrument's shard. `shard_of` is kept by the gateway from the shards' feeds.
 
@@ -108,8 +126,8 @@ class Router:
         """Return the link to the shard that has the instrument, None if none has it."""
         return self._links.get(self._shard_of.get(instrument, ""))
 
-    def trade(self, data: bytes, caller: Caller, session: int = 0) -> asyncio.Future[bytes]:
-        """Queue the commands of a packed TradeRequest now; the future becomes the packed TradeResponse.
+    def trade(self, data: bytes, caller: Caller, session: int = 0) -> Answer:
+        """Queue the commands of a packed TradeRequest now.
 
         Raises:
             RequestInvalid: the message cannot be read, has too many commands, or names a foreign account.
@@ -126,13 +144,18 @@ class Router:
         priority = ORDERS if needs.has_orders else CANCELS
         if len(shards) == 1 and "" not in shards and not needs.queues:
             link = self._links[next(iter(shards))]
-            return self._whole(link, Segment(_TRADE, caller.account, session, deadline_ms, data), priority)
-        return asyncio.ensure_future(self._in_parts(read_request(data), caller, session, deadline_ms, priority))
+            segment = Segment(_TRADE, caller.account, session, deadline_ms, data)
+            return Answer(self._whole(link, segment, priority), waits=False)
+        response = self._in_parts(read_request(data), caller, session, deadline_ms, priority)
+        return Answer(asyncio.ensure_future(response), needs.queues)
 
-    async def _in_parts(self, request: Any, caller: Caller, session: int, deadline_ms: int, priority: int) -> bytes:
-        """Send each shard its commands, and put the results together in the order of the request."""
+    def _in_parts(
+        self, request: Any, caller: Caller, session: int, deadline_ms: int, priority: int
+    ) -> Coroutine[Any, Any, bytes]:
+        """Send each shard its commands now; what is returned puts the results together in the order of the request."""
         response = trading_pb2.TradeResponse(request_id=request.request_id)
-        parts: dict[tuple[str, int], tuple[list[int], Any]] = {}
+        parts: list[_Part] = []
+        newest: dict[str, _Part] = {}
         for index, command in enumerate(request.commands):
             result = response.results.add()
             kind = command.WhichOneof("command")
@@ -149,16 +172,21 @@ class Router:
                 continue
             wait_ms = min(body.queue_for_ms, QUEUE_FOR_MS_MAX) if kind == "place" else 0
             for target in targets:
-                away = not self._links[target].is_up
-                key = target, max(wait_ms, deadline_ms) if away and wait_ms else deadline_ms
-                indices, part = parts.setdefault(key, ([], trading_pb2.TradeRequest()))
-                indices.append(index)
-                part.commands.append(command)
+                part = newest.get(target)
+                if part is None or part.wait_ms != wait_ms:
+                    # A part of its own, so that a shard still gets them in the order of the request.
+                    part = newest[target] = _Part(self._links[target], wait_ms)
+                    parts.append(part)
+                part.indices.append(index)
+                part.request.commands.append(command)
         sent = []
-        for (target, remaining_ms), (indices, part) in parts.items():
-            segment = Segment(_TRADE, caller.account, session, remaining_ms, part.SerializeToString())
-            link = self._links[target]
-            sent.append((indices, self._whole(link, segment, priority, hold=remaining_ms != deadline_ms)))
+        for part in parts:
+            remaining_ms = max(part.wait_ms, deadline_ms)
+            segment = Segment(_TRADE, caller.account, session, remaining_ms, part.request.SerializeToString())
+            sent.append((part.indices, self._whole(part.link, segment, priority, waits=bool(part.wait_ms))))
+        return self._put_together(response, sent)
+
+    async def _put_together(self, response: Any, sent: list[tuple[list[int], asyncio.Future[bytes]]]) -> bytes:
         for indices, answer in sent:
             results = trading_pb2.TradeResponse.FromString(await answer).results
             for index, result in zip(indices, results, strict=True):
@@ -167,12 +195,16 @@ class Router:
                 if not merged.reject_reason:
                     merged.CopyFrom(result)
                 merged.cancelled_orders = cancelled
-        return response.SerializeToString()
+        data: bytes = response.SerializeToString()
+        return data
 
-    def _whole(self, link: Link, segment: Segment, priority: int, *, hold: bool = False) -> asyncio.Future[bytes]:
-        """Send a segment on a link and turn its reply into the client's TradeResponse."""
+    def _whole(self, link: Link, segment: Segment, priority: int, *, waits: bool = False) -> asyncio.Future[bytes]:
+        """Send a segment on a link and turn its reply into the client's TradeResponse.
+
+        `waits`: also for a shard that is away.
+        """
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        if not link.is_up and not hold:
+        if not link.is_up and not waits:
             retry_ms = UNAVAILABLE_RETRY_MS
             answer.set_result(reject_all(segment.data, RejectReason.SHARD_UNAVAILABLE, retry_after_ms=retry_ms))
             return answer

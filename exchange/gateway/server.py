@@ -15,7 +15,9 @@ from grpc_reflection.v1alpha import reflection
 from exchange.gateway.account import AccountService
 from exchange.gateway.admin import AdminService, Supervisor
 from exchange.gateway.balance_stream import BalanceHub
+from exchange.gateway.draining import Draining, DrainInterceptor
 from exchange.gateway.executions import ExecutionHub
+from exchange.gateway.following import Follower, check_dump, check_writer
 from exchange.gateway.ledger import LedgerClient, LedgerReplica
 from exchange.gateway.links import Link
 from exchange.gateway.market_data import MarketDataService
@@ -25,7 +27,7 @@ from exchange.gateway.routing import Router
 from exchange.gateway.trading import TradingService, add_trading_service
 from exchange.runtime.codec import unpack_dump
 from exchange.runtime.feed import unpack_batch
-from exchange.runtime.peers import Peer, PeerUnavailable
+from exchange.runtime.peers import Peer
 from exchange.v1 import (
     account_pb2,
     account_pb2_grpc,
@@ -38,15 +40,15 @@ from exchange.v1 import (
 
 MESSAGE_BYTES_MAX = 1 << 20
 CONCURRENT_RPCS_MAX = 4_000
-FEED_WAIT_S = 10.0
-FEED_RETRY_S = 0.1
+DRAIN_GRACE_S = 10.0
+"""By then every command has its outcome."""
 LEDGER = "ledger"
 
 _log = structlog.get_logger()
 
 
 class Gateway:
-    """Serves gRPC on `address`. `set_peer` tells it where the machines are; it never asks.
+    """Serves gRPC on `address`. `set_peers` tells it where the machines are; it never asks.
 
     `name` and `incarnation` stamp its links, and make its sessions unique.
     """
@@ -63,27 +65,33 @@ class Gateway:
         self.ledger = LedgerReplica(clock_ns=clock_ns)
         self.replicas = {shard: ShardReplica(shard) for shard in shards}
         self.shard_of: dict[str, str] = {}
-        self.executions = ExecutionHub(self.replicas)
+        self._draining = Draining()
+        self.executions = ExecutionHub(self.replicas, draining=self._draining)
         self._links = {shard: Link(shard, name, incarnation) for shard in shards}
         self._ledger_link = Link(LEDGER, name, incarnation)
         pending = {shard: PendingCommands() for shard in shards}
         for shard, replica in self.replicas.items():
             replica.on_resolved = pending[shard].on_resolved
         self._router = Router(self._links, self.shard_of, pending)
-        self._trading = TradingService(self._router, self.ledger, self.executions, incarnation << 32, clock_ns)
+        self._trading = TradingService(
+            self._router, self.ledger, self.executions, incarnation << 32, clock_ns, self._draining
+        )
         self._market_data = MarketDataService(self.replicas, self.shard_of)
         ledger = LedgerClient(self._ledger_link, self.ledger)
-        balances = BalanceHub(self.ledger, self._links, self.executions)
+        balances = BalanceHub(self.ledger, self._links, self.executions, draining=self._draining)
         self._account = AccountService(ledger, self.replicas, balances)
         self._admin = AdminService(supervisor, ledger, self.shard_of.__contains__)
-        self._followers: dict[str, asyncio.Task[None]] = {}
+        self._followers = {LEDGER: Follower(LEDGER, self.ledger)}
+        for shard, replica in self.replicas.items():
+            self._followers[shard] = Follower(shard, _ShardCopy(replica, self.executions, self.shard_of))
+        self._version = (0, 0)
         self._server: Any = None
         self._health = health.aio.HealthServicer()
         self.address = ""
 
     async def start(self, address: str) -> None:
         """Listen on `address` (host:port, port 0: any)."""
-        for link in self._all_links().values():
+        for link in self._links_of_all().values():
             link.start()
         self._server = grpc.aio.server(
             options=[
@@ -94,6 +102,7 @@ class Gateway:
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ],
             maximum_concurrent_rpcs=CONCURRENT_RPCS_MAX,
+            interceptors=[DrainInterceptor(self._draining)],
         )
         add_trading_service(self._trading, self._server)
         market_data_pb2_grpc.add_MarketDataServiceServicer_to_server(self._market_data, self._server)
@@ -115,9 +124,18 @@ class Gateway:
         self.address = f"{host}:{port}"
         _log.info("gateway.serving", address=self.address)
 
-    def set_peers(self, peers: Mapping[str, Peer | None]) -> None:
-        """Take the current hosts of the machines; a new one is followed from where the old one was left."""
-        for machine, link in self._all_links().items():
+    def set_peers(self, peers: Mapping[str, Peer | None], version: tuple[int, int] | None = None) -> None:
+        """Take the current hosts of the machines; a new one is followed from where the old one was left.
+
+        `version` is that of the topology that names them. One that is older than the last comes from a supervisor
+        that has been replaced, and changes nothing.
+        """
+        if version is not None:
+            if version < self._version:
+                _log.warning("topology.stale", version=version, known=self._version)
+                return
+            self._version = version
+        for machine, link in self._links_of_all().items():
             peer = peers.get(machine)
             known = link.peer
             if (peer.incarnation if peer else 0) == (known.incarnation if known else 0):
@@ -125,69 +143,79 @@ class Gateway:
             link.set_peer(peer)
             if machine in self.replicas:
                 self.replicas[machine].set_away(peer is None)
-            follower = self._followers.pop(machine, None)
-            if follower is not None:
-                follower.cancel()
-            if peer is not None:
-                self._followers[machine] = asyncio.create_task(self._follow(machine, peer))
+            self._followers[machine].follow(peer)
+
+    @property
+    def stale(self) -> int:
+        """How often something came from a host that had been replaced; none of it was believed."""
+        return sum(follower.stale for follower in self._followers.values())
+
+    async def drain(self, grace_s: float = DRAIN_GRACE_S) -> None:
+        """Stop without failing anything: take nothing new, finish what was taken, send clients elsewhere, then stop.
+
+        What is not finished after `grace_s` is cut off.
+        """
+        _log.info("gateway.draining", address=self.address)
+        await self._health.enter_graceful_shutdown()
+        self._draining.begin()
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._draining.finish()
+                # What has ended with its stream is cancelled before the link goes.
+                await asyncio.gather(*(link.settle() for link in self._links_of_all().values()))
+        except TimeoutError:
+            _log.warning("gateway.drained_late", address=self.address, grace_s=grace_s)
+        await self.stop()
 
     async def stop(self, grace_s: float = 1.0) -> None:
-        """Tell clients to go elsewhere, finish what is under way, close."""
+        """Close; what is under way has `grace_s` to end."""
         await self._health.enter_graceful_shutdown()
         if self._server is not None:
             await self._server.stop(grace_s)
-        for task in self._followers.values():
-            task.cancel()
-        await asyncio.gather(*self._followers.values(), return_exceptions=True)
-        for link in self._all_links().values():
+        for follower in self._followers.values():
+            await follower.stop()
+        for link in self._links_of_all().values():
             await link.stop()
 
-    def _all_links(self) -> dict[str, Link]:
+    def _links_of_all(self) -> dict[str, Link]:
         return {**self._links, LEDGER: self._ledger_link}
 
-    async def _follow(self, machine: str, peer: Peer) -> None:
-        """Keep the copy of a machine up to date from its feed."""
-        fresh = machine == LEDGER and not self.ledger.is_loaded
-        fresh = fresh or (machine in self.replicas and not self.replicas[machine].is_loaded)
-        while True:
-            try:
-                if fresh:
-                    self._load(machine, await peer.dump())
-                    fresh = False
-                batches = await peer.feed(self._sequence(machine), FEED_WAIT_S)
-                if batches is None:
-                    _log.warning("feed.gap", machine=machine, after=self._sequence(machine))
-                    fresh = True
-                    continue
-                for data in batches:
-                    self._apply(machine, data)
-                    # Answers to commands come first.
-                    await asyncio.sleep(0)
-            except PeerUnavailable:
-                await asyncio.sleep(FEED_RETRY_S)
 
-    def _sequence(self, machine: str) -> int:
-        return self.ledger.sequence if machine == LEDGER else self.replicas[machine].sequence
+class _ShardCopy:
+    """The copy of a shard as its follower sees it."""
 
-    def _load(self, machine: str, dump: bytes) -> None:
-        if machine == LEDGER:
-            self.ledger.load(dump)
-            return
-        replica = self.replicas[machine]
-        replica.load(unpack_dump(dump))
-        self.executions.reset(machine)
-        self._learn_instruments(machine)
+    def __init__(self, replica: ShardReplica, executions: ExecutionHub, shard_of: dict[str, str]) -> None:
+        self._replica = replica
+        self._executions = executions
+        self._shard_of = shard_of
 
-    def _apply(self, machine: str, data: bytes) -> None:
-        if machine == LEDGER:
-            self.ledger.apply(data)
-            return
-        replica = self.replicas[machine]
-        known = len(replica.books)
-        replica.apply(unpack_batch(data))
-        if len(replica.books) != known:
-            self._learn_instruments(machine)
+    @property
+    def is_loaded(self) -> bool:
+        return self._replica.is_loaded
 
-    def _learn_instruments(self, machine: str) -> None:
-        for symbol in self.replicas[machine].books:
-            self.shard_of[symbol] = machine
+    @property
+    def sequence(self) -> int:
+        return self._replica.sequence
+
+    @property
+    def epoch(self) -> int:
+        return self._replica.epoch
+
+    def load(self, dump: bytes) -> None:
+        unpacked = unpack_dump(dump)
+        check_dump(self, unpacked.epoch, unpacked.sequence)
+        self._replica.load(unpacked)
+        self._executions.reset(self._replica.shard)
+        self._learn_instruments()
+
+    def apply(self, data: bytes) -> None:
+        batch = unpack_batch(data)
+        check_writer(self, batch.epoch)
+        known = len(self._replica.books)
+        self._replica.apply(batch)
+        if len(self._replica.books) != known:
+            self._learn_instruments()
+
+    def _learn_instruments(self) -> None:
+        for symbol in self._replica.books:
+            self._shard_of[symbol] = self._replica.shard

@@ -15,18 +15,19 @@ from exchange.engine.commands import CancelAllAfter
 from exchange.engine.ledger_words import Permission
 from exchange.engine.words import RejectReason
 from exchange.gateway.auth import Caller, authenticate, while_valid
+from exchange.gateway.draining import Draining, send_elsewhere
 from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort, code_of
 from exchange.gateway.executions import ExecutionHub
 from exchange.gateway.ledger import LedgerReplica
 from exchange.gateway.links import CANCELS, Link
-from exchange.gateway.routing import RequestInvalid, Router, read_request
+from exchange.gateway.routing import RequestInvalid, Router
+from exchange.gateway.trade_stream import TradeStream
 from exchange.runtime.messages import ReplyStatus, pack, unpack
 from exchange.runtime.peers import PeerUnavailable
 from exchange.runtime.rows import rows_segment
 from exchange.v1 import trading_pb2, trading_pb2_grpc, types_pb2
 
 STREAMS_PER_KEY_MAX = 16
-BATCHES_IN_FLIGHT_MAX = 64
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1_000
 TIMEOUT_MS_MIN, TIMEOUT_MS_MAX = 1_000, 600_000
 
@@ -35,13 +36,20 @@ class TradingService(trading_pb2_grpc.TradingServiceServicer):
     """`session_base` is added to the number of each stream, so that sessions are unique over gateways and restarts."""
 
     def __init__(
-        self, router: Router, ledger: LedgerReplica, executions: ExecutionHub, session_base: int, clock_ns: Any
+        self,
+        router: Router,
+        ledger: LedgerReplica,
+        executions: ExecutionHub,
+        session_base: int,
+        clock_ns: Any,
+        draining: Draining,
     ) -> None:
         self._router = router
         self._ledger = ledger
         self._executions = executions
         self._sessions = count(session_base + 1)
         self._clock_ns = clock_ns
+        self._draining = draining
         self._streams: dict[str, int] = {}
 
     # ---------------------------------------------------------------- one command
@@ -101,7 +109,7 @@ class TradingService(trading_pb2_grpc.TradingServiceServicer):
         deadline_ms = 0 if remaining_s is None else max(min(int(remaining_s * 1_000), 5_000), 1)
         request = trading_pb2.TradeRequest(commands=commands, deadline_ms=deadline_ms)
         try:
-            answer = await self._router.trade(request.SerializeToString(), caller)
+            answer = await self._router.trade(request.SerializeToString(), caller).response
         except RequestInvalid as error:
             await abort(context, error.code, error.reason, str(error))
         return trading_pb2.TradeResponse.FromString(answer).results
@@ -113,35 +121,17 @@ class TradingService(trading_pb2_grpc.TradingServiceServicer):
         caller = await authenticate(context, self._ledger, Permission.TRADE)
         await self._enter(context, caller)
         session = next(self._sessions)
-        answers: asyncio.Queue[asyncio.Future[bytes] | None] = asyncio.Queue(BATCHES_IN_FLIGHT_MAX)
-        cancel_on_disconnect = False
-        refusal: RequestInvalid | None = None
-
-        async def read() -> None:
-            nonlocal cancel_on_disconnect, refusal
-            first = True
-            try:
-                async for data in requests:
-                    if first:
-                        cancel_on_disconnect = read_request(data).cancel_on_disconnect
-                        first = False
-                    await answers.put(self._router.trade(data, caller, session if cancel_on_disconnect else 0))
-            except RequestInvalid as error:
-                refusal = error
-            finally:
-                await answers.put(None)
-
-        reader = asyncio.create_task(read())
+        stream = TradeStream(self._router, caller, session, self._draining)
         try:
             async with while_valid(context, self._ledger, caller) as write:
-                while (answer := await answers.get()) is not None:
-                    await write(await answer)
-            if refusal is not None:
-                await abort(context, refusal.code, refusal.reason, str(refusal))
+                await stream.serve(requests, write)
+            if stream.refusal is not None:
+                await abort(context, stream.refusal.code, stream.refusal.reason, str(stream.refusal))
+            if stream.is_cut:
+                await send_elsewhere(context)
         finally:
-            reader.cancel()
             self._leave(caller)
-            if cancel_on_disconnect:
+            if stream.cancel_on_disconnect:
                 self._router.cancel_session(session)
 
     def Trade(self, request: Any, context: Any) -> Any:
@@ -155,6 +145,7 @@ class TradingService(trading_pb2_grpc.TradingServiceServicer):
             async with while_valid(context, self._ledger, caller) as write:
                 async for response in self._executions.stream(caller.account, dict(request.after_sequences), context):
                     await write(response)
+            await send_elsewhere(context)
         finally:
             self._leave(caller)
 

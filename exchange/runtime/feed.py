@@ -142,9 +142,7 @@ class Feed:
         return list(self._batches)[at:]
 
     @classmethod
-    def resume(
-        cls, batches: list[bytes], last_sequence: int, checksum: int = 0, *, bytes_max: int = 64 << 20
-    ) -> Feed:
+    def resume(cls, batches: list[bytes], last_sequence: int, checksum: int = 0, *, bytes_max: int = 64 << 20) -> Feed:
         """Return a feed that holds these batches, the last of which ends at `last_sequence`."""
         feed = cls(bytes_max=bytes_max, last_sequence=last_sequence)
         if batches:

@@ -170,7 +170,7 @@ class Host:
     async def promote(self, *, begin: bool = True) -> None:
         """Fence the writer, apply what it has left in the journal, and serve. May be called again at any time.
 
-        `begin`: journal what a host journals first after a start. Not after a planned handover, which goes on as it was.
+        `begin`: journal what a host journals first after a start. A planned handover goes on as it was.
         """
         if self._promotion is None:
             self._promotion = asyncio.create_task(self._promote(begin=begin))

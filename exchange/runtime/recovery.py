@@ -145,7 +145,7 @@ def recover(
 
 
 class Replay:
-    """Applies records that another wrote, or wrote before. Of each link only the last batch is answered, by `settle`."""
+    """Applies records that were written before, or by another. `settle` answers the last batch of each link."""
 
     def __init__(self, kind: MachineType, at: Recovered) -> None:
         self.at = at

@@ -1,4 +1,4 @@
-"""What happened to whom, for people and for those who measure a failover: the newest events, and each of them logged."""
+"""What happened to whom, for people and for those who measure a failover: the newest events, each of them logged."""
 
 from __future__ import annotations
 

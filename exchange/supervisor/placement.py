@@ -13,7 +13,7 @@ def place(component: Component, components: Iterable[Component], nodes: Sequence
     A gateway goes where there is none, since clients know its address; a standby away from its primary, if there is
     another node; a machine where there are fewest. After a start that failed it is the next node's turn.
     """
-    others = [c for c in components if c is not component and c.process is not None]
+    others = [c for c in components if c is not component and c.node]
     if component.is_gateway:
         taken = {c.node for c in others if c.is_gateway}
         free = [node for node in nodes if node.id not in taken]

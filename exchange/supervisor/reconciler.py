@@ -15,7 +15,15 @@ import structlog
 
 from exchange.config import ExchangeConfig
 from exchange.engine.commands import AddInstrument, SetStage
-from exchange.engine.control import Control, ControlResult, HoldStage, PlaceInstrument, Promote, TakeIncarnation, standby_of
+from exchange.engine.control import (
+    Control,
+    ControlResult,
+    HoldStage,
+    PlaceInstrument,
+    Promote,
+    TakeIncarnation,
+    standby_of,
+)
 from exchange.engine.events import Result
 from exchange.engine.instrument import Instrument
 from exchange.engine.words import RejectReason, Stage
@@ -37,7 +45,7 @@ from exchange.supervisor.component import (
 from exchange.supervisor.event_log import EventLog
 from exchange.supervisor.placement import place
 from exchange.supervisor.sessions import cancel_ended
-from exchange.supervisor.status import encode_status
+from exchange.supervisor.status import encode_events, encode_status
 
 TICK_S = 0.05
 NODES_INTERVAL_S = 0.5
@@ -92,7 +100,7 @@ class Reconciler:
         self._actor_name = actor_name
         self._monotonic_s = monotonic_s
         self._clock_ns = clock_ns
-        self._incarnation = 0
+        self.incarnation = 0
         self._stamps: dict[str, int] = {}
         self._locks = {name: asyncio.Lock() for name in config.machine_names}
         self._topology = 1
@@ -110,7 +118,7 @@ class Reconciler:
 
     async def start(self) -> None:
         """Take an incarnation of our own, which stamps what we send, and adopt what an earlier supervisor has left."""
-        self._incarnation = (await self._decide(TakeIncarnation(SUPERVISOR))).incarnation
+        self.incarnation = (await self._decide(TakeIncarnation(SUPERVISOR))).incarnation
         self._nodes = await self._launcher.nodes()
         await asyncio.gather(*(self._adopt(component) for component in self.components.values()))
         await self._launcher.end_others(
@@ -266,9 +274,12 @@ class Reconciler:
         if old is not None:
             # The old process must be gone before a new one may take its journal.
             await old.kill()
+        component.node = ""
         node = place(component, self.components.values(), self._nodes)
         if node is None:
             raise NoNode(f"expected a node for {component.name}, found none that is free: {len(self._nodes)} are alive")
+        # At once, so that what is started at the same time goes elsewhere.
+        component.node = node.id
         taken = await self._decide(TakeIncarnation(component.name))
         component.process = await self._launcher.start(
             component.machine or component.name,
@@ -277,7 +288,7 @@ class Reconciler:
             port=self._port_for(component),
             standby=component.is_standby,
         )
-        component.incarnation, component.node = taken.incarnation, node.id
+        component.incarnation = taken.incarnation
         component.restarts += 1
         component.vitals = await component.process.ping(0, 0)
         component.port = int(component.vitals.get("address", "").rpartition(":")[2] or 0)
@@ -470,7 +481,7 @@ class Reconciler:
                 primary.incarnation if primary.is_up else 0,
                 standby.incarnation if standby is not None and standby.is_up else 0,
             )
-        return Topology((self._incarnation, self._topology), self._actor_name, machines).pack()
+        return Topology((self.incarnation, self._topology), self._actor_name, machines).pack()
 
     # ---------------------------------------------------------------- commands
 
@@ -489,7 +500,7 @@ class Reconciler:
             if process is None:
                 raise RuntimeError(f"{name} is away")
             self._stamps[name] = n = self._stamps.get(name, 0) + 1
-            batch = LinkBatch(SUPERVISOR, self._incarnation, n, [rows_segment(commands)])
+            batch = LinkBatch(SUPERVISOR, self.incarnation, n, [rows_segment(commands)])
             reply = unpack_replies(await process.submit(pack(batch)))[0]
         if reply.status != ReplyStatus.DONE:
             raise RuntimeError(f"{name} refused: {reply.detail or RejectReason(reply.reason).name}")
@@ -530,6 +541,10 @@ class Reconciler:
         """Return a GetStatusResponse, serialised."""
         names = {node.id: node.name for node in self._nodes}
         return encode_status(version, self._clock_ns(), self.components.values(), self._machine, names)
+
+    def encode_events(self, after_sequence: int) -> bytes:
+        """Return a ListEventsResponse, serialised."""
+        return encode_events(self.incarnation, self.events.after(after_sequence))
 
     async def stop(self) -> None:
         """Stop everything in order: the auditor and gateways, then shards, then the ledger."""

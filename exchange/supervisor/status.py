@@ -1,4 +1,4 @@
-"""What `GetStatus` answers."""
+"""What `GetStatus` and `ListEvents` answer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from exchange.engine.control import Control
 from exchange.supervisor.component import Component, ComponentState
+from exchange.supervisor.event_log import Event
 from exchange.v1 import admin_pb2
 
 
@@ -36,4 +37,12 @@ def encode_status(
             node=node_names.get(c.node, c.node),
             record=c.vitals.get("record", 0),
         )
+    return response.SerializeToString()
+
+
+def encode_events(supervisor: int, events: Iterable[Event]) -> bytes:
+    """Return a ListEventsResponse, serialised."""
+    response = admin_pb2.ListEventsResponse(supervisor=supervisor)
+    for event in events:
+        response.events.add(**event._asdict())
     return response.SerializeToString()

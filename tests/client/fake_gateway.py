@@ -74,6 +74,8 @@ class Refusal:
 
 LOST = Refusal(grpc.StatusCode.UNAVAILABLE, text="Socket closed")
 """What a client sees when the connection breaks: the outcome is open."""
+DRAINING = Refusal(grpc.StatusCode.UNAVAILABLE, "GATEWAY_DRAINING", retry_after_ms=0, pushback="0")
+"""What a gateway says that is about to stop."""
 
 
 @dataclass(frozen=True, slots=True)

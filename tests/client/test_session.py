@@ -22,8 +22,18 @@ from exchange.client import (
     Unauthenticated,
     Unavailable,
 )
-from exchange.v1 import trading_pb2
-from tests.client.fake_gateway import LOST, FakeGateway, Refusal, VirtualTime, accepted, silence, until
+from exchange.v1 import trading_pb2, types_pb2
+from tests.client.fake_gateway import (
+    DRAINING,
+    LOST,
+    FakeGateway,
+    Refusal,
+    VirtualTime,
+    accepted,
+    rejected,
+    silence,
+    until,
+)
 
 Requests = list[trading_pb2.TradeRequest]
 
@@ -275,6 +285,100 @@ async def test_a_session_turns_to_the_next_address(
     async with client, client.trade() as session:
         assert (await session.send([place("a")]))[0].accepted
     assert ids(after) == [1]
+
+
+async def test_what_a_draining_gateway_did_not_take_is_sent_to_the_next_in_order(
+    gateway: FakeGateway, other_gateway: FakeGateway, time: VirtualTime
+) -> None:
+    before: Requests = []
+    after: Requests = []
+
+    async def drains(requests: Any, context: Any) -> AsyncIterator[trading_pb2.TradeResponse]:
+        async for request in requests:
+            before.append(request)
+            if len(before) == 21:
+                yield answer(before[0])
+                await DRAINING.abort(context)
+
+    gateway.script_stream("Trade", drains)
+    other_gateway.script_stream("Trade", connection(after))
+    policy = RetryPolicy(budget_max=0)
+    addresses = [gateway.address, other_gateway.address]
+    client = AsyncClient(addresses, retry=policy, environment=time.environment)
+    async with client, client.trade() as session:
+        await client.instruments()
+        commands: list[Command] = [place("a"), amend("a"), *[place(f"o{n}") for n in range(19)]]
+        batches = [await sent(session, command) for command in commands]
+        results = [(await batch)[0] for batch in batches]
+    assert all(result.accepted for result in results)
+    assert ids(after) == list(range(2, 22)), "amends too: surely none of it was executed"
+    assert client.statistics.outcomes_unknown == 0
+
+
+async def test_with_cancel_on_disconnect_a_draining_gateway_ends_the_session_and_leaves_nothing_unknown(
+    warm: AsyncClient, gateway: FakeGateway
+) -> None:
+    gateway.script_stream("Trade", connection([], answers=1, then=DRAINING))
+    async with warm.trade(cancel_on_disconnect=True) as session:
+        await session.send([place("a")])
+        with pytest.raises(Unavailable, match="GATEWAY_DRAINING"):
+            await session.send([place("b")])
+
+
+@pytest.mark.parametrize(("budget_per_s", "resent"), [(50.0, 5), (1.0, 0)])
+async def test_what_is_sent_again_waits_a_moment_for_the_budget(
+    gateway: FakeGateway, other_gateway: FakeGateway, time: VirtualTime, budget_per_s: float, resent: int
+) -> None:
+    after: Requests = []
+    gateway.script_stream("Trade", collect([], 5, LOST))
+    other_gateway.script_stream("Trade", connection(after))
+    policy = RetryPolicy(budget_ratio=0.0, budget_per_s=budget_per_s)
+    addresses = [gateway.address, other_gateway.address]
+    client = AsyncClient(addresses, retry=policy, environment=time.environment)
+    async with client, client.trade(timeout=5.0) as session:
+        await client.instruments()
+        while client._caller.budget.withdraw():
+            pass
+        batches = [await sent(session, place(f"o{n}")) for n in range(5)]
+        results = await asyncio.gather(*batches, return_exceptions=True)
+    assert [isinstance(result, OutcomeUnknown) for result in results] == [False] * resent + [True] * (5 - resent)
+    assert ids(after) == [1, 2, 3, 4, 5][:resent]
+    assert sum(delay for delay in time.slept if delay == 0.01) <= 0.51
+
+
+async def test_a_session_leaves_a_gateway_that_finds_no_shard_for_long(
+    gateway: FakeGateway, other_gateway: FakeGateway, time: VirtualTime
+) -> None:
+    after: Requests = []
+
+    async def finds_no_shard(requests: Any, context: Any) -> AsyncIterator[trading_pb2.TradeResponse]:
+        async for request in requests:
+            results = [rejected(types_pb2.REJECT_REASON_SHARD_UNAVAILABLE, retry_after_ms=500)]
+            yield trading_pb2.TradeResponse(request_id=request.request_id, results=results)
+
+    gateway.script_stream("Trade", finds_no_shard)
+    other_gateway.script_stream("Trade", connection(after))
+    addresses = [gateway.address, other_gateway.address]
+    client = AsyncClient(addresses, environment=time.environment)
+    async with client, client.trade() as session:
+        for _ in range(4):
+            assert (await session.send([place("a")]))[0].reject_reason.name == "SHARD_UNAVAILABLE"
+            time.now += 1.0
+        assert (await session.send([place("b")]))[0].accepted
+        assert client.statistics.outcomes_unknown == 0
+    assert len(after) == 1
+
+
+async def test_for_who_must_go_on_every_failure_is_an_outcome(warm: AsyncClient, gateway: FakeGateway) -> None:
+    gateway.script_stream("Trade", connection([], answers=1, then=LOST))
+    async with warm.trade(cancel_on_disconnect=True) as session:
+        encoded = await session.encode([place("a"), cancel("b"), amend("c"), CancelAllOrders()])
+        assert [result.outcome for result in await session.outcomes(encoded[:1])] == [types_pb2.OUTCOME_ACKNOWLEDGED]
+        unknown = await session.outcomes(encoded)
+        assert [result.client_order_id for result in unknown] == ["a", "b", "c", ""]
+        assert {result.outcome for result in unknown} == {types_pb2.OUTCOME_UNKNOWN}
+        (away,) = await session.outcomes(encoded[:1])
+        assert away.reject_reason == types_pb2.REJECT_REASON_SHARD_UNAVAILABLE
 
 
 async def test_with_cancel_on_disconnect_the_session_ends_with_its_connection(

@@ -16,6 +16,7 @@ from exchange.client import (
 )
 from exchange.v1 import market_data_pb2, trading_pb2
 from tests.client.fake_gateway import (
+    DRAINING,
     LOST,
     FakeGateway,
     Refusal,
@@ -64,6 +65,19 @@ async def test_executions_go_on_where_each_shard_was(client: AsyncClient, gatewa
     # executions during the loss would be missed.
     assert dict(second.after_sequences) == {"shard-0": 12, "shard-1": 20, "shard-2": 24}
     assert stream.reconnects == 1
+
+
+async def test_executions_go_on_from_where_a_silent_stream_was(client: AsyncClient, gateway: FakeGateway) -> None:
+    progress = trading_pb2.StreamExecutionsResponse(sequences={"shard-0": 90, "shard-1": 5})
+    gateway.script_stream(
+        "StreamExecutions",
+        plays(executions(shard_0=10, shard_1=20), executions(11), progress, LOST),
+        plays(executions(91), None),
+    )
+    async with client.stream_executions() as stream:
+        seen = await take(stream, 2)
+    assert [execution.sequence for execution in seen] == [11, 91]
+    assert dict(gateway.requests["StreamExecutions"][1].after_sequences) == {"shard-0": 90, "shard-1": 20}
 
 
 async def test_executions_start_after_what_the_user_has_seen(client: AsyncClient, gateway: FakeGateway) -> None:
@@ -150,6 +164,24 @@ async def test_a_stream_turns_to_the_next_address(
     ):
         await take(stream, 2)
         assert client.address == other_gateway.address
+
+
+async def test_a_stream_leaves_a_draining_gateway_at_once_and_waits_where_all_drain(
+    gateway: FakeGateway, other_gateway: FakeGateway, time: VirtualTime
+) -> None:
+    other_gateway.script_stream("StreamExecutions", plays(executions(2), DRAINING), plays(DRAINING))
+    gateway.script_stream(
+        "StreamExecutions", plays(executions(1), DRAINING), plays(DRAINING), plays(executions(3), None)
+    )
+    addresses = [gateway.address, other_gateway.address]
+    async with (
+        AsyncClient(addresses, environment=time.environment) as client,
+        client.stream_executions() as stream,
+    ):
+        assert [execution.sequence for execution in await take(stream, 3)] == [1, 2, 3]
+    # Half of what a move is spread over; then, with nowhere left to go, half of the backoff.
+    assert time.slept == [0.025, 0.025, 0.05, 0.1]
+    assert client.statistics.failovers == 4
 
 
 async def test_a_stream_obeys_pushback(client: AsyncClient, gateway: FakeGateway, time: VirtualTime) -> None:

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 import ray
 
-from exchange.actors import NAMESPACE
 from exchange.client import Audit, Client, ComponentState, OrderStatus, Permission, Side, Stage, StageForbids
 from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
 from exchange.engine.channel import AnswerFunds, AnswerStatus
 from exchange.engine.commands import PlaceOrder
+from exchange.ray_calls import NAMESPACE
 from exchange.runtime.messages import LinkBatch, ReplyStatus, pack, unpack, unpack_replies
 from exchange.runtime.rows import rows_segment
 

@@ -27,7 +27,7 @@ from exchange.client import (
 from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
 from exchange.runtime.recovery import recover
-from exchange.runtime.snapshotter import KINDS, open_storage
+from exchange.runtime.storage import KINDS, open_storage
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1_500)]
 SYMBOL = "BTC-USDT"

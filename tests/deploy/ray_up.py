@@ -1,8 +1,8 @@
 """`ray up cluster.yaml` end to end: what `test_ray_up.py` runs in namespaces of its own.
 
-In here no other Ray can be seen, which `ray stop` would end, no address is taken, and nothing outlives the first process.
-There is a sshd on three loopback addresses, and a home directory of its own for root. There is no network, so instead of
-`make install` the machine's environment is used.
+In here no address is taken, and nothing outlives the first process. The machines are three loopback addresses with a
+sshd each, which sees only its own processes: `ray stop` would end any other Ray. They share a home directory that is not
+the real one. There is no network, so instead of `make install` the environment of this machine is used.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 ADDRESSES = {"10.0.0.11": "127.0.0.11", "10.0.0.12": "127.0.0.12", "10.0.0.13": "127.0.0.13"}
 HEAD, *WORKERS = ADDRESSES.values()
 # What `ray down` leaves: the ways in, and the journals.
-STAYS = ("sshd", "nats-server", Path(sys.executable).name)
+STAYS = ("unshare", "sshd", "nats-server")
 SSHD_CONFIG = """
-ListenAddress {addresses}
+ListenAddress {address}
 HostKey {home}/host_key
 AuthorizedKeysFile {home}/.ssh/id_ed25519.pub
 PermitRootLogin yes
@@ -53,7 +53,7 @@ def main(directory: Path) -> None:
     run(ray, "down", "-y", str(rendered))
     left = [process for process in processes() if process.program.rstrip(":") not in STAYS]
     assert not left, left
-    print("nothing left running")
+    sys.stdout.write("nothing left running\n")
 
 
 def start_machines(home: Path) -> None:
@@ -65,16 +65,19 @@ def start_machines(home: Path) -> None:
     passwd = home / "passwd"
     lines = Path("/etc/passwd").read_text().splitlines()
     passwd.write_text("\n".join(f"root:x:0:0:root:{home}:/bin/bash" if x.startswith("root:") else x for x in lines))
-    config = home / "sshd_config"
-    config.write_text(SSHD_CONFIG.format(home=home, addresses="\nListenAddress ".join(ADDRESSES.values())))
     for command in (
         f"mount --bind {passwd} /etc/passwd",
         "mount -t tmpfs tmpfs /run",
         "mkdir -p /run/sshd",
         "ip link set lo up",
-        f"/usr/sbin/sshd -f {config} -E {home}/sshd.log",
     ):
         subprocess.run(command.split(), check=True)
+    for address in ADDRESSES.values():
+        config = home / f"sshd_config.{address}"
+        config.write_text(SSHD_CONFIG.format(home=home, address=address))
+        # Processes of its own, so that `ray stop` finds no others.
+        command = ["unshare", "--pid", "--mount-proc", "--fork", "--kill-child", "/usr/sbin/sshd", "-D"]
+        subprocess.Popen([*command, "-f", str(config), "-E", f"{config}.log"])
 
 
 def render(home: Path) -> Path:
@@ -107,7 +110,7 @@ def trade(data: Path) -> None:
         maker.place_order("BTC-USDT", Side.SELL, "1", "60000")
         order = taker.place_order("BTC-USDT", Side.BUY, "1", "60000")
     assert str(order.status).endswith("FILLED"), order
-    print("traded")
+    sys.stdout.write("traded\n")
 
 
 def processes() -> list[Process]:

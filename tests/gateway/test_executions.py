@@ -93,7 +93,7 @@ class Context:
 class Exchange:
     """Two shards, their copies and a hub."""
 
-    def __init__(self, *, maker_fee_ppm: int = 0, taker_fee_ppm: int = 0, **limits: int) -> None:
+    def __init__(self, *, maker_fee_ppm: int = 0, taker_fee_ppm: int = 0, **limits: Any) -> None:
         self.shards = {name: rich_shard(symbol[:3], "USDT") for name, symbol in SYMBOLS.items()}
         self.replicas = {name: ShardReplica(name) for name in SYMBOLS}
         self.hub = ExecutionHub(self.replicas, **limits)

@@ -16,8 +16,8 @@ from exchange.gateway.auth import Caller
 from exchange.gateway.links import CANCELS, ORDERS, Link
 from exchange.gateway.pending import PendingCommands
 from exchange.gateway.routing import COMMANDS_MAX, RequestInvalid, Router
-from exchange.runtime.codec import decode_trade, encode_trade
-from exchange.runtime.messages import ReplyStatus, Segment, SegmentReply
+from exchange.runtime.codec import decode_trade
+from exchange.runtime.messages import Segment, SegmentReply
 from exchange.v1 import trading_pb2
 
 SHARD_OF = {"BTC-USDT": "shard-0", "ETH-USDT": "shard-1"}
@@ -28,7 +28,7 @@ Make = Callable[..., trading_pb2.Command]
 
 
 class RecordingLink(Link):
-    """Writes down what it is to send, and answers at once."""
+    """Writes down what it is to send, and answers nothing."""
 
     def __init__(self, machine: str) -> None:
         super().__init__(machine, "gateway-0", 1)
@@ -40,9 +40,7 @@ class RecordingLink(Link):
 
     def enqueue(self, segment: Segment, priority: int = ORDERS) -> asyncio.Future[SegmentReply]:
         self.sent.append((segment, priority))
-        reply: asyncio.Future[SegmentReply] = asyncio.get_running_loop().create_future()
-        reply.set_result(SegmentReply(int(ReplyStatus.DONE), 0, encode_trade(segment, [])))
-        return reply
+        return asyncio.get_running_loop().create_future()
 
 
 def place(instrument: str = "BTC-USDT", *, on_behalf_of: int = 0, **fields: Any) -> trading_pb2.Command:
@@ -100,7 +98,20 @@ async def test_cancels_wait_for_the_orders_that_they_came_with(make: Make, times
 @pytest.mark.parametrize("times", [1, 40])
 @pytest.mark.parametrize("other", [cancel("ETH-USDT"), place("NONE"), place(queue_for_ms=5), trading_pb2.Command()])
 async def test_what_one_shard_cannot_take_is_not_sent_whole(other: trading_pb2.Command, times: int) -> None:
-    assert not Routed().sent_by(packed(*[place()] * times, other))
+    data = packed(*[place()] * times, other)
+    assert data not in [segment.data for segment, _ in Routed().sent_by(data)]
+
+
+async def test_orders_that_may_wait_differently_long_stay_in_their_order() -> None:
+    waits = [0, 5_000, 5_000, 0, 20_000]
+    data = packed(*[place(queue_for_ms=wait) for wait in waits], place("ETH-USDT"))
+    sent = [segment for segment, _ in Routed().sent_by(data)]
+    parts = [
+        [command.place.queue_for_ms for command in trading_pb2.TradeRequest.FromString(segment.data).commands]
+        for segment in sent
+    ]
+    assert parts == [[0], [5_000, 5_000], [0], [20_000], [0]]
+    assert [segment.remaining_ms for segment in sent] == [700, 5_000, 700, 8_000, 700]
 
 
 @pytest.mark.parametrize("times", [1, 40])

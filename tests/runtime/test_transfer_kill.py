@@ -24,7 +24,7 @@ from exchange.engine.words import OrderStatus, RejectReason, Stage
 from exchange.runtime.messages import pack, unpack
 from exchange.runtime.recovery import recover
 from exchange.runtime.rows import unpack_ledger_result
-from exchange.runtime.snapshotter import KINDS, open_storage
+from exchange.runtime.storage import KINDS, open_storage
 from tests.engine.money_checks import check_money
 from tests.runtime.transfer_driver import LEDGER, SHARDS, Driver, KillPoint
 

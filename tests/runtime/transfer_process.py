@@ -18,7 +18,7 @@ from exchange.runtime.carrier import Carrier
 from exchange.runtime.feed import FeedGap
 from exchange.runtime.host import Host
 from exchange.runtime.messages import unpack, unpack_batch
-from exchange.runtime.snapshotter import KINDS, open_storage
+from exchange.runtime.storage import KINDS, open_storage
 from tests.runtime.wire import Wire
 
 START_NS = 1_700_000_000_000_000_000

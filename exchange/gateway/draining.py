@@ -1,0 +1,163 @@
+"""A gateway that is about to stop: nothing new is taken, what was taken is finished, and clients are sent elsewhere.
+
+All of it ends with UNAVAILABLE and the reason GATEWAY_DRAINING, which says of a call that it was surely not executed,
+and of a stream that everything it took was answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import grpc
+
+from exchange.gateway.errors import abort
+
+REASON = "GATEWAY_DRAINING"
+_OURS = "/exchange.v1."
+_END_BY_THEMSELVES = {
+    f"{_OURS}TradingService/StreamExecutions",
+    f"{_OURS}AccountService/StreamBalances",
+}
+"""Streams that have something to finish, or to tell, before they end."""
+
+
+class Draining:
+    """Whether the gateway is about to stop, and how many calls are under way."""
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self._calls = 0
+        self._watchers: list[Callable[[], None]] = []
+        self._ended = asyncio.Event()
+
+    def begin(self) -> None:
+        """Take nothing any more; streams end."""
+        self.is_on = True
+        for on_drain in list(self._watchers):
+            on_drain()
+
+    async def finish(self) -> None:
+        """Wait until no call is under way."""
+        while self._calls:
+            self._ended.clear()
+            await self._ended.wait()
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Count what runs within."""
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            self._ended.set()
+
+    @contextmanager
+    def watching(self, on_drain: Callable[[], None]) -> Iterator[None]:
+        """Call a function once when draining begins."""
+        self._watchers.append(on_drain)
+        try:
+            yield
+        finally:
+            self._watchers.remove(on_drain)
+
+
+async def send_elsewhere(context: Any) -> NoReturn:
+    """End a call that a draining gateway does not take, or goes no further with."""
+    await abort(context, grpc.StatusCode.UNAVAILABLE, REASON, "this gateway is about to stop: use another one", 0)
+
+
+class _StreamContext:
+    """A stream's context that knows when a status cannot be sent: while a message or another status is on its way."""
+
+    def __init__(self, context: Any, draining: Draining) -> None:
+        self._context = context
+        self._draining = draining
+        self.is_writing = False
+        self.is_sent_elsewhere = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def write(self, message: Any) -> None:
+        self.is_writing = True
+        try:
+            await self._context.write(message)
+        finally:
+            self.is_writing = False
+        if self._draining.is_on:
+            self.is_sent_elsewhere = True
+            raise asyncio.CancelledError
+
+    async def abort(self, *how: Any) -> None:
+        self.is_writing = True
+        await self._context.abort(*how)
+
+
+class DrainInterceptor(grpc.aio.ServerInterceptor):
+    """Counts the calls of the exchange's services, and keeps them out of a gateway that drains.
+
+    Streams that have nothing to finish are ended where they are. Health and reflection are left alone.
+    """
+
+    def __init__(self, draining: Draining) -> None:
+        self._draining = draining
+        self._wrapped: dict[str, Any] = {}
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        method = details.method
+        if not method.startswith(_OURS):
+            return await continuation(details)
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = await continuation(details)
+            if handler is None:
+                return None
+            wrapped = self._wrapped[method] = self._wrap(method, handler)
+        return wrapped
+
+    def _wrap(self, method: str, handler: Any) -> Any:
+        codecs = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._counted(handler.stream_stream), **codecs)
+        if handler.response_streaming:
+            serve = handler.unary_stream if method in _END_BY_THEMSELVES else self._ended(handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(self._counted(serve), **codecs)
+        return grpc.unary_unary_rpc_method_handler(self._counted(handler.unary_unary), **codecs)
+
+    def _counted(self, serve: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def counted(request: Any, context: Any) -> Any:
+            if self._draining.is_on:
+                await send_elsewhere(context)
+            with self._draining.call():
+                return await serve(request, context)
+
+        return counted
+
+    def _ended(self, serve: Callable[[Any, Any], Awaitable[None]]) -> Callable[[Any, Any], Awaitable[None]]:
+        async def ended(request: Any, context: Any) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            stream = _StreamContext(context, self._draining)
+
+            def end() -> None:
+                if not stream.is_writing:
+                    stream.is_sent_elsewhere = True
+                    task.cancel()
+
+            with self._draining.watching(end):
+                try:
+                    await serve(request, stream)
+                except asyncio.CancelledError:
+                    if not stream.is_sent_elsewhere:
+                        raise
+                    task.uncancel()
+                    await send_elsewhere(context)
+
+        return ended

@@ -1,0 +1,185 @@
+"""Calls over Ray: the machines, the supervisor and the processes that it starts, as those who call them see them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import Any
+
+import ray
+import ray.exceptions
+
+from exchange.engine.control import ControlResult
+from exchange.engine.instrument import Instrument
+from exchange.runtime.peers import PeerUnavailable
+from exchange.runtime.topology import Topology
+
+NAMESPACE = "evenkeel"
+SUPERVISORS = ("supervisor-0", "supervisor-1")
+"""The actors of which one is active, and the other follows it where there are standbys."""
+LOST = (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, ray.exceptions.RayTaskError)
+
+
+def actor_name(name: str, incarnation: int) -> str:
+    """Return what an actor is called: a name never means another one than was meant."""
+    return f"{name}.{incarnation}"
+
+
+class RayPeer:
+    """A host behind Ray. Calls that fail have an unknown effect."""
+
+    def __init__(self, name: str, incarnation: int) -> None:
+        self.incarnation = incarnation
+        self._actor_name = actor_name(name, incarnation)
+        self._handle: Any = None
+
+    def look_up(self) -> None:
+        """Find the actor now, while Ray's books are in reach, so that it can be called when they are not."""
+        if self._handle is None:
+            self._handle = ray.get_actor(self._actor_name, namespace=NAMESPACE)
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            self.look_up()
+            return await getattr(self._handle, method).remote(*arguments)
+        except (*LOST, ValueError) as error:
+            raise PeerUnavailable(f"{self._actor_name}.{method}: {type(error).__name__}") from error
+
+    async def submit(self, batch: bytes) -> bytes:
+        answer: bytes = await self._call("submit", batch)
+        return answer
+
+    async def feed(self, after_sequence: int, timeout_s: float) -> list[bytes] | None:
+        batches: list[bytes] | None = await self._call("feed", after_sequence, timeout_s)
+        return batches
+
+    async def dump(self) -> bytes:
+        dump: bytes = await self._call("dump")
+        return dump
+
+    async def query(self, request: bytes) -> bytes:
+        answer: bytes = await self._call("query", request)
+        return answer
+
+
+class RayPeers:
+    """The machines' primaries as the newest topology has them. Their standbys are looked up ahead of need."""
+
+    def __init__(self) -> None:
+        self.topology: Topology | None = None
+        self.primaries: dict[str, RayPeer] = {}
+        self._known: dict[tuple[str, int], RayPeer] = {}
+
+    def follow(self, topology: Topology) -> bool:
+        """Take a topology unless there is a newer one; return whether it was taken."""
+        if not topology.is_newer_than(self.topology):
+            return False
+        self.topology = topology
+        known = {}
+        self.primaries = {}
+        for machine, (primary, standby) in topology.machines.items():
+            for incarnation in filter(None, (primary, standby)):
+                key = machine, incarnation
+                known[key] = self._known.get(key) or RayPeer(machine, incarnation)
+                try:
+                    known[key].look_up()
+                except (*LOST, ValueError):
+                    # It is gone already, or Ray's books are out of reach: the first call tries again.
+                    pass
+            if primary:
+                self.primaries[machine] = known[machine, primary]
+        self._known = known
+        return True
+
+
+class RaySupervisor:
+    """The active supervisor behind Ray, as a gateway calls it."""
+
+    def __init__(self) -> None:
+        self.name = SUPERVISORS[0]
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return await getattr(ray.get_actor(self.name, namespace=NAMESPACE), method).remote(*arguments)
+        except (*LOST, ValueError) as error:
+            raise PeerUnavailable(f"{method}: {error}"[:300]) from error
+
+    async def create_instrument(self, instrument: Instrument, shard: str) -> ControlResult:
+        return ControlResult(*await self._call("create_instrument", tuple(instrument), shard))
+
+    async def set_stage(self, shard: str, stage: int, orders_per_s: int, reason: str) -> list[str]:
+        names: list[str] = await self._call("set_stage", shard, stage, orders_per_s, reason)
+        return names
+
+    async def status(self) -> bytes:
+        status: bytes = await self._call("status")
+        return status
+
+    async def events(self, after_sequence: int) -> bytes:
+        events: bytes = await self._call("events", after_sequence)
+        return events
+
+    async def audit(self) -> bytes:
+        report: bytes = await self._call("audit")
+        return report
+
+
+class RayProcess:
+    """A component behind Ray, as the supervisor sees it. `node` is the id of its node in Ray."""
+
+    def __init__(self, handle: Any, node: str, pid: int, *, is_here: bool) -> None:
+        self.node = node
+        self._handle = handle
+        self._pid = pid
+        self._is_here = is_here
+
+    async def ping(self, record: int, checksum: int) -> dict[str, Any]:
+        vitals: dict[str, Any] = await self._handle.ping.remote(record, checksum)
+        self._pid = vitals["pid"]
+        return vitals
+
+    async def submit(self, batch: bytes) -> bytes:
+        answer: bytes = await self._handle.submit.remote(batch)
+        return answer
+
+    async def configure(self, topology: bytes) -> None:
+        await self._handle.configure.remote(topology)
+
+    async def promote(self, begin: bool) -> None:
+        await self._handle.promote.remote(begin)
+
+    async def hand_over(self) -> int:
+        record: int = await self._handle.hand_over.remote()
+        return record
+
+    async def drain(self) -> None:
+        await self._handle.drain.remote()
+
+    async def audit(self) -> bytes:
+        report: bytes = await self._handle.audit.remote()
+        return report
+
+    async def stop(self) -> None:
+        await self._handle.stop.remote()
+
+    async def kill(self) -> None:
+        kill_here(self._pid if self._is_here else 0)
+        await asyncio.to_thread(_end, self._handle)
+
+
+def kill_here(pid: int) -> None:
+    """End a process of this machine for certain, stopped or not; 0 is none."""
+    if pid:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def _end(handle: Any) -> None:
+    """Have Ray end an actor; who cannot be reached is fenced."""
+    try:
+        ray.kill(handle)
+    except (*LOST, ValueError):
+        pass

@@ -1,0 +1,192 @@
+"""The supervisor's Ray shell. Where there are standbys there are two such actors: one is active, the other follows it.
+
+Which one is active, the journal of the supervisor's machine decides: who took it last. The other one asks it ten times
+a second, and takes the journal when it does not answer any more. Ray starts either again when it dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.exceptions
+import structlog
+
+from exchange import __version__
+from exchange.actors import directory_of
+from exchange.config import ExchangeConfig
+from exchange.engine.instrument import Instrument
+from exchange.engine.ledger_words import CreateAccount, CreateApiKey, Permission
+from exchange.gateway.admin import new_api_key
+from exchange.gateway.auth import hash_of_key
+from exchange.launcher import RayLauncher
+from exchange.ray_calls import LOST, NAMESPACE, SUPERVISORS, kill_here
+from exchange.runtime.host import Host
+from exchange.runtime.messages import LinkBatch, pack, unpack_replies
+from exchange.runtime.rows import rows_segment, unpack_ledger_result
+from exchange.runtime.storage import KINDS, open_storage
+from exchange.supervisor.component import LEDGER, SUPERVISOR
+from exchange.supervisor.reconciler import Reconciler
+
+OPERATOR_KEY_FILE = "operator.key"
+ASK_INTERVAL_S = 0.1
+ASK_TIMEOUT_S = 0.5
+
+_log = structlog.get_logger()
+
+
+class NotActive(Exception):
+    """This supervisor is not the active one; the other one is, or will be in a moment."""
+
+    code = "SUPERVISOR_NOT_ACTIVE"
+
+
+class SupervisorActor:
+    """Number 0 or 1. It is constructed at once, and becomes active when it is its turn."""
+
+    async def __init__(self, number: int, config: ExchangeConfig) -> None:  # type: ignore[misc]
+        self._number = number
+        self._config = config
+        self._control: Host | None = None
+        self._reconciler: Reconciler | None = None
+        self._key: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._life = asyncio.create_task(self._live())
+        self._life.add_done_callback(self._on_end)
+
+    async def _live(self) -> None:
+        storage = await asyncio.to_thread(open_storage, directory_of(self._config), SUPERVISOR, self._config.nats)
+        control = Host(KINDS["control"], *storage, snapshot_every_commands=self._config.snapshot_every_commands)
+        if self._config.standbys:
+            await control.follow()
+            self._control = control
+            await self._wait_for_turn()
+            await control.promote()
+        else:
+            await control.start()
+            self._control = control
+        reconciler = Reconciler(self._config, control, RayLauncher(self._config), actor_name=SUPERVISORS[self._number])
+        await reconciler.start()
+        self._reconciler = reconciler
+        self._key = asyncio.create_task(self._issue_operator_key(reconciler))
+        run = asyncio.create_task(reconciler.run())
+        fenced = asyncio.create_task(control.fenced.wait())
+        await asyncio.wait((run, fenced), return_when=asyncio.FIRST_COMPLETED)
+        if fenced.done():
+            raise NotActive("another supervisor has taken the journal")
+        await run
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        """A supervisor that cannot go on ends its process: Ray starts it again, to follow whoever is active."""
+        if self._stopping or task.cancelled() or task.exception() is None:
+            return
+        _log.error("supervisor.ended", actor=SUPERVISORS[self._number], error=repr(task.exception()))
+        os._exit(1)
+
+    async def _wait_for_turn(self) -> None:
+        """Return when the other one is not active, and will not be."""
+        pid = 0
+        heard_s = time.monotonic()
+        while True:
+            try:
+                async with asyncio.timeout(ASK_TIMEOUT_S):
+                    other = ray.get_actor(SUPERVISORS[1 - self._number], namespace=NAMESPACE)
+                    said = await other.lead.remote()
+                heard_s, pid = time.monotonic(), said["pid"] if said["address"] == _address() else 0
+                if not said["is_active"] and self._number == 0:
+                    return
+            except ray.exceptions.ActorDiedError:
+                break
+            except ValueError:
+                # It was not started yet: the first one goes first.
+                if self._number == 0:
+                    break
+            except (*LOST, TimeoutError):
+                if (time.monotonic() - heard_s) * 1_000 > self._config.dead_after_ms:
+                    break
+            await asyncio.sleep(ASK_INTERVAL_S)
+        # Should it only hang: it must not hold a journal in files.
+        kill_here(pid)
+
+    async def lead(self) -> dict[str, Any]:
+        """Return whether this one is active, and since which incarnation."""
+        reconciler = self._reconciler
+        return {
+            "is_active": reconciler is not None,
+            "incarnation": 0 if reconciler is None else reconciler.incarnation,
+            "pid": os.getpid(),
+            "address": _address(),
+        }
+
+    @property
+    def _active(self) -> Reconciler:
+        if self._reconciler is None:
+            raise NotActive(f"{SUPERVISORS[self._number]} is not active")
+        return self._reconciler
+
+    async def is_ready(self, complete: bool) -> bool:
+        """Whether orders can be taken; `complete`: and whether all standbys follow."""
+        reconciler, key = self._active, self._key
+        assert key is not None
+        if key.done():
+            key.result()
+        return key.done() and (reconciler.is_complete if complete else reconciler.is_ready)
+
+    async def create_instrument(self, fields: tuple[Any, ...], shard: str) -> tuple[Any, ...]:
+        return tuple(await self._active.create_instrument(Instrument(*fields), shard))
+
+    async def set_stage(self, shard: str, stage: int, orders_per_s: int, reason: str) -> list[str]:
+        return await self._active.set_stage(shard, stage, orders_per_s, reason)
+
+    async def status(self) -> bytes:
+        return self._active.status(__version__)
+
+    async def events(self, after_sequence: int) -> bytes:
+        return self._active.encode_events(after_sequence)
+
+    async def audit(self) -> bytes:
+        return await self._active.audit()
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+    async def stop(self) -> None:
+        """Stop everything, if this one is active; else only this one."""
+        self._stopping = True
+        if self._reconciler is not None:
+            await self._reconciler.stop()
+        else:
+            self._life.cancel()
+            if self._control is not None:
+                await self._control.stop()
+
+    async def _issue_operator_key(self, reconciler: Reconciler) -> None:
+        """On the first start: make the operator's account and key, and leave the key in the data directory."""
+        path = Path(self._config.data_dir) / OPERATOR_KEY_FILE
+        ledger = reconciler.components[LEDGER]
+        while ledger.process is None or not ledger.vitals:  # noqa: ASYNC110  # a tick of the reconciler changes it
+            await asyncio.sleep(0.05)
+        # With a journal on servers, another node may have the key.
+        if path.exists() or (self._config.nats is not None and ledger.vitals["sequence"] > 0):
+            return
+        key_id, key = new_api_key()
+        account = await self._ledger(ledger.process, CreateAccount("operator"))
+        permissions = tuple(map(int, Permission))
+        await self._ledger(ledger.process, CreateApiKey(account, key_id, hash_of_key(key), permissions))
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(key + "\n")
+
+    async def _ledger(self, process: Any, command: Any) -> int:
+        batch = LinkBatch("", 0, 0, [rows_segment([command])])
+        reply = unpack_replies(await process.submit(pack(batch)))[0]
+        return unpack_ledger_result(reply.data).account
+
+
+def _address() -> str:
+    address: str = ray.util.get_node_ip_address()
+    return address
