@@ -98,10 +98,12 @@ class SupervisorActor:
         pid = 0
         begun_s = time.monotonic()
         heard_s: float | None = None
+        # Kept: Ray restarts the same actor, and to look it up takes Ray's books, which may be away.
+        other: Any = None
         while True:
             try:
+                other = other or ray.get_actor(SUPERVISORS[1 - self._number], namespace=NAMESPACE)
                 async with asyncio.timeout(ASK_TIMEOUT_S):
-                    other = ray.get_actor(SUPERVISORS[1 - self._number], namespace=NAMESPACE)
                     said = await other.lead.remote()
                 heard_s, pid = time.monotonic(), said["pid"] if said["address"] == _address() else 0
                 if not said["is_active"] and self._number == 0:
