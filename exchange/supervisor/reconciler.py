@@ -368,23 +368,25 @@ class Reconciler:
             return
         if process is None or vitals is None or vitals.get("broken"):
             return
+        if component.is_standby and vitals.get("role") != Role.STANDBY:
+            return
         component.process, component.incarnation, component.node = process, incarnation, process.node
         component.vitals, component.restarts = vitals, 0
         component.port = int(vitals.get("address", "").rpartition(":")[2] or 0)
         component.state, component.since_s = ComponentState.STARTING, self._monotonic_s()
-        self._run_task(component, self._resume(component))
+        if component.is_standby:
+            # It follows. At once, so that it takes over if its primary was lost together with the earlier supervisor.
+            component.state, component.detail = ComponentState.UP, ""
+        else:
+            self._run_task(component, self._resume(component))
         self.events.add("adopted", component)
 
     async def _resume(self, component: Component) -> None:
         """Finish what an earlier supervisor may have left undone."""
-        role = component.vitals.get("role")
-        if component.is_standby and role != Role.STANDBY:
-            raise RuntimeError(f"expected a standby, was {role}")
-        if component.machine and not component.is_standby:
-            if role == Role.STANDBY:
-                await self._promote(component, begin=True)
-            elif component.is_shard:
-                await self._prepare_shard(component)
+        if component.vitals.get("role") == Role.STANDBY:
+            await self._promote(component, begin=True)
+        elif component.is_shard:
+            await self._prepare_shard(component)
 
     def _port_for(self, component: Component) -> int:
         """Return where a gateway is to listen: as configured, else where its clients know it (0: any free port)."""
