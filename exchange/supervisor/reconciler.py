@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -40,6 +40,7 @@ from exchange.supervisor.component import (
     ComponentState,
     Launcher,
     Node,
+    Process,
     components_of,
 )
 from exchange.supervisor.event_log import EventLog
@@ -281,19 +282,32 @@ class Reconciler:
         # At once, so that what is started at the same time goes elsewhere.
         component.node = node.id
         taken = await self._decide(TakeIncarnation(component.name))
-        component.process = await self._launcher.start(
+        start = self._launcher.start(
             component.machine or component.name,
             taken.incarnation,
             node=node.id,
             port=self._port_for(component),
             standby=component.is_standby,
         )
+        component.process = await self._while_alive(node, start)
         component.incarnation = taken.incarnation
         component.restarts += 1
         component.vitals = await component.process.ping(0, 0)
         component.port = int(component.vitals.get("address", "").rpartition(":")[2] or 0)
         if component.is_shard:
             await self._prepare_shard(component)
+
+    async def _while_alive(self, node: Node, start: Awaitable[Process]) -> Process:
+        """Wait for a start, but no longer than its node is there: Ray would wait for the node to come back."""
+        task = asyncio.ensure_future(start)
+        try:
+            while not task.done():
+                if self._nodes and node not in self._nodes:
+                    raise NoNode(f"{node.name} was lost")
+                await asyncio.wait([task], timeout=NODES_INTERVAL_S)
+            return task.result()
+        finally:
+            task.cancel()
 
     async def _take_over(self, component: Component, standby: Component) -> None:
         """Make the standby the primary: journaled first, so that any supervisor after us goes on with it."""
