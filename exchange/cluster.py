@@ -189,7 +189,7 @@ class LocalExchange(_RunningExchange):
             shared = self.config.journal == "file"
             self.nodes = LocalNodes(self.config.nodes, self.config.data_dir, share_directory=shared)
             self.nodes.start()
-            ray.init(address=self.nodes.address, _node_ip_address=self.nodes.nodes[0].host, **_DRIVER)
+            self._connect()
             return
         # Ray puts sockets below it, whose paths may have no more than 107 bytes.
         self._session_dir = tempfile.mkdtemp(prefix="evenkeel-")
@@ -202,10 +202,28 @@ class LocalExchange(_RunningExchange):
             **_DRIVER,
         )
 
-    def stop(self) -> None:
-        """Stop everything cleanly: gateways, shards, ledger, supervisor, Ray, the servers of the journals."""
-        try:
+    def _connect(self) -> None:
+        assert self.nodes is not None
+        ray.init(address=self.nodes.address, _node_ip_address=self.nodes.nodes[0].host, **_DRIVER)
+
+    def disconnect(self) -> None:
+        """Leave the Ray of several nodes, which all goes on; else this process would end with the first node."""
+        ray.shutdown()
+
+    def stop_components(self) -> None:
+        """Stop all that the exchange runs. The nodes and the servers of the journals stay."""
+        if self.nodes is not None and self.nodes.nodes[0].alive and not ray.is_initialized():
+            self._connect()
+        if ray.is_initialized():
             self._stop_components()
+
+    def stop(self) -> None:
+        """Stop everything cleanly: gateways, shards, ledger, supervisor, Ray, the servers of the journals.
+
+        After `disconnect` that takes the first node, and the GCS.
+        """
+        try:
+            self.stop_components()
         finally:
             ray.shutdown()
             if self.nodes is not None:
