@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -172,6 +173,9 @@ class LocalExchange(_RunningExchange):
         self.config.data_dir.mkdir(parents=True, exist_ok=True)
         os.environ.update(LOCAL_RAY_ENVIRONMENT)
         try:
+            if self.config.nodes > 1 and not self.config.port:
+                # A supervisor that takes over does not know where a gateway that is gone has listened.
+                self.config = replace(self.config, port=_free_ports(self.config.host, self.config.gateways))
             if self.config.journal == "nats" and self.config.nats is None:
                 self.nats_servers = NatsServers.start(self.config.data_dir / "nats")
                 self.config = replace(self.config, nats=self.nats_servers.settings())
@@ -232,6 +236,21 @@ class LocalExchange(_RunningExchange):
                 self.nats_servers.stop()
             shutil.rmtree(self._session_dir, ignore_errors=True)
             (self.config.data_dir / ADDRESS_FILE).unlink(missing_ok=True)
+
+
+def _free_ports(host: str, count: int) -> int:
+    """Return the first of so many ports in a row that are free."""
+    while True:
+        with contextlib.ExitStack() as stack:
+            first = stack.enter_context(socket.socket())
+            first.bind((host, 0))
+            port: int = first.getsockname()[1]
+            try:
+                for number in range(1, count):
+                    stack.enter_context(socket.socket()).bind((host, port + number))
+            except (OSError, OverflowError):
+                continue
+            return port
 
 
 class ClusterExchange(_RunningExchange):

@@ -76,7 +76,7 @@ class Health:
         assert failure is not None, "no gateway"
         raise failure
 
-    async def _take_events(self, stub: admin_pb2_grpc.AdminServiceStub) -> None:
+    async def _take_events(self, stub: admin_pb2_grpc.AdminServiceAsyncStub) -> None:
         """Write down the supervisor's events that are new, another supervisor's from its first on."""
         request = admin_pb2.ListEventsRequest(after_sequence=self._events_after)
         try:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import time
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from exchange.cluster import LocalExchange
@@ -22,16 +19,17 @@ from tests.faults.inject.world import ROLES, supervisors_among
 NODE_AWAY_S = (1.0, 4.0)
 SERVER_AWAY_S = (1.0, 5.0)
 GCS_AWAY_S = (1.0, 5.0)
-GCS_BACK_S_MAX = 60.0
-_POLL_S = 0.05
+_POLL_S = 0.2
 
 
 class NodesWorld:
     """Several nodes, a gateway on each. Processes and nodes are killed and paused, NATS servers and the GCS killed."""
 
     def __init__(self, config: ExchangeConfig) -> None:
-        # Gateways that change their nodes are where clients know them: all nodes have the addresses of this machine.
-        self._exchange = LocalExchange(replace(config, port=_free_ports(config.gateways)))
+        self._exchange = LocalExchange(config)
+        self._killed: set[str] = set()
+        self._over = threading.Event()
+        self._watch = threading.Thread(target=self._start_what_ended)
         self.addresses: tuple[str, ...] = ()
 
     @property
@@ -50,9 +48,9 @@ class NodesWorld:
         def node(target: Target) -> LocalNode:
             return nodes.node(target.name)
 
-        def start_again(target: Target) -> None:
-            _wait_for_gcs(nodes)
-            nodes.start_again(node(target))
+        def kill(target: Target) -> None:
+            self._killed.add(target.name)
+            nodes.kill(node(target))
 
         def number(target: Target) -> int:
             return servers.names.index(target.name)
@@ -63,8 +61,8 @@ class NodesWorld:
             Taker(
                 FaultKind.KILL_NODE,
                 self._running_nodes,
-                lambda target: nodes.kill(node(target)),
-                start_again,
+                kill,
+                lambda target: self._killed.remove(target.name),
                 NODE_AWAY_S,
                 lambda target: node(target).worker_pids,
             ),
@@ -130,6 +128,18 @@ class NodesWorld:
         components = self._exchange.status().components
         self.addresses = tuple(c.address for c in components if c.name.startswith("gateway"))
         self._exchange.disconnect()
+        self._watch.start()
+
+    def _start_what_ended(self) -> None:
+        """Start nodes again, as the machine of each does: also those that Ray gave up while they were paused.
+
+        A node cannot join while the GCS is away.
+        """
+        while not self._over.wait(_POLL_S):
+            for node in self._nodes.nodes:
+                if node.name not in self._killed and not node.alive and self._nodes.gcs_pid:
+                    self._nodes.kill(node)
+                    self._nodes.start_again(node)
 
     def history(self, directory: Path) -> History:
         places = [node.data_dir for node in self._nodes.nodes]
@@ -137,31 +147,14 @@ class NodesWorld:
         return StreamHistory(directory, sources, self._servers.urls)
 
     def stop_exchange(self) -> None:
+        self._end_watch()
         self._exchange.stop_components()
 
+    def _end_watch(self) -> None:
+        self._over.set()
+        if self._watch.is_alive():
+            self._watch.join()
+
     def stop(self) -> None:
+        self._end_watch()
         self._exchange.stop()
-
-
-def _wait_for_gcs(nodes: LocalNodes) -> None:
-    """A node cannot join while the GCS is away, which another fault may have seen to."""
-    give_up_s = time.monotonic() + GCS_BACK_S_MAX
-    while not nodes.gcs_pid:
-        if time.monotonic() > give_up_s:
-            raise TimeoutError(f"the GCS was away for more than {GCS_BACK_S_MAX:.0f} s")
-        time.sleep(_POLL_S)
-
-
-def _free_ports(count: int) -> int:
-    """Return the first of so many ports in a row that are free."""
-    while True:
-        with contextlib.ExitStack() as stack:
-            first = stack.enter_context(socket.socket())
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            try:
-                for number in range(1, count):
-                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port + number))
-            except (OSError, OverflowError):
-                continue
-            return port
