@@ -181,8 +181,9 @@ async def _measure(
     ):
         running_load = asyncio.create_task(load.run(trader))
         for _ in range(times):
-            shard = await _whole(operator)
+            await _whole(operator)
             await asyncio.sleep(SETTLE_S)
+            shard = await _whole(operator)
             failovers.append(await _one(load, operator, shard, scenario.failure(exchange, shard), scenario.fences))
         running_load.cancel()
         await asyncio.gather(running_load, return_exceptions=True)

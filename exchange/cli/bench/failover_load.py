@@ -73,8 +73,12 @@ class OpenLoop:
         return sorted(o.answered_s for o in since if o.is_taken and from_s <= o.answered_s <= to_s)
 
     def longest_pause(self, from_s: float, to_s: float) -> tuple[float, float]:
-        """Return the longest time between two orders that were acknowledged, as its begin and end."""
-        return max(pairwise(self.taken_s(from_s - DEADLINE_S, to_s)), key=lambda pause: pause[1] - pause[0])
+        """Return the longest time between two orders that were acknowledged, as its begin and end.
+
+        It may have begun before the time, and ends within it.
+        """
+        pauses = (pause for pause in pairwise(self.taken_s(from_s - DEADLINE_S, to_s)) if pause[1] > from_s)
+        return max(pauses, key=lambda pause: pause[1] - pause[0])
 
     def failed(self, from_s: float, to_s: float) -> int:
         """Return how many of the orders that were due within a time were not taken, for whatever reason."""
