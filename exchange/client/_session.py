@@ -7,6 +7,7 @@ What becomes of a batch that was sent and not yet answered when the connection b
 - Places and cancels are sent again on the next connection, with the same ids, as long as the batch has
   time and the client's retry budget allows; they wait a moment for it, in their place. If they had been
   executed, the exchange answers with the first outcome, flagged `duplicate`: that is the right one.
+  That it was not taken the second time says nothing of the first: such a result is UNKNOWN.
 - Amends and cancel-alls say what shall be *now*. Sent again after something later they would undo it. So
   a batch with one of these is sent again only if nothing was sent after it in this session.
 - Otherwise `send` raises OutcomeUnknown; `get_order` tells the truth, and so does a place that is sent
@@ -55,6 +56,14 @@ _RESEND_STEP_S = 0.01
 _LEAVE_AFTER_S = 3.0
 """Longer than it takes a shard to fail over: then it is elsewhere that it may be found."""
 _SHARD_UNAVAILABLE = types_pb2.REJECT_REASON_SHARD_UNAVAILABLE
+_NOT_TAKEN = {
+    types_pb2.REJECT_REASON_DEADLINE_EXCEEDED,
+    types_pb2.REJECT_REASON_QUEUE_FULL,
+    types_pb2.REJECT_REASON_RATE_LIMITED,
+    types_pb2.REJECT_REASON_SHARD_UNAVAILABLE,
+    types_pb2.REJECT_REASON_JOURNAL_UNAVAILABLE,
+}
+"""Told by those before the shard, who do not know what became of a command that was sent before."""
 
 
 @dataclass(slots=True, eq=False)
@@ -258,7 +267,7 @@ class TradeSession:
                 self._reconnect.heard()
                 batch = self._pending.get(response.request_id)
                 if batch is not None and not batch.answer.done():
-                    batch.answer.set_result(response.results)
+                    batch.answer.set_result(self._certain(batch, response.results))
                 self._note_cut_off(response.results)
         except grpc.aio.AioRpcError as error:
             return error, answered
@@ -267,6 +276,19 @@ class TradeSession:
             await asyncio.gather(writer, return_exceptions=True)
             call.cancel()
         return None, answered
+
+    def _certain(self, batch: _Batch, results: Sequence[trading_pb2.OrderResult]) -> Sequence[trading_pb2.OrderResult]:
+        """The results as far as they hold for every time that the batch was sent.
+
+        That it did not get to a shard this time says nothing of the time before, which was not answered.
+        """
+        if batch.sends > 1:
+            for result in results:
+                if result.reject_reason in _NOT_TAKEN and not result.duplicate:
+                    self._caller.statistics.outcomes_unknown += 1
+                    result.outcome = types_pb2.OUTCOME_UNKNOWN
+                    result.reject_reason = types_pb2.REJECT_REASON_UNSPECIFIED
+        return results
 
     async def _write(self, call: _Call) -> None:
         clock = self._caller.environment.clock

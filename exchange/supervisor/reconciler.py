@@ -180,6 +180,10 @@ class Reconciler:
             return self.components[component.machine].state == ComponentState.UP and (
                 component.restarts >= 0 or self.is_ready
             )
+        standby = self.components.get(standby_of(component.machine))
+        if standby is not None and standby.state == ComponentState.STARTING and standby.process is not None:
+            # Adopted a moment ago, say, with its primary lost: to take over is sooner than to start and to replay.
+            return False
         # The auditor comes up last, so that it takes no time from what people wait for.
         return component.name != AUDITOR or component.restarts >= 0 or self.is_ready
 

@@ -14,6 +14,7 @@ from exchange.client import (
     ClientClosed,
     Command,
     DeadlineExceeded,
+    Outcome,
     OutcomeUnknown,
     PlaceOrder,
     RetryPolicy,
@@ -171,6 +172,27 @@ async def test_places_and_cancels_without_an_answer_are_sent_again_in_their_orde
     # What is left of the deadline, not a new one.
     assert [request.deadline_ms for request in after] == [950, 950]
     assert time.slept == [0.05]
+
+
+async def test_who_did_not_take_it_the_second_time_knows_nothing_of_the_first(
+    warm: AsyncClient, gateway: FakeGateway
+) -> None:
+    async def refuse(requests: Any, context: Any) -> AsyncIterator[trading_pb2.TradeResponse]:
+        reasons = [
+            types_pb2.REJECT_REASON_SHARD_UNAVAILABLE,
+            types_pb2.REJECT_REASON_INSUFFICIENT_FUNDS,
+        ]
+        async for request in requests:
+            results = [rejected(reason, name) for name, reason in zip("ab", reasons, strict=True)]
+            yield trading_pb2.TradeResponse(request_id=request.request_id, results=results)
+
+    gateway.script_stream("Trade", collect([], 1, LOST), refuse)
+    async with warm.trade() as session:
+        again = await session.send([place("a"), place("b")])
+        once = await session.send([place("a"), place("b")])
+    # Only a shard knows what it did before.
+    assert [result.outcome for result in again] == [Outcome.UNKNOWN, Outcome.REJECTED]
+    assert [result.outcome for result in once] == [Outcome.REJECTED, Outcome.REJECTED]
 
 
 async def test_what_was_answered_is_not_sent_again(warm: AsyncClient, gateway: FakeGateway) -> None:
