@@ -13,6 +13,7 @@ import ray.exceptions
 from exchange.engine.control import ControlResult
 from exchange.engine.instrument import Instrument
 from exchange.runtime.peers import PeerUnavailable
+from exchange.runtime.snapshot_transfer import Part
 from exchange.runtime.topology import Topology
 
 NAMESPACE = "evenkeel"
@@ -61,6 +62,10 @@ class RayPeer:
     async def query(self, request: bytes) -> bytes:
         answer: bytes = await self._call("query", request)
         return answer
+
+    async def snapshot_part(self, offset: int) -> Part | None:
+        part = await self._call("snapshot_part", offset)
+        return None if part is None else Part(*part)
 
 
 class RayPeers:

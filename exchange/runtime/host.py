@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -156,12 +156,13 @@ class Host:
         self._at = await self._in_writer(lambda: recover(self.kind, self.journal, self.snapshots))
         await self._serve(begin=True)
 
-    async def follow(self) -> None:
+    async def follow(self, fetch_snapshot: Callable[[], Awaitable[bool]] | None = None) -> None:
         """Recover the machine as far as the newest snapshot has it, and follow whoever writes the journal.
 
-        Raises what `load_latest` raises.
+        `fetch_snapshot` brings a newer one from the writer, where each node has its own. Raises what `load_latest`
+        raises.
         """
-        standby = Standby(self.kind, self.journal, self.snapshots, self._in_writer, self.snapshotter)
+        standby = Standby(self.kind, self.journal, self.snapshots, self._in_writer, self.snapshotter, fetch_snapshot)
         await standby.load()
         self.standby = standby
         self._following = asyncio.create_task(standby.run())

@@ -512,7 +512,7 @@ class Reconciler:
     # ---------------------------------------------------------------- who is where
 
     def _needs_topology(self, component: Component) -> bool:
-        return component.is_gateway or component.is_shard or component.name == AUDITOR
+        return component.name != LEDGER
 
     def _watch_topology(self, component: Component) -> None:
         """Tell a component where everything is, until it has heard the newest."""

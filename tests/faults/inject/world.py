@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
-
-import ray
+from typing import Protocol
 
 from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
+from exchange.processes import Process, descendants
 from tests.faults.check.history import FileHistory, History
 from tests.faults.inject.fault import FaultKind, Injector, Target
 from tests.faults.inject.processes import PAUSE_S, ProcessKiller, ProcessPauser
+
+_SUPERVISOR = "ray::SupervisorActor"
 
 
 class World(Protocol):
@@ -90,11 +92,7 @@ class LocalWorld:
         return {FaultKind.KILL_PROCESS: roles, FaultKind.PAUSE_PROCESS: roles}
 
     def unlisted_targets(self) -> Sequence[Target]:
-        supervisor: Any = self._exchange._supervisor
-        try:
-            return [Target("supervisor", "supervisor", ray.get(supervisor.pid.remote(), timeout=2.0))]
-        except ray.exceptions.RayError:
-            return []
+        return supervisors_among(descendants(os.getpid()))
 
     def start(self) -> None:
         self._exchange.start()
@@ -109,5 +107,10 @@ class LocalWorld:
         self._exchange.stop()
 
     def stop(self) -> None:
-        if ray.is_initialized():
-            self._exchange.stop()
+        self._exchange.stop()
+
+
+def supervisors_among(processes: Sequence[Process], node: str = "") -> list[Target]:
+    """Return the supervisors, which no status names."""
+    found = [process for process in processes if process.command.startswith(_SUPERVISOR)]
+    return [Target("supervisor", "supervisor", process.pid, node) for process in found]
