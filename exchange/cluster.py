@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -21,6 +22,7 @@ os.environ.setdefault(
 )
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from exchange.actors import ADDRESS_FILE
 from exchange.config import ExchangeConfig
@@ -48,6 +50,12 @@ class NoSupervisor(RuntimeError):
     """No supervisor is active now."""
 
     code = "NO_SUPERVISOR"
+
+
+class StopFailed(RuntimeError):
+    """Something went on running; the message says what."""
+
+    code = "STOP_FAILED"
 
 
 class ClusterUnreachable(RuntimeError):
@@ -251,18 +259,48 @@ class ClusterExchange(_RunningExchange):
     def start(self, config: ExchangeConfig) -> None:
         """Start the exchange unless it is there; return when it takes orders. Raises `StartFailed`.
 
-        If it does not come up, what did stays, so that one can see what it is.
+        Waits for `config.nodes` nodes first. If it does not come up, what did stays, so that one can see what it is.
         """
         if not self.is_there:
+            self._wait_for_nodes(config.nodes)
             self._start_supervisors(config)
         self.wait()
 
-    def stop(self) -> None:
-        """Stop the exchange cleanly. The cluster stays."""
+    def _wait_for_nodes(self, count: int) -> None:
+        give_up_s = time.monotonic() + START_TIMEOUT_S
+        while (alive := sum(node["Alive"] for node in ray.nodes())) < count:
+            if time.monotonic() > give_up_s:
+                raise StartFailed(f"expected {count} Ray nodes, found {alive} after {START_TIMEOUT_S:.0f} s")
+            time.sleep(0.2)
+
+    def stop(self, *, stop_workers: bool = False) -> None:
+        """Stop the exchange cleanly. The cluster stays, but, if so wanted, for Ray on the nodes other than the head.
+
+        `ray down` ends Ray on the head alone, where the machines are given; on the others it would wait for a new head.
+        """
         self._stop_components()
         for named in ray.util.list_named_actors(all_namespaces=True):
             if named["namespace"] == NAMESPACE:
                 ray.kill(ray.get_actor(named["name"], namespace=NAMESPACE))
+        if stop_workers:
+            self._stop_workers()
+
+    def _stop_workers(self) -> None:
+        head = ray.get_runtime_context().get_node_id()
+        for node in ray.nodes():
+            if node["Alive"] and node["NodeID"] != head:
+                strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                ray.remote(_end_raylet).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy).remote()
+        give_up_s = time.monotonic() + STOP_TIMEOUT_S
+        while sum(node["Alive"] for node in ray.nodes()) > 1:
+            if time.monotonic() > give_up_s:
+                raise StopFailed(f"Ray still runs on workers after {STOP_TIMEOUT_S:.0f} s: `ray stop` there ends it")
+            time.sleep(0.2)
+
+
+def _end_raylet() -> None:
+    """End the Ray node that this runs on."""
+    os.kill(os.getppid(), signal.SIGTERM)
 
 
 def _expect_listener(address: str) -> None:

@@ -39,6 +39,7 @@ class Load:
 
     def __init__(self, side: Side) -> None:
         self._side = side
+        self._begun_s = time.monotonic()
         self.answered: list[tuple[float, float]] = []
         """When a batch was due, and when all of it was accepted."""
         self.failed: list[str] = []
@@ -57,9 +58,9 @@ class Load:
         try:
             results = await session.send(orders)
         except EvenkeelError as error:
-            self.failed.append(repr(error))
+            self.failed.append(f"{due_s - self._begun_s:.2f} s: {error!r}")
             return
-        self.failed += [repr(r) for r in results if r.outcome != Outcome.ACKNOWLEDGED]
+        self.failed += [f"{due_s - self._begun_s:.2f} s: {r}" for r in results if r.outcome != Outcome.ACKNOWLEDGED]
         self.answered.append((due_s, time.monotonic()))
 
     def stop(self) -> None:
@@ -147,7 +148,12 @@ def report(name: str, loads: list[Load], ended: Maintenance) -> None:
     )
     for step in ended.steps:
         step_s = (step.end_time_ns - step.begin_time_ns) / 1e9
-        print(f"  {step.action.name} {step.component}: {step.state.name} in {step_s:.1f} s {step.detail}")
+        begun_s = (step.begin_time_ns - ended.begin_time_ns) / 1e9
+        print(
+            f"  {begun_s:.1f} s: {step.action.name} {step.component}: {step.state.name} in {step_s:.1f} s {step.detail}"
+        )
+    for load in loads:
+        print(*load.failed[:20], sep="\n")
 
 
 @pytest.fixture(scope="module")
