@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,7 @@ class HostActor:
             "failure": host.failure,
             "replayed_commands": host.at.replayed_commands,
             "broken": repr(host.broken) if host.broken else "fenced" if host.fenced.is_set() else None,
+            "cpu_s": time.process_time(),
         }
         if host.standby is not None:
             vitals["agrees"] = host.standby.agrees(record, checksum)
@@ -234,7 +236,9 @@ class GatewayActor:
             self._gateway.set_peers(self._peers.primaries, where.version)
 
     async def ping(self, _record: int, _checksum: int) -> dict[str, Any]:
-        return {**self._vitals, "address": self._gateway.address}
+        # Whoever does not drain it finds it of no use any more.
+        broken = "drained" if self._gateway.is_draining else None
+        return {**self._vitals, "address": self._gateway.address, "broken": broken}
 
     async def drain(self) -> None:
         await self._gateway.drain()

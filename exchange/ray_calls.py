@@ -133,6 +133,14 @@ class RaySupervisor:
         events: bytes = await self._call("events", after_sequence)
         return events
 
+    async def start_maintenance(self, request: bytes) -> tuple[str, str]:
+        reason, message = await self._call("start_maintenance", request)
+        return reason, message
+
+    async def maintenance(self) -> bytes:
+        maintenance: bytes = await self._call("maintenance")
+        return maintenance
+
     async def audit(self) -> bytes:
         report: bytes = await self._call("audit")
         return report

@@ -30,11 +30,15 @@ from exchange.runtime.messages import LinkBatch, pack, unpack_replies
 from exchange.runtime.rows import rows_segment, unpack_ledger_result
 from exchange.runtime.storage import KINDS, open_storage
 from exchange.supervisor.component import LEDGER, SUPERVISOR
+from exchange.supervisor.maintenance import Maintenance
+from exchange.supervisor.maintenance_plan import Kind, MaintenanceRefused, What
 from exchange.supervisor.reconciler import Reconciler
+from exchange.v1 import admin_pb2
 
 OPERATOR_KEY_FILE = "operator.key"
 ASK_INTERVAL_S = 0.1
 ASK_TIMEOUT_S = 0.5
+RESTART_TIMEOUT_S = 120.0
 FIRST_START_S = 60.0
 
 _log = structlog.get_logger()
@@ -54,6 +58,7 @@ class SupervisorActor:
         self._config = config
         self._control: Host | None = None
         self._reconciler: Reconciler | None = None
+        self._maintenance: Maintenance | None = None
         self._key: asyncio.Task[None] | None = None
         self._stopping = False
         self._life = asyncio.create_task(self._live())
@@ -77,7 +82,9 @@ class SupervisorActor:
             self._control = control
         reconciler = Reconciler(self._config, control, RayLauncher(self._config), actor_name=SUPERVISORS[self._number])
         await reconciler.start()
-        self._reconciler = reconciler
+        maintenance = Maintenance(reconciler, _Supervisors(self._number, control))
+        await maintenance.resume()
+        self._reconciler, self._maintenance = reconciler, maintenance
         self._key = asyncio.create_task(self._issue_operator_key(reconciler))
         run = asyncio.create_task(reconciler.run())
         fenced = asyncio.create_task(control.fenced.wait())
@@ -137,6 +144,8 @@ class SupervisorActor:
             "incarnation": 0 if reconciler is None else reconciler.incarnation,
             "pid": os.getpid(),
             "address": _address(),
+            "node": ray.get_runtime_context().get_node_id(),
+            "follows": self._control is not None,
         }
 
     @property
@@ -144,6 +153,12 @@ class SupervisorActor:
         if self._reconciler is None:
             raise NotActive(f"{SUPERVISORS[self._number]} is not active")
         return self._reconciler
+
+    @property
+    def _active_maintenance(self) -> Maintenance:
+        if self._maintenance is None:
+            raise NotActive(f"{SUPERVISORS[self._number]} is not active")
+        return self._maintenance
 
     async def is_ready(self, complete: bool) -> bool:
         """Whether orders can be taken; `complete`: and whether all standbys follow."""
@@ -165,6 +180,23 @@ class SupervisorActor:
     async def events(self, after_sequence: int) -> bytes:
         return self._active.encode_events(after_sequence)
 
+    async def start_maintenance(self, request: bytes) -> tuple[str, str]:
+        """Return why it is refused, as (reason, message), ("", "") if it has begun."""
+        asked = admin_pb2.StartMaintenanceRequest.FromString(request)
+        try:
+            await self._active_maintenance.begin(What(Kind(asked.kind), asked.node, asked.shard), force=asked.force)
+        except MaintenanceRefused as refused:
+            return refused.reason, str(refused)
+        return "", ""
+
+    async def maintenance(self) -> bytes:
+        return self._active_maintenance.encode()
+
+    async def restart(self) -> None:
+        """End this process, unless it is the active one: Ray starts it again."""
+        if self._reconciler is None:
+            os._exit(1)
+
     async def audit(self) -> bytes:
         return await self._active.audit()
 
@@ -174,6 +206,8 @@ class SupervisorActor:
     async def stop(self) -> None:
         """Stop everything, if this one is active; else only this one."""
         self._stopping = True
+        if self._maintenance is not None:
+            await self._maintenance.stop()
         if self._reconciler is not None:
             await self._reconciler.stop()
         else:
@@ -202,6 +236,48 @@ class SupervisorActor:
         batch = LinkBatch("", 0, 0, [rows_segment([command])])
         reply = unpack_replies(await process.submit(pack(batch)))[0]
         return unpack_ledger_result(reply.data).account
+
+
+class _Supervisors:
+    """Both supervisors, as the maintenance of the active one sees them."""
+
+    def __init__(self, number: int, control: Host) -> None:
+        self._other = SUPERVISORS[1 - number]
+        self._control = control
+        self.node: str = ray.get_runtime_context().get_node_id()
+
+    async def _ask(self) -> dict[str, Any] | None:
+        """Return what the other one says, None if it does not answer."""
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                said: dict[str, Any] = await ray.get_actor(self._other, namespace=NAMESPACE).lead.remote()
+        except (*LOST, ValueError, TimeoutError):
+            return None
+        return said
+
+    async def standby_node(self) -> str | None:
+        said = await self._ask()
+        return None if said is None else said["node"]
+
+    async def restart_standby(self) -> None:
+        before = await self._ask()
+        if before is None:
+            raise NotActive(f"expected {self._other} to answer, found that it does not")
+        try:
+            await ray.get_actor(self._other, namespace=NAMESPACE).restart.remote()
+        except LOST:
+            # It cannot answer: it ends.
+            pass
+        async with asyncio.timeout(RESTART_TIMEOUT_S):
+            while True:
+                said = await self._ask()
+                if said is not None and said["pid"] != before["pid"] and said["follows"]:
+                    return
+                await asyncio.sleep(ASK_INTERVAL_S)
+
+    async def restart_active(self) -> None:
+        await self._control.hand_over()
+        os._exit(1)
 
 
 def _address() -> str:

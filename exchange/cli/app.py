@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from exchange import __version__
-from exchange.cli import account, admin, orders
+from exchange.cli import account, admin, maintenance, orders
 from exchange.cli.connection import DATA_DEFAULT, Address, Data, Json, Key, connect
 from exchange.cli.output import show, show_line
 
@@ -35,6 +35,7 @@ app = typer.Typer(
 app.add_typer(orders.app, name="orders")
 app.add_typer(account.app, name="account")
 app.add_typer(admin.app, name="admin")
+app.add_typer(maintenance.app, name="maintenance")
 
 
 def _show_version(wanted: bool) -> None:
@@ -150,8 +151,27 @@ def demo(
 def status(address: Address = "", key: Key = "", data: Data = DATA_DEFAULT, json: Json = False) -> None:
     """Show what runs where, in which state (needs an operator's key)."""
     with connect(address, key, data) as client:
-        columns = ("name", "state", "stage", "pid", "epoch", "sequence", "open_orders", "restarts", "address", "detail")
-        show(client.status().components, columns, json)
+        columns = ("name", "state", "role", "stage", "node", "pid", "epoch", "sequence", "open_orders", "restarts")
+        show(client.status().components, (*columns, "address", "detail"), json)
+
+
+@app.command()
+def events(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The newest so many.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new ones.")] = False,
+    address: Address = "",
+    key: Key = "",
+    data: Data = DATA_DEFAULT,
+    json: Json = False,
+) -> None:
+    """Show what happened to the components: losses, takeovers, maintenance (needs an operator's key).
+
+    Since the supervisor became active, oldest first.
+    """
+    from exchange.cli.events import follow_events, show_events
+
+    with connect(address, key, data) as client:
+        (follow_events if follow else show_events)(client, limit, json)
 
 
 @app.command()

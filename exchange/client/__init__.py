@@ -47,6 +47,9 @@ from exchange.client._enums import (
     EntryType,
     ExecutionType,
     Liquidity,
+    MaintenanceAction,
+    MaintenanceKind,
+    MaintenanceState,
     OrderStatus,
     OrderType,
     Outcome,
@@ -83,6 +86,7 @@ from exchange.client._errors import (
     UnknownInstrument,
 )
 from exchange.client._instruments import Instrument
+from exchange.client._maintenance import Maintenance, MaintenanceStatus, MaintenanceStep
 from exchange.client._market_data import Candle, Ticker, Trade
 from exchange.client._numbers import Number
 from exchange.client._operation import Account, ApiKey, Component, Event, ExchangeStatus, NewApiKey
@@ -147,6 +151,12 @@ __all__ = [
     "Level",
     "Levels",
     "Liquidity",
+    "Maintenance",
+    "MaintenanceAction",
+    "MaintenanceKind",
+    "MaintenanceState",
+    "MaintenanceStatus",
+    "MaintenanceStep",
     "NewApiKey",
     "NotExecuted",
     "NotFound",

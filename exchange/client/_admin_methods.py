@@ -6,8 +6,9 @@ from datetime import datetime
 from exchange.client._accounts import Asset, EntryResult, check_reference
 from exchange.client._audit import Audit
 from exchange.client._call import Caller, Effect
-from exchange.client._enums import Permission, Stage
+from exchange.client._enums import MaintenanceKind, Permission, Stage
 from exchange.client._instruments import Instrument
+from exchange.client._maintenance import Maintenance, MaintenanceStatus
 from exchange.client._numbers import Number, digits_after_point, to_amount, to_scaled, to_time_ns
 from exchange.client._operation import Account, ApiKey, Event, ExchangeStatus, NewApiKey
 from exchange.client._rpcs import (
@@ -17,12 +18,14 @@ from exchange.client._rpcs import (
     CREATE_ASSET,
     CREATE_INSTRUMENT,
     DEPOSIT,
+    GET_MAINTENANCE,
     GET_STATUS,
     LIST_ACCOUNTS,
     LIST_API_KEYS,
     LIST_EVENTS,
     REVOKE_API_KEY,
     SET_STAGE,
+    START_MAINTENANCE,
     WITHDRAW,
 )
 from exchange.v1 import account_pb2, admin_pb2, types_pb2
@@ -284,6 +287,36 @@ class AdminMethods:
         request = admin_pb2.ListEventsRequest(after_sequence=after_sequence)
         response = await self._caller.call(LIST_EVENTS, request, timeout=timeout)
         return tuple(Event.from_proto(event) for event in response.events)
+
+    async def start_maintenance(
+        self,
+        kind: MaintenanceKind,
+        *,
+        node: str = "",
+        shard: str = "",
+        force: bool = False,
+        timeout: float | None = None,
+    ) -> Maintenance:
+        """Begins to restart or to empty a node, a shard (or "ledger"), or everything if neither is named.
+
+        Returns its steps when it has begun; `maintenance()` tells how far it is. Not sent again once its outcome is
+        unknown.
+
+        Raises:
+            NotExecuted: it is refused: MAINTENANCE_UNDER_WAY, ONLY_NODE, and unless it is forced SHARD_NOT_OPEN,
+                STANDBY_MISSING, NOT_READY, ONLY_GATEWAY or BUSY.
+            NotFound: NODE_UNKNOWN, SHARD_UNKNOWN.
+        """
+        request = admin_pb2.StartMaintenanceRequest(
+            kind=admin_pb2.MaintenanceKind.ValueType(kind), node=node, shard=shard, force=force
+        )
+        response = await self._caller.call(START_MAINTENANCE, request, effect=Effect.AGAIN, timeout=timeout)
+        return Maintenance.from_proto(response.maintenance)
+
+    async def maintenance(self, *, timeout: float | None = None) -> MaintenanceStatus:
+        """How far maintenance is, or how the last one ended, and which nodes are drained."""
+        response = await self._caller.call(GET_MAINTENANCE, admin_pb2.GetMaintenanceRequest(), timeout=timeout)
+        return MaintenanceStatus.from_proto(response)
 
     async def audit(self, *, timeout: float | None = None) -> Audit:
         """Has the books of ledger and shards audited now, while trading goes on.

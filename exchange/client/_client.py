@@ -217,6 +217,8 @@ class Client:
     status = _blocking(AsyncClient.status)
     audit = _blocking(AsyncClient.audit)
     events = _blocking(AsyncClient.events)
+    start_maintenance = _blocking(AsyncClient.start_maintenance)
+    maintenance = _blocking(AsyncClient.maintenance)
 
     def trade(
         self,

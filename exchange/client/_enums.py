@@ -221,6 +221,8 @@ class ComponentState(_ProtocolEnum):
     UP = 2
     SUSPECT = 3
     DOWN = 4
+    STOPPING = 5
+    """Maintenance ends it."""
 
 
 class Role(_ProtocolEnum):
@@ -231,3 +233,34 @@ class Role(_ProtocolEnum):
     """Writes the journal."""
     RETIRED = 3
     """Has handed over, or another one has taken over."""
+
+
+class MaintenanceKind(_ProtocolEnum):
+    UNSPECIFIED = 0
+    RESTART = 1
+    """Processes are replaced, one at a time."""
+    DRAIN = 2
+    """Everything is moved off a node, and nothing is started there."""
+    UNDRAIN = 3
+
+
+class MaintenanceState(_ProtocolEnum):
+    """Of the whole, and of each step."""
+
+    UNSPECIFIED = 0
+    WAITING = 1
+    RUNNING = 2
+    DONE = 3
+    FAILED = 4
+    """It stopped there; `detail` says why."""
+    UNFINISHED = 5
+    """The supervisor was replaced meanwhile."""
+
+
+class MaintenanceAction(_ProtocolEnum):
+    UNSPECIFIED = 0
+    RESTART = 1
+    HAND_OVER = 2
+    """The standby becomes the primary, and another standby is started."""
+    RESTART_STANDBY_SUPERVISOR = 3
+    RESTART_ACTIVE_SUPERVISOR = 4

@@ -126,4 +126,11 @@ WITHDRAW = Rpc(_ADMIN, "Withdraw", admin_pb2.WithdrawRequest, admin_pb2.Withdraw
 SET_STAGE = Rpc(_ADMIN, "SetStage", admin_pb2.SetStageRequest, admin_pb2.SetStageResponse)
 AUDIT = Rpc(_ADMIN, "Audit", admin_pb2.AuditRequest, admin_pb2.AuditResponse)
 LIST_EVENTS = Rpc(_ADMIN, "ListEvents", admin_pb2.ListEventsRequest, admin_pb2.ListEventsResponse)
+START_MAINTENANCE = Rpc(
+    _ADMIN,
+    "StartMaintenance",
+    admin_pb2.StartMaintenanceRequest,
+    admin_pb2.StartMaintenanceResponse,
+)
+GET_MAINTENANCE = Rpc(_ADMIN, "GetMaintenance", admin_pb2.GetMaintenanceRequest, admin_pb2.GetMaintenanceResponse)
 GET_STATUS = Rpc(_ADMIN, "GetStatus", admin_pb2.GetStatusRequest, admin_pb2.GetStatusResponse)

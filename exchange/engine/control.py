@@ -50,7 +50,38 @@ class Promote(NamedTuple):
     incarnation: int
 
 
-ControlCommand = TakeIncarnation | PlaceInstrument | HoldStage | NoteBreak | Promote
+class DrainNode(NamedTuple):
+    """Start nothing on the node of this name any more, or again."""
+
+    node: str
+    is_drained: bool
+
+
+class MaintenanceStep(NamedTuple):
+    """One step of planned maintenance. The supervisor gives the numbers their meaning."""
+
+    action: int
+    component: str
+    state: int
+    begin_ns: int = 0
+    end_ns: int = 0
+    detail: str = ""
+
+
+class NoteMaintenance(NamedTuple):
+    """Remember how far planned maintenance has come: the one that is under way, else the last one."""
+
+    kind: int
+    node: str
+    machine: str
+    state: int
+    steps: tuple[MaintenanceStep, ...]
+    begin_ns: int
+    end_ns: int = 0
+    detail: str = ""
+
+
+ControlCommand = TakeIncarnation | PlaceInstrument | HoldStage | NoteBreak | Promote | DrainNode | NoteMaintenance
 BREAKS_KEPT = 1_000
 
 
@@ -70,15 +101,22 @@ def standby_of(machine: str) -> str:
     return f"{machine}-standby"
 
 
+def _as_rows(note: NoteMaintenance) -> NoteMaintenance:
+    """Return a note whose steps are such, as they may come from the journal as plain rows."""
+    return note._replace(steps=tuple(MaintenanceStep(*step) for step in note.steps))
+
+
 class ControlApplied(NamedTuple):
     results: list[ControlResult]
     events: list[Any]
 
 
 class Control:
-    """Which shard has which instrument, which incarnation of each actor was the last, and which breaks are known."""
+    """Which shard has which instrument, which incarnation of each actor was the last, which breaks are known, which
+    nodes are drained, and how far maintenance has come.
+    """
 
-    VERSION = 3
+    VERSION = 4
 
     def __init__(self) -> None:
         self.sequence = 0
@@ -88,6 +126,8 @@ class Control:
         self.instruments: dict[str, tuple[Instrument, str]] = {}
         self.held: dict[str, HoldStage] = {}
         self.breaks: dict[str, None] = {}
+        self.drained: dict[str, None] = {}
+        self.maintenance: NoteMaintenance | None = None
 
     def apply(self, time_ns: int, batch: Sequence[ControlCommand]) -> ControlApplied:
         """Apply commands in order at one time (ns since the epoch)."""
@@ -103,6 +143,11 @@ class Control:
                 results.append(self._note_break(command))
             elif isinstance(command, Promote):
                 results.append(self._promote(command))
+            elif isinstance(command, DrainNode):
+                results.append(self._drain_node(command))
+            elif isinstance(command, NoteMaintenance):
+                self.maintenance = _as_rows(command)
+                results.append(ControlResult(self.sequence))
             else:
                 self.held.pop(command.shard, None)
                 if command.stage != Stage.OPEN:
@@ -128,6 +173,14 @@ class Control:
         self.incarnations[command.machine] = command.incarnation
         self.incarnations[standby] = 0
         return ControlResult(self.sequence, incarnation=command.incarnation, previous=previous)
+
+    def _drain_node(self, command: DrainNode) -> ControlResult:
+        was_drained = command.node in self.drained
+        if command.is_drained:
+            self.drained[command.node] = None
+        else:
+            self.drained.pop(command.node, None)
+        return ControlResult(self.sequence, duplicate=was_drained == command.is_drained)
 
     def _place_instrument(self, command: PlaceInstrument) -> ControlResult:
         instrument = command.instrument
@@ -160,19 +213,28 @@ class Control:
         instruments = [(tuple(instrument), shard) for instrument, shard in self.instruments.values()]
         held = [tuple(hold) for hold in self.held.values()]
         numbers = self.incarnation, list(self.incarnations.items())
-        return self.sequence, self.time_ns, *numbers, instruments, held, list(self.breaks)
+        maintenance = None
+        if self.maintenance is not None:
+            steps = tuple(tuple(step) for step in self.maintenance.steps)
+            maintenance = tuple(self.maintenance._replace(steps=steps))  # type: ignore[arg-type]  # plain for the journal
+        done = list(self.breaks), list(self.drained), maintenance
+        return self.sequence, self.time_ns, *numbers, instruments, held, *done
 
     @classmethod
     def restore(cls, state: Sequence[Any]) -> Control:
         """Return a machine in a state that `state` gave."""
         control = cls()
-        control.sequence, control.time_ns, control.incarnation, incarnations, instruments, held, breaks = state
+        control.sequence, control.time_ns, control.incarnation, incarnations, instruments, held, *rest = state
+        breaks, drained, maintenance = rest
         control.incarnations = dict(incarnations)
         for fields, shard in instruments:
             instrument = Instrument(*fields)
             control.instruments[instrument.symbol] = instrument, shard
         control.held = {row[0]: HoldStage(*row) for row in held}
         control.breaks = dict.fromkeys(breaks)
+        control.drained = dict.fromkeys(drained)
+        if maintenance is not None:
+            control.maintenance = _as_rows(NoteMaintenance(*maintenance))
         return control
 
     def state_hash(self) -> bytes:

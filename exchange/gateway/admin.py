@@ -48,6 +48,14 @@ class Supervisor(Protocol):
         """Return a ListEventsResponse, serialised."""
         ...
 
+    async def start_maintenance(self, request: bytes) -> tuple[str, str]:
+        """Begin what a StartMaintenanceRequest, serialised, asks for; else return why not, as (reason, message)."""
+        ...
+
+    async def maintenance(self) -> bytes:
+        """Return a GetMaintenanceResponse, serialised."""
+        ...
+
     async def audit(self) -> bytes:
         """Audit now; return an AuditResponse, serialised."""
         ...
@@ -188,6 +196,36 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         try:
             events = await self._supervisor.events(request.after_sequence)
             return admin_pb2.ListEventsResponse.FromString(events)
+        except PeerUnavailable as error:
+            await self._away(context, "supervisor", str(error))
+
+    async def StartMaintenance(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        if request.kind not in (
+            admin_pb2.MAINTENANCE_KIND_RESTART,
+            admin_pb2.MAINTENANCE_KIND_DRAIN,
+            admin_pb2.MAINTENANCE_KIND_UNDRAIN,
+        ):
+            message = f"kind: expected RESTART, DRAIN or UNDRAIN, was {request.kind}"
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "MAINTENANCE_INVALID", message)
+        if request.node and request.shard:
+            message = f"expected a node or a shard, were both: {request.node[:40]!r}, {request.shard[:40]!r}"
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "MAINTENANCE_INVALID", message)
+        try:
+            reason, message = await self._supervisor.start_maintenance(request.SerializeToString())
+            if reason:
+                is_unknown = reason.endswith("_UNKNOWN")
+                code = grpc.StatusCode.NOT_FOUND if is_unknown else grpc.StatusCode.FAILED_PRECONDITION
+                await abort(context, code, reason, message)
+            begun = admin_pb2.GetMaintenanceResponse.FromString(await self._supervisor.maintenance())
+        except PeerUnavailable as error:
+            await self._away(context, "supervisor", str(error))
+        return admin_pb2.StartMaintenanceResponse(maintenance=begun.maintenance)
+
+    async def GetMaintenance(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        try:
+            return admin_pb2.GetMaintenanceResponse.FromString(await self._supervisor.maintenance())
         except PeerUnavailable as error:
             await self._away(context, "supervisor", str(error))
 

@@ -153,6 +153,10 @@ class Gateway:
         """How often something came from a host that had been replaced; none of it was believed."""
         return sum(follower.stale for follower in self._followers.values())
 
+    @property
+    def is_draining(self) -> bool:
+        return self._draining.is_on
+
     async def drain(self, grace_s: float = DRAIN_GRACE_S) -> None:
         """Stop without failing anything: take nothing new, finish what was taken, send clients elsewhere, then stop.
 

@@ -17,7 +17,16 @@ from exchange.engine.commands import (
     SetStage,
     Tick,
 )
-from exchange.engine.control import Control, HoldStage, NoteBreak, PlaceInstrument, Promote, TakeIncarnation
+from exchange.engine.control import (
+    Control,
+    DrainNode,
+    HoldStage,
+    NoteBreak,
+    NoteMaintenance,
+    PlaceInstrument,
+    Promote,
+    TakeIncarnation,
+)
 from exchange.engine.instrument import Instrument
 from exchange.engine.ledger import Ledger
 from exchange.engine.ledger_words import (
@@ -60,7 +69,7 @@ LEDGER_COMMANDS = (
     ReturnFunds,
     EndWaits,
 )
-CONTROL_COMMANDS = (TakeIncarnation, PlaceInstrument, HoldStage, NoteBreak, Promote)
+CONTROL_COMMANDS = (TakeIncarnation, PlaceInstrument, HoldStage, NoteBreak, Promote, DrainNode, NoteMaintenance)
 
 _NUMBERS = {
     command: number

@@ -13,6 +13,7 @@ from exchange.runtime.host import Role
 SUPERVISOR = "supervisor"
 LEDGER = "ledger"
 AUDITOR = "auditor"
+UTILISATION_INTERVAL_S = 1.0
 
 
 class ComponentState(IntEnum):
@@ -22,6 +23,8 @@ class ComponentState(IntEnum):
     UP = 2
     SUSPECT = 3
     DOWN = 4
+    STOPPING = 5
+    """Maintenance ends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,14 @@ class Component:
     topology_task: asyncio.Task[None] | None = None
     held_down: bool = False
     """Not to be started now: maintenance has it."""
+    is_spare: bool = False
+    """A gateway for which there is no node as long as some are drained: nobody waits for it."""
+    home: str = ""
+    """The node where a gateway was last, since clients know its address."""
+    utilisation: float = 0.0
+    """The share of a core that its process has used during the last second."""
+    cpu_read: tuple[float, float] = (0.0, 0.0)
+    """When it was measured, and the CPU time that the process had used by then."""
     sessions_of: tuple[int, ...] | None = None
     """Of a shard: the gateways' incarnations, when it last journaled that it cancels what all others placed."""
     sessions_task: asyncio.Task[None] | None = None
@@ -148,6 +159,15 @@ class Component:
         """Whether it is a standby that follows."""
         return self.is_standby and self.is_up and self.vitals.get("role") == Role.STANDBY
 
+    def measure(self, now_s: float) -> None:
+        """Read from the vitals what share of a core the process uses, once a second."""
+        then_s, cpu_then_s = self.cpu_read
+        cpu_s = self.vitals.get("cpu_s", 0.0)
+        if now_s - then_s >= UTILISATION_INTERVAL_S:
+            is_same = cpu_then_s and cpu_s >= cpu_then_s
+            self.utilisation = (cpu_s - cpu_then_s) / (now_s - then_s) if is_same else 0.0
+            self.cpu_read = now_s, cpu_s
+
     def leave(self) -> None:
         """Forget the process: another component has it now, or nobody."""
         for task in (self.task, self.topology_task):
@@ -156,6 +176,7 @@ class Component:
         self.task = self.topology_task = self.process = None
         self.incarnation, self.node, self.vitals = 0, "", {}
         self.state, self.topology = ComponentState.DOWN, 0
+        self.utilisation, self.cpu_read = 0.0, (0.0, 0.0)
 
 
 def components_of(machines: list[str], gateways: list[str], *, standbys: bool) -> dict[str, Component]:

@@ -55,6 +55,8 @@ BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 START_TIMEOUT_S = 120.0
 ADOPT_TIMEOUT_S = 2.0
 HAND_OVER_TIMEOUT_S = 5.0
+TAKE_DOWN_TIMEOUT_S = 12.0
+"""A gateway that drains cuts off after 10 s what it has not finished."""
 PROMOTE_TIMEOUT_S = 15.0
 """An election among NATS servers, in the middle of a takeover, takes up to 9 s."""
 NEW_STANDBY_AFTER_S = 1.0
@@ -111,17 +113,28 @@ class Reconciler:
         self._nodes_task: asyncio.Task[list[Node]] | None = None
         self._nodes_next_s = 0.0
         self._wake = asyncio.Event()
+        self._ticked = asyncio.Event()
+        self._endings: set[asyncio.Task[None]] = set()
         self._stopping = False
-        self._alarms = Alarms(lambda: self._machine, self._decide, self._command)
+        self._alarms = Alarms(lambda: self.machine, self.decide, self._command)
 
     @property
-    def _machine(self) -> Control:
+    def machine(self) -> Control:
+        """What the supervisor remembers."""
         machine: Control = self._control.machine
         return machine
 
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes that are alive, as far as is known."""
+        return self._nodes
+
+    def now_ns(self) -> int:
+        return self._clock_ns()
+
     async def start(self) -> None:
         """Take an incarnation of our own, which stamps what we send, and adopt what an earlier supervisor has left."""
-        self.incarnation = (await self._decide(TakeIncarnation(SUPERVISOR))).incarnation
+        self.incarnation = (await self.decide(TakeIncarnation(SUPERVISOR))).incarnation
         self._know_nodes(await self._launcher.nodes())
         await asyncio.gather(*(self._adopt(component) for component in self.components.values()))
         await self._launcher.end_others(
@@ -146,15 +159,25 @@ class Reconciler:
         for component in self.components.values():
             if component.state == ComponentState.STARTING:
                 self._watch_start(component, now_s)
-            elif component.state != ComponentState.DOWN:
+            elif component.is_up:
                 self._watch_ping(component, now_s)
             if component.state == ComponentState.DOWN and self._may_start(component, now_s):
                 self._begin_start(component, now_s)
-            if component.is_up:
+            if component.is_up or component.state == ComponentState.STOPPING:
                 self._watch_topology(component)
             if component.is_shard and component.state == ComponentState.UP:
                 self._watch_sessions(component, now_s)
         self._alarms.see(self.components[AUDITOR].vitals.get("breaks", ()), now_s)
+        self._ticked.set()
+        self._ticked = asyncio.Event()
+
+    async def until(self, is_so: Callable[[], bool], timeout_s: float) -> None:
+        """Return when it is so after a tick, which alone changes anything here. Raises `TimeoutError`."""
+        give_up_s = self._monotonic_s() + timeout_s
+        while not is_so():
+            if self._monotonic_s() > give_up_s:
+                raise TimeoutError(f"not within {timeout_s:.0f} s")
+            await self._ticked.wait()
 
     @property
     def is_ready(self) -> bool:
@@ -162,7 +185,7 @@ class Reconciler:
         return all(
             c.state == ComponentState.UP and (not self._needs_topology(c) or c.topology == self._topology)
             for c in self.components.values()
-            if c.name != AUDITOR and not c.is_standby
+            if c.name != AUDITOR and not c.is_standby and not c.is_spare
         )
 
     @property
@@ -210,6 +233,7 @@ class Reconciler:
             error = task.exception()
             if isinstance(error, NoNode):
                 component.state, component.detail = ComponentState.DOWN, str(error)
+                component.is_spare = component.is_gateway and bool(self.machine.drained)
                 component.next_start_s = now_s + NODES_INTERVAL_S
                 return
             if error is not None:
@@ -217,6 +241,7 @@ class Reconciler:
                 return
             component.state = ComponentState.UP
             component.failures = 0
+            component.is_spare = False
             component.start_duration_ms = round((now_s - component.since_s) * 1_000)
             component.since_s = now_s
             component.detail = ""
@@ -282,12 +307,14 @@ class Reconciler:
             # The old process must be gone before a new one may take its journal.
             await old.kill()
         component.node = ""
-        node = place(component, self.components.values(), self._nodes)
+        drained = self.machine.drained
+        node = place(component, self.components.values(), self._nodes, drained)
         if node is None:
-            raise NoNode(f"expected a node for {component.name}, found none that is free: {len(self._nodes)} are alive")
+            found = f"found none that is free: {len(self._nodes)} are alive, drained are {', '.join(drained) or 'none'}"
+            raise NoNode(f"expected a node for {component.name}, {found}")
         # At once, so that what is started at the same time goes elsewhere.
-        component.node = node.id
-        taken = await self._decide(TakeIncarnation(component.name))
+        component.node = component.home = node.id
+        taken = await self.decide(TakeIncarnation(component.name))
         start = self._launcher.start(
             component.machine or component.name,
             taken.incarnation,
@@ -318,7 +345,7 @@ class Reconciler:
     async def _take_over(self, component: Component, standby: Component) -> None:
         """Make the standby the primary: journaled first, so that any supervisor after us goes on with it."""
         old = component.process
-        decided = await self._decide(Promote(component.machine, standby.incarnation))
+        decided = await self.decide(Promote(component.machine, standby.incarnation))
         if decided.duplicate:
             raise RuntimeError(f"expected the standby {standby.incarnation}, was {decided.incarnation}")
         self._replace(component, standby)
@@ -352,7 +379,7 @@ class Reconciler:
     async def _hand_over(self, component: Component, standby: Component) -> None:
         old = component.process
         assert old is not None
-        await self._decide(Promote(component.machine, standby.incarnation))
+        await self.decide(Promote(component.machine, standby.incarnation))
         try:
             async with asyncio.timeout(HAND_OVER_TIMEOUT_S):
                 await old.hand_over()
@@ -362,7 +389,36 @@ class Reconciler:
             await old.kill()
         self._replace(component, standby)
         await self._promote(component, begin=False)
-        await old.kill()
+        # Its end takes a moment, which nobody need wait for.
+        ending = asyncio.create_task(old.kill())
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+
+    async def take_down(self, component: Component) -> None:
+        """End a process in good order, a gateway by draining it, and keep it down until `release`."""
+        process = component.process
+        for task in (component.task, component.topology_task):
+            if task is not None:
+                task.cancel()
+        component.task = component.topology_task = None
+        component.held_down = True
+        component.state, component.detail = ComponentState.STOPPING, "stops for maintenance"
+        self.events.add("stopping", component)
+        if process is not None:
+            try:
+                async with asyncio.timeout(TAKE_DOWN_TIMEOUT_S):
+                    await (process.drain() if component.is_gateway else process.stop())
+            except Exception as error:
+                # It was to end anyhow; what it had not finished is as if it had died.
+                _log.warning("component.stop_failed", name=component.name, error=repr(error))
+            await process.kill()
+        component.leave()
+        self._topology += component.machine != ""
+
+    def release(self, component: Component) -> None:
+        """Let a component be started again that was taken down."""
+        component.held_down = False
+        component.next_start_s = self._monotonic_s()
 
     async def _promote(self, component: Component, *, begin: bool) -> None:
         process = component.process
@@ -376,7 +432,7 @@ class Reconciler:
 
     async def _adopt(self, component: Component) -> None:
         """Take on what an earlier supervisor started, if it still answers."""
-        incarnation = self._machine.incarnations.get(component.name, 0)
+        incarnation = self.machine.incarnations.get(component.name, 0)
         if not incarnation:
             return
         try:
@@ -386,13 +442,16 @@ class Reconciler:
         except Exception as error:  # whatever it is, it is started anew then
             _log.warning("component.not_adopted", name=component.name, incarnation=incarnation, error=repr(error))
             return
-        if process is None or vitals is None or vitals.get("broken"):
+        if process is None or vitals is None:
+            return
+        component.home = process.node
+        component.port = int(vitals.get("address", "").rpartition(":")[2] or 0)
+        if vitals.get("broken"):
             return
         if component.is_standby and vitals.get("role") != Role.STANDBY:
             return
         component.process, component.incarnation, component.node = process, incarnation, process.node
         component.vitals, component.restarts = vitals, 0
-        component.port = int(vitals.get("address", "").rpartition(":")[2] or 0)
         component.state, component.since_s = ComponentState.STARTING, self._monotonic_s()
         if component.is_standby:
             # It follows. At once, so that it takes over if its primary was lost together with the earlier supervisor.
@@ -418,9 +477,9 @@ class Reconciler:
 
     async def _prepare_shard(self, component: Component) -> None:
         """Give a shard its instruments, and open it unless it is held."""
-        instruments = [i for i, shard in self._machine.instruments.values() if shard == component.name]
+        instruments = [i for i, shard in self.machine.instruments.values() if shard == component.name]
         incarnations = self._gateway_incarnations()
-        held = self._machine.held.get(component.name)
+        held = self.machine.held.get(component.name)
         stage = SetStage(int(Stage.OPEN), 0, "start")
         if held is not None:
             stage = SetStage(held.stage, held.orders_per_s, held.reason)
@@ -428,7 +487,7 @@ class Reconciler:
             component.name,
             *(AddInstrument(instrument) for instrument in instruments),
             # Before it opens: what lived and died with a stream must not trade any more.
-            *cancel_ended(filter(None, incarnations), self._machine.incarnation),
+            *cancel_ended(filter(None, incarnations), self.machine.incarnation),
             stage,
         )
         component.sessions_of = incarnations
@@ -449,12 +508,12 @@ class Reconciler:
 
     async def _cancel_ended_sessions(self, shard: Component) -> None:
         incarnations = self._gateway_incarnations()
-        await self._command(shard.name, *cancel_ended(filter(None, incarnations), self._machine.incarnation))
+        await self._command(shard.name, *cancel_ended(filter(None, incarnations), self.machine.incarnation))
         shard.sessions_of = incarnations
 
     def _gateway_incarnations(self) -> tuple[int, ...]:
         """Return the last incarnation of each gateway; those before it are gone, as `_start` has seen to."""
-        return tuple(self._machine.incarnations.get(name, 0) for name in self._config.gateway_names)
+        return tuple(self.machine.incarnations.get(name, 0) for name in self._config.gateway_names)
 
     async def _ping(self, component: Component) -> None:
         process = component.process
@@ -463,6 +522,7 @@ class Reconciler:
         primary = self.components[component.machine].vitals if component.is_standby else {}
         vitals = await process.ping(primary.get("record", 0), primary.get("checksum", 0))
         component.vitals = {**vitals, "asked_s": asked_s}
+        component.measure(self._monotonic_s())
 
     def _watch_nodes(self, now_s: float) -> None:
         task = self._nodes_task
@@ -511,7 +571,7 @@ class Reconciler:
 
     # ---------------------------------------------------------------- commands
 
-    async def _decide(self, command: Any) -> ControlResult:
+    async def decide(self, command: Any) -> ControlResult:
         """Journal a decision of our own."""
         reply = unpack_replies(await self._control.submit(LinkBatch("", 0, 0, [rows_segment([command])])))[0]
         if reply.status != ReplyStatus.DONE:
@@ -535,12 +595,12 @@ class Reconciler:
 
     async def create_instrument(self, instrument: Instrument, shard: str) -> ControlResult:
         """Place an instrument on a shard ("": the one with the fewest), durably, and open its book."""
-        placed = [s for _, s in self._machine.instruments.values()]
+        placed = [s for _, s in self.machine.instruments.values()]
         if not shard:
             shard = min(self._config.shard_names, key=placed.count)
         if shard not in self._config.shard_names:
             return ControlResult(0, reject_reason=int(RejectReason.INSTRUMENT_INVALID))
-        result = await self._decide(PlaceInstrument(instrument, shard))
+        result = await self.decide(PlaceInstrument(instrument, shard))
         if not result.reject_reason:
             await self._command(result.shard, AddInstrument(instrument))
         return result
@@ -551,7 +611,7 @@ class Reconciler:
         if not set(names) <= set(self._config.shard_names):
             return []
         for name in names:
-            await self._decide(HoldStage(name, stage, orders_per_s, reason))
+            await self.decide(HoldStage(name, stage, orders_per_s, reason))
             await self._command(name, SetStage(stage, orders_per_s, reason))
         return names
 
@@ -565,7 +625,7 @@ class Reconciler:
 
     def status(self, version: str) -> bytes:
         """Return a GetStatusResponse, serialised."""
-        return encode_status(version, self._clock_ns(), self.components.values(), self._machine, self._node_names)
+        return encode_status(version, self._clock_ns(), self.components.values(), self.machine, self._node_names)
 
     def encode_events(self, after_sequence: int) -> bytes:
         """Return a ListEventsResponse, serialised."""

@@ -112,6 +112,7 @@ class HostProcess(ProcessInMemory):
     def _vitals(self) -> dict[str, Any]:
         host = self.host
         return {
+            "stage": host.machine.stage if host.kind.name == "shard" else 0,
             "role": int(host.role),
             "epoch": host.epoch or host.at.epoch,
             "sequence": host.machine.sequence,

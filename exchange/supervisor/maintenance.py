@@ -1,0 +1,252 @@
+"""Planned maintenance: restarts one part after the other, and moves everything off a node, while trading goes on.
+
+How far it has come is in the supervisor's journal. A supervisor that becomes active in the middle of it ends it there:
+what runs is kept running as ever, and a person decides whether to begin again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import IntEnum
+from typing import Protocol
+
+import structlog
+
+from exchange.engine.control import DrainNode, MaintenanceStep, NoteMaintenance
+from exchange.engine.words import Stage
+from exchange.supervisor.component import SUPERVISOR, Component, ComponentState
+from exchange.supervisor.maintenance_plan import (
+    Action,
+    Kind,
+    MaintenanceRefused,
+    Step,
+    View,
+    What,
+    check_names,
+    check_safe,
+    plan,
+)
+from exchange.supervisor.reconciler import Reconciler
+from exchange.v1 import admin_pb2
+
+STEP_TIMEOUT_S = 180.0
+"""A process starts within seconds; a standby with a long history to read takes the longest."""
+
+_log = structlog.get_logger()
+
+
+class State(IntEnum):
+    """As `MaintenanceState` in `admin.proto`: of the whole, and of each step."""
+
+    WAITING = 1
+    RUNNING = 2
+    DONE = 3
+    FAILED = 4
+    UNFINISHED = 5
+    """The supervisor was replaced meanwhile."""
+
+
+class Supervisors(Protocol):
+    """The supervisors' processes, as the active one sees them."""
+
+    @property
+    def node(self) -> str:
+        """The id of the node of the active one."""
+        ...
+
+    async def standby_node(self) -> str | None:
+        """Return that of the one that stands by, None if there is none that answers."""
+        ...
+
+    async def restart_standby(self) -> None:
+        """Return when it follows again."""
+        ...
+
+    async def restart_active(self) -> None:
+        """Let go of the journal and end this process. Does not return."""
+        ...
+
+
+class Maintenance:
+    """Runs one piece of maintenance at a time, on top of the reconciler."""
+
+    def __init__(self, reconciler: Reconciler, supervisors: Supervisors) -> None:
+        self._reconciler = reconciler
+        self._supervisors = supervisors
+        self._lock = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_under_way(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    async def resume(self) -> None:
+        """Say how that ended which an earlier supervisor has left under way."""
+        note = self._reconciler.machine.maintenance
+        if note is None or note.state != State.RUNNING:
+            return
+        state, detail = State.UNFINISHED, "the supervisor was replaced meanwhile; ask again for what is not done"
+        last = note.steps[-1] if note.steps else None
+        if last is not None and last.action == Action.RESTART_ACTIVE_SUPERVISOR and last.state == State.RUNNING:
+            # That was us.
+            state, detail = State.DONE, ""
+        now_ns = self._reconciler.now_ns()
+        ended = {"state": int(state), "end_ns": now_ns}
+        steps = tuple(step._replace(**ended) if step.state == State.RUNNING else step for step in note.steps)
+        await self._note(note._replace(state=int(state), steps=steps, end_ns=now_ns, detail=detail))
+
+    async def begin(self, what: What, *, force: bool = False) -> None:
+        """Begin; `state` then tells how far it is. Raises `MaintenanceRefused`; `force`: only if it is impossible."""
+        async with self._lock:
+            if self.is_under_way:
+                message = "expected none under way, found one: `exchange maintenance show` tells how far it is"
+                raise MaintenanceRefused("MAINTENANCE_UNDER_WAY", message)
+            view = await self._view()
+            check_names(what, view)
+            steps = plan(what, view)
+            if not force:
+                check_safe(what, steps, view)
+            if what.kind != Kind.RESTART:
+                await self._reconciler.decide(DrainNode(what.node, what.kind == Kind.DRAIN))
+            waiting = tuple(MaintenanceStep(int(s.action), s.component, int(State.WAITING)) for s in steps)
+            now_ns = self._reconciler.now_ns()
+            note = NoteMaintenance(int(what.kind), what.node, what.machine, int(State.RUNNING), waiting, now_ns)
+            await self._note(note)
+            self._task = asyncio.create_task(self._run(what, steps, must_be_healthy=not force))
+
+    async def stop(self) -> None:
+        """Leave it where it is."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def encode(self) -> bytes:
+        """Return a GetMaintenanceResponse, serialised."""
+        machine = self._reconciler.machine
+        response = admin_pb2.GetMaintenanceResponse(drained_nodes=list(machine.drained))
+        note = machine.maintenance
+        if note is not None:
+            response.maintenance.CopyFrom(
+                admin_pb2.Maintenance(
+                    kind=note.kind,
+                    node=note.node,
+                    shard=note.machine,
+                    state=note.state,  # type: ignore[arg-type]  # numbers as in the protocol
+                    begin_time_ns=note.begin_ns,
+                    end_time_ns=note.end_ns,
+                    detail=note.detail,
+                )
+            )
+            for step in note.steps:
+                response.maintenance.steps.add(
+                    action=step.action,
+                    component=step.component,
+                    state=step.state,
+                    begin_time_ns=step.begin_ns,
+                    end_time_ns=step.end_ns,
+                    detail=step.detail,
+                )
+        return response.SerializeToString()
+
+    async def _view(self) -> View:
+        reconciler = self._reconciler
+        return View(
+            components=reconciler.components,
+            nodes=reconciler.nodes,
+            drained=reconciler.machine.drained,
+            active_supervisor=self._supervisors.node,
+            standby_supervisor=await self._supervisors.standby_node(),
+            is_ready=reconciler.is_ready,
+        )
+
+    # ---------------------------------------------------------------- running
+
+    async def _run(self, what: What, steps: list[Step], *, must_be_healthy: bool) -> None:
+        for number, step in enumerate(steps):
+            await self._note_step(number, State.RUNNING)
+            try:
+                await self._run_step(step, must_be_healthy=must_be_healthy)
+            except Exception as error:
+                # Here it stops: what went wrong once is not done to the next one, too.
+                detail = str(error) or repr(error)
+                _log.error("maintenance.failed", what=str(what), component=step.component, error=repr(error))
+                await self._note_step(number, State.FAILED, detail)
+                await self._end(State.FAILED, f"stopped at {step.component}: {detail}")
+                return
+            await self._note_step(number, State.DONE, self._where(step))
+        await self._end(State.DONE)
+
+    async def _run_step(self, step: Step, *, must_be_healthy: bool) -> None:
+        if step.action == Action.RESTART_STANDBY_SUPERVISOR:
+            await self._supervisors.restart_standby()
+            return
+        if step.action == Action.RESTART_ACTIVE_SUPERVISOR:
+            await self._supervisors.restart_active()
+            return
+        reconciler, component = self._reconciler, self._reconciler.components[step.component]
+        await reconciler.until(lambda: component.state != ComponentState.STARTING, STEP_TIMEOUT_S)
+        before = component.incarnation
+        if step.action == Action.HAND_OVER:
+            await reconciler.begin_hand_over(step.component)
+        else:
+            try:
+                await reconciler.take_down(component)
+            finally:
+                reconciler.release(component)
+
+        def is_done() -> bool:
+            is_new = component.state == ComponentState.UP and component.incarnation != before
+            return (is_new or component.is_spare) and (not must_be_healthy or self._is_healthy())
+
+        try:
+            await reconciler.until(is_done, STEP_TIMEOUT_S)
+        except TimeoutError as error:
+            raise TimeoutError(f"expected everything up again, was not: {self._what_is_away()}; {error}") from None
+
+    def _is_healthy(self) -> bool:
+        return self._reconciler.is_complete and all(map(self._is_open, self._reconciler.components.values()))
+
+    def _is_open(self, component: Component) -> bool:
+        if not component.is_shard or component.name in self._reconciler.machine.held:
+            return True
+        return bool(component.vitals.get("stage") == Stage.OPEN)
+
+    def _what_is_away(self) -> str:
+        components = self._reconciler.components.values()
+        away = [c for c in components if c.state != ComponentState.UP or (c.is_standby and not c.can_take_over)]
+        closed = [c for c in components if c not in away and not self._is_open(c)]
+        told = [f"{c.name} {c.state.name} {c.detail}".strip() for c in away]
+        return ", ".join(told + [f"{c.name} is not open" for c in closed])
+
+    def _where(self, step: Step) -> str:
+        component = self._reconciler.components.get(step.component)
+        if component is None:
+            return ""
+        names = {node.id: node.name for node in self._reconciler.nodes}
+        if component.is_spare:
+            return "held down: its node is drained"
+        return f"on {names.get(component.node, component.node)}"
+
+    # ---------------------------------------------------------------- how far it is
+
+    async def _note_step(self, number: int, state: State, detail: str = "") -> None:
+        note = self._reconciler.machine.maintenance
+        assert note is not None
+        now_ns = self._reconciler.now_ns()
+        step = note.steps[number]._replace(state=int(state), detail=detail)
+        step = step._replace(begin_ns=now_ns) if state == State.RUNNING else step._replace(end_ns=now_ns)
+        steps = (*note.steps[:number], step, *note.steps[number + 1 :])
+        await self._reconciler.decide(note._replace(steps=steps))
+        text = f"{number + 1}/{len(steps)} {Action(step.action).name.lower()}: {state.name.lower()}"
+        self._reconciler.events.note("maintenance", step.component, f"{text} {detail}".strip())
+
+    async def _end(self, state: State, detail: str = "") -> None:
+        note = self._reconciler.machine.maintenance
+        assert note is not None
+        await self._note(note._replace(state=int(state), end_ns=self._reconciler.now_ns(), detail=detail))
+
+    async def _note(self, note: NoteMaintenance) -> None:
+        await self._reconciler.decide(note)
+        what = What(Kind(note.kind), note.node, note.machine)
+        text = f"{what}: {State(note.state).name.lower()} {note.detail}".strip()
+        self._reconciler.events.note("maintenance", SUPERVISOR, text)
