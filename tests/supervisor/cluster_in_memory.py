@@ -76,6 +76,9 @@ class ClusterInMemory:
         called = standby_of(name) if standby else name
         if called in self.refused:
             raise RuntimeError(f"{called} is refused")
+        if node not in [other.id for other in self.living]:
+            # As Ray has it: the node may come back.
+            await asyncio.Event().wait()
         process: ProcessInMemory
         if name.startswith("gateway"):
             self.ports_asked.append(port)
