@@ -31,9 +31,7 @@ from exchange.runtime.rows import rows_segment, unpack_ledger_result
 from exchange.runtime.storage import KINDS, open_storage
 from exchange.supervisor.component import LEDGER, SUPERVISOR
 from exchange.supervisor.maintenance import Maintenance
-from exchange.supervisor.maintenance_plan import Kind, MaintenanceRefused, What
 from exchange.supervisor.reconciler import Reconciler
-from exchange.v1 import admin_pb2
 
 OPERATOR_KEY_FILE = "operator.key"
 ASK_INTERVAL_S = 0.1
@@ -182,12 +180,7 @@ class SupervisorActor:
 
     async def start_maintenance(self, request: bytes) -> tuple[str, str]:
         """Return why it is refused, as (reason, message), ("", "") if it has begun."""
-        asked = admin_pb2.StartMaintenanceRequest.FromString(request)
-        try:
-            await self._active_maintenance.begin(What(Kind(asked.kind), asked.node, asked.shard), force=asked.force)
-        except MaintenanceRefused as refused:
-            return refused.reason, str(refused)
-        return "", ""
+        return await self._active_maintenance.begin_asked(request)
 
     async def maintenance(self) -> bytes:
         return self._active_maintenance.encode()

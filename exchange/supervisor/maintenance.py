@@ -91,12 +91,24 @@ class Maintenance:
             # That was us.
             state, detail = State.DONE, ""
         now_ns = self._reconciler.now_ns()
-        ended = {"state": int(state), "end_ns": now_ns}
-        steps = tuple(step._replace(**ended) if step.state == State.RUNNING else step for step in note.steps)
+
+        def end(step: MaintenanceStep) -> MaintenanceStep:
+            return step._replace(state=int(state), end_ns=now_ns) if step.state == State.RUNNING else step
+
+        steps = tuple(map(end, note.steps))
         await self._note(note._replace(state=int(state), steps=steps, end_ns=now_ns, detail=detail))
 
+    async def begin_asked(self, request: bytes) -> tuple[str, str]:
+        """Begin what a StartMaintenanceRequest, serialised, asks for; else return why not, as (reason, message)."""
+        asked = admin_pb2.StartMaintenanceRequest.FromString(request)
+        try:
+            await self.begin(What(Kind(asked.kind), asked.node, asked.shard), force=asked.force)
+        except MaintenanceRefused as refused:
+            return refused.reason, str(refused)
+        return "", ""
+
     async def begin(self, what: What, *, force: bool = False) -> None:
-        """Begin; `state` then tells how far it is. Raises `MaintenanceRefused`; `force`: only if it is impossible."""
+        """Begin; `encode` then tells how far it is. Raises `MaintenanceRefused`; `force`: only if it is impossible."""
         async with self._lock:
             if self.is_under_way:
                 message = "expected none under way, found one: `exchange maintenance show` tells how far it is"
@@ -128,10 +140,10 @@ class Maintenance:
         if note is not None:
             response.maintenance.CopyFrom(
                 admin_pb2.Maintenance(
-                    kind=note.kind,
+                    kind=note.kind,  # type: ignore[arg-type]  # numbers as in the protocol
                     node=note.node,
                     shard=note.machine,
-                    state=note.state,  # type: ignore[arg-type]  # numbers as in the protocol
+                    state=note.state,  # type: ignore[arg-type]
                     begin_time_ns=note.begin_ns,
                     end_time_ns=note.end_ns,
                     detail=note.detail,

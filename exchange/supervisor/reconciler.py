@@ -185,7 +185,7 @@ class Reconciler:
         return all(
             c.state == ComponentState.UP and (not self._needs_topology(c) or c.topology == self._topology)
             for c in self.components.values()
-            if c.name != AUDITOR and not c.is_standby and not c.is_spare
+            if c.name != AUDITOR and not c.is_standby and not (c.is_spare and self.machine.drained)
         )
 
     @property

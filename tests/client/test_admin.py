@@ -11,6 +11,10 @@ from exchange.client import (
     AsyncClient,
     AuditedMachine,
     ComponentState,
+    MaintenanceAction,
+    MaintenanceKind,
+    MaintenanceState,
+    NotExecuted,
     NotFound,
     OutcomeUnknown,
     Permission,
@@ -195,3 +199,26 @@ async def test_an_audit_comes_with_decimals_and_its_evidence(client: AsyncClient
         (5,),
         Decimal("0.50"),
     )
+
+
+async def test_maintenance_is_asked_for_once_and_told_with_its_steps(client: AsyncClient, gateway: FakeGateway) -> None:
+    step = admin_pb2.MaintenanceStep(action=2, component="shard-0", state=2)  # type: ignore[arg-type]
+    begun = admin_pb2.Maintenance(kind=1, shard="shard-0", state=2, steps=[step])  # type: ignore[arg-type]
+    gateway.script("StartMaintenance", LOST, admin_pb2.StartMaintenanceResponse(maintenance=begun))
+    with pytest.raises(OutcomeUnknown):
+        await client.start_maintenance(MaintenanceKind.RESTART, shard="shard-0")
+    started = await client.start_maintenance(MaintenanceKind.RESTART, shard="shard-0", force=True)
+    assert gateway.requests["StartMaintenance"][1].force
+    assert [(s.action, s.component, s.state) for s in started.steps] == [
+        (MaintenanceAction.HAND_OVER, "shard-0", MaintenanceState.RUNNING)
+    ]
+    gateway.script("GetMaintenance", admin_pb2.GetMaintenanceResponse(drained_nodes=["node-1"]))
+    status = await client.maintenance()
+    assert (status.newest, status.drained_nodes) == (None, ("node-1",))
+
+
+async def test_refused_maintenance_says_why(client: AsyncClient, gateway: FakeGateway) -> None:
+    gateway.script("StartMaintenance", Refusal(grpc.StatusCode.FAILED_PRECONDITION, "STANDBY_MISSING"))
+    with pytest.raises(NotExecuted) as refused:
+        await client.start_maintenance(MaintenanceKind.RESTART)
+    assert refused.value.reason_name == "STANDBY_MISSING"

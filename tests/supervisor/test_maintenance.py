@@ -1,0 +1,211 @@
+"""Planned maintenance: what is planned, what is refused, and what is left when it is broken off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exchange.config import ExchangeConfig
+from exchange.engine.control import NoteMaintenance
+from exchange.engine.words import Stage
+from exchange.supervisor.maintenance import Maintenance, State
+from exchange.supervisor.maintenance_plan import Action, Kind, MaintenanceRefused, What
+from exchange.v1 import admin_pb2
+from tests.supervisor.cluster_in_memory import ClusterInMemory
+
+ALL = What(Kind.RESTART)
+SHARD_0 = What(Kind.RESTART, machine="shard-0")
+
+
+class SupervisorsInMemory:
+    def __init__(self, node: str = "id-0") -> None:
+        self.node = node
+        self.standby: str | None = None
+        self.restarted: list[str] = []
+
+    async def standby_node(self) -> str | None:
+        return self.standby
+
+    async def restart_standby(self) -> None:
+        self.restarted.append("standby")
+
+    async def restart_active(self) -> None:
+        self.restarted.append("active")
+
+
+class World:
+    def __init__(self, directory: Path, *, nodes: int = 2, gateways: int = 2, standbys: bool = True) -> None:
+        config = ExchangeConfig(port=0, shards=2, gateways=gateways, standbys=standbys)
+        self.cluster = ClusterInMemory(directory, config, nodes=nodes)
+        self.supervisors = SupervisorsInMemory()
+
+    async def begin(self) -> World:
+        await self.cluster.begin()
+        await self.cluster.until(lambda: all(c.is_up for c in self.cluster.components.values()))
+        self.maintenance = Maintenance(self.cluster.reconciler, self.supervisors)
+        return self
+
+    @property
+    def note(self) -> NoteMaintenance:
+        note = self.cluster.reconciler.machine.maintenance
+        assert note is not None
+        return note
+
+    @property
+    def steps(self) -> list[tuple[str, str]]:
+        return [(Action(step.action).name, step.component) for step in self.note.steps]
+
+    async def run(self, what: What, *, force: bool = False) -> None:
+        await self.maintenance.begin(what, force=force)
+        await self.cluster.until(lambda: not self.maintenance.is_under_way)
+
+    async def refused(self, what: What, *, force: bool = False) -> str:
+        with pytest.raises(MaintenanceRefused) as refused:
+            await self.maintenance.begin(what, force=force)
+        return refused.value.reason
+
+    def incarnations(self) -> dict[str, int]:
+        return {c.name: c.incarnation for c in self.cluster.components.values()}
+
+
+async def test_everything_is_restarted_in_order_and_each_is_new(tmp_path: Path) -> None:
+    world = await World(tmp_path).begin()
+    world.supervisors.standby = "id-1"
+    before, ports = world.incarnations(), {c.port for c in world.cluster.components.values() if c.is_gateway}
+    await world.run(ALL)
+    assert world.steps == [
+        ("RESTART", "ledger-standby"),
+        ("RESTART", "shard-0-standby"),
+        ("RESTART", "shard-1-standby"),
+        ("HAND_OVER", "ledger"),
+        ("HAND_OVER", "shard-0"),
+        ("HAND_OVER", "shard-1"),
+        ("RESTART", "gateway-0"),
+        ("RESTART", "gateway-1"),
+        ("RESTART", "auditor"),
+        ("RESTART_STANDBY_SUPERVISOR", "supervisor"),
+        ("RESTART_ACTIVE_SUPERVISOR", "supervisor"),
+    ]
+    assert {State(step.state) for step in world.note.steps} == {State.DONE}
+    assert State(world.note.state) == State.DONE
+    assert world.supervisors.restarted == ["standby", "active"]
+    after = world.incarnations()
+    assert not set(after.values()) & set(before.values())
+    assert {c.port for c in world.cluster.components.values() if c.is_gateway} == ports
+    assert world.cluster.reconciler.is_complete
+    await world.cluster.end()
+
+
+async def test_a_step_begins_when_everything_is_healthy_after_the_one_before(tmp_path: Path) -> None:
+    world = await World(tmp_path).begin()
+    world.cluster.refused.add("shard-0-standby")
+    await world.maintenance.begin(SHARD_0)
+    await world.cluster.pass_time(20.0)
+    assert [State(step.state).name for step in world.note.steps] == ["RUNNING", "WAITING"]
+    world.cluster.refused.clear()
+    await world.cluster.until(lambda: not world.maintenance.is_under_way)
+    assert State(world.note.state) == State.DONE
+    await world.cluster.end()
+
+
+async def test_it_stops_where_something_does_not_come_up_again_and_says_so(tmp_path: Path) -> None:
+    world = await World(tmp_path).begin()
+    world.cluster.refused.add("gateway-0")
+    await world.run(ALL)
+    assert State(world.note.state) == State.FAILED
+    assert "gateway-0" in world.note.detail
+    states = {step.component: State(step.state) for step in world.note.steps}
+    assert (states["shard-1"], states["gateway-0"], states["gateway-1"]) == (State.DONE, State.FAILED, State.WAITING)
+    world.cluster.refused.clear()
+    await world.cluster.until(lambda: world.cluster.reconciler.is_complete)
+    await world.cluster.end()
+
+
+async def test_a_drained_node_is_empty_and_stays_so_through_a_supervisor_until_it_is_undrained(tmp_path: Path) -> None:
+    world = await World(tmp_path, nodes=3, gateways=3).begin()
+    cluster = world.cluster
+    await world.run(What(Kind.DRAIN, node="node-1"))
+    assert State(world.note.state) == State.DONE
+    assert "id-1" not in {c.node for c in cluster.components.values()}
+    assert cluster.reconciler.is_complete
+    (held,) = [c for c in cluster.components.values() if c.is_gateway and not c.is_up]
+    await cluster.replace_supervisor()
+    await cluster.until(lambda: cluster.reconciler.is_complete)
+    await cluster.lose("shard-0")
+    await cluster.until(lambda: cluster.reconciler.is_complete)
+    assert "id-1" not in {c.node for c in cluster.components.values()}
+    world.maintenance = Maintenance(cluster.reconciler, world.supervisors)
+    await world.run(What(Kind.UNDRAIN, node="node-1"))
+    await cluster.until(lambda: cluster.components[held.name].is_up)
+    assert cluster.components[held.name].node == "id-1"
+    await cluster.end()
+
+
+async def test_a_supervisor_that_comes_in_the_middle_ends_it_and_keeps_everything_running(tmp_path: Path) -> None:
+    world = await World(tmp_path).begin()
+    await world.maintenance.begin(ALL)
+    await world.cluster.until(lambda: State(world.note.steps[3].state) == State.RUNNING)
+    await world.maintenance.stop()
+    await world.cluster.replace_supervisor()
+    await Maintenance(world.cluster.reconciler, world.supervisors).resume()
+    assert State(world.note.state) == State.UNFINISHED
+    assert [State(s.state).name for s in world.note.steps[2:5]] == ["DONE", "UNFINISHED", "WAITING"]
+    await world.cluster.until(lambda: world.cluster.reconciler.is_complete)
+    await world.cluster.end()
+
+
+async def test_the_supervisor_that_comes_at_the_last_step_finds_it_done(tmp_path: Path) -> None:
+    world = await World(tmp_path).begin()
+    await world.run(ALL)
+    steps = (*world.note.steps[:-1], world.note.steps[-1]._replace(state=int(State.RUNNING)))
+    await world.cluster.reconciler.decide(world.note._replace(state=int(State.RUNNING), steps=steps))
+    await Maintenance(world.cluster.reconciler, world.supervisors).resume()
+    assert (State(world.note.state), State(world.note.steps[-1].state)) == (State.DONE, State.DONE)
+    await world.cluster.end()
+
+
+async def test_what_is_unsafe_is_refused_unless_it_is_forced(tmp_path: Path) -> None:
+    world = await World(tmp_path).begin()
+    cluster = world.cluster
+    await cluster.reconciler.set_stage("shard-1", int(Stage.CANCEL_ONLY), 0, "test")
+    await cluster.until(lambda: cluster.components["shard-1"].vitals["stage"] == Stage.CANCEL_ONLY)
+    assert await world.refused(SHARD_0) == "SHARD_NOT_OPEN"
+    await cluster.reconciler.set_stage("shard-1", int(Stage.OPEN), 0, "test")
+    await cluster.until(lambda: cluster.components["shard-1"].vitals["stage"] == Stage.OPEN)
+    cluster.components["ledger"].utilisation = 0.7
+    assert await world.refused(SHARD_0) == "BUSY"
+    cluster.components["ledger"].utilisation = 0.0
+    cluster.refused.add("shard-0-standby")
+    await cluster.lose("shard-0-standby")
+    assert await world.refused(SHARD_0) == "STANDBY_MISSING"
+    before = cluster.components["shard-0"].incarnation
+    await world.maintenance.begin(SHARD_0, force=True)
+    assert await world.refused(ALL, force=True) == "MAINTENANCE_UNDER_WAY"
+    cluster.refused.clear()
+    await cluster.until(lambda: not world.maintenance.is_under_way)
+    assert world.steps == [("RESTART", "shard-0-standby"), ("RESTART", "shard-0")]
+    assert cluster.components["shard-0"].incarnation != before
+    await cluster.end()
+
+
+async def test_nothing_is_done_to_what_is_not_there_or_would_leave_nothing(tmp_path: Path) -> None:
+    world = await World(tmp_path, nodes=1, gateways=1).begin()
+    assert await world.refused(What(Kind.RESTART, node="node-7"), force=True) == "NODE_UNKNOWN"
+    assert await world.refused(What(Kind.RESTART, machine="shard-7"), force=True) == "SHARD_UNKNOWN"
+    assert await world.refused(What(Kind.DRAIN, node="node-0"), force=True) == "ONLY_NODE"
+    assert await world.refused(ALL) == "ONLY_GATEWAY"
+    await world.cluster.end()
+
+
+async def test_the_answer_names_the_steps_and_the_drained_nodes(tmp_path: Path) -> None:
+    world = await World(tmp_path).begin()
+    assert not admin_pb2.GetMaintenanceResponse.FromString(world.maintenance.encode()).HasField("maintenance")
+    await world.run(What(Kind.DRAIN, node="node-1"))
+    told = admin_pb2.GetMaintenanceResponse.FromString(world.maintenance.encode())
+    assert list(told.drained_nodes) == ["node-1"]
+    assert (told.maintenance.kind, told.maintenance.node) == (admin_pb2.MAINTENANCE_KIND_DRAIN, "node-1")
+    assert [step.component for step in told.maintenance.steps] == [step.component for step in world.note.steps]
+    kinds = {event.kind for event in world.cluster.reconciler.events.after(0)}
+    assert {"maintenance", "handing_over", "stopping"} <= kinds
+    await world.cluster.end()
