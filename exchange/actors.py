@@ -13,12 +13,14 @@ import structlog
 
 from exchange.config import ExchangeConfig
 from exchange.gateway.server import LEDGER, Gateway
-from exchange.ray_calls import RayPeers, RaySupervisor
+from exchange.ray_calls import RayPeers, RaySupervisor, end_if_ours
 from exchange.runtime.aside import AsideFailed, do_aside
 from exchange.runtime.carrier import Carrier
 from exchange.runtime.feed import FeedGap
 from exchange.runtime.host import Host
 from exchange.runtime.messages import pack, unpack, unpack_batch
+from exchange.runtime.peers import PeerUnavailable
+from exchange.runtime.snapshot_transfer import SnapshotSource, fetch
 from exchange.runtime.storage import KINDS, open_storage
 from exchange.runtime.topology import unpack_topology
 from exchange.supervisor.audit.auditor import Auditor
@@ -79,14 +81,17 @@ class HostActor:
         self._vitals = process_vitals()
         kind = KINDS[name.partition("-")[0]]
         storage = await asyncio.to_thread(open_storage, directory_of(config), name, config.nats)
-        self._host = Host(kind, *storage, snapshot_every_commands=config.snapshot_every_commands)
+        self._host = Host(
+            kind, *storage, snapshot_every_commands=config.snapshot_every_commands, end_holder=end_if_ours
+        )
         # Where the journal is on servers, each node has snapshots of its own.
         self._host.snapshotter.leaves_it_to_standby = config.standbys and config.nats is None
+        self._source = SnapshotSource(self._host.snapshots)
         self._dump: asyncio.Task[bytes] | None = None
         self._carrier: Carrier | None = None
         self._peers = RayPeers()
         if standby:
-            await self._host.follow()
+            await self._host.follow(self._fetch_snapshot if config.nats else None)
         else:
             await self._host.start()
             self._begin_to_carry()
@@ -114,6 +119,21 @@ class HostActor:
         if self._carrier is not None:
             await self._carrier.stop()
         return await self._host.hand_over()
+
+    async def snapshot_part(self, offset: int) -> tuple[Any, ...] | None:
+        """Return a part of the newest snapshot, for a standby on another node."""
+        return await asyncio.to_thread(self._source.part, offset)
+
+    async def _fetch_snapshot(self) -> bool:
+        """Take the newest snapshot from the primary."""
+        primary = self._peers.primaries.get(self._name)
+        if primary is None:
+            return False
+        try:
+            return await fetch(primary.snapshot_part, self._host.snapshots)
+        except PeerUnavailable as error:
+            _log.warning("snapshot.not_fetched", machine=self._name, error=str(error))
+            return False
 
     async def submit(self, batch: bytes) -> bytes:
         return await self._host.submit(unpack_batch(unpack(batch)))

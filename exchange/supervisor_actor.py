@@ -24,7 +24,7 @@ from exchange.engine.ledger_words import CreateAccount, CreateApiKey, Permission
 from exchange.gateway.admin import new_api_key
 from exchange.gateway.auth import hash_of_key
 from exchange.launcher import RayLauncher
-from exchange.ray_calls import LOST, NAMESPACE, SUPERVISORS, kill_here
+from exchange.ray_calls import LOST, NAMESPACE, SUPERVISORS, end_if_ours, kill_here
 from exchange.runtime.host import Host
 from exchange.runtime.messages import LinkBatch, pack, unpack_replies
 from exchange.runtime.rows import rows_segment, unpack_ledger_result
@@ -35,6 +35,7 @@ from exchange.supervisor.reconciler import Reconciler
 OPERATOR_KEY_FILE = "operator.key"
 ASK_INTERVAL_S = 0.1
 ASK_TIMEOUT_S = 0.5
+FIRST_START_S = 60.0
 
 _log = structlog.get_logger()
 
@@ -60,7 +61,12 @@ class SupervisorActor:
 
     async def _live(self) -> None:
         storage = await asyncio.to_thread(open_storage, directory_of(self._config), SUPERVISOR, self._config.nats)
-        control = Host(KINDS["control"], *storage, snapshot_every_commands=self._config.snapshot_every_commands)
+        control = Host(
+            KINDS["control"],
+            *storage,
+            snapshot_every_commands=self._config.snapshot_every_commands,
+            end_holder=end_if_ours,
+        )
         if self._config.standbys:
             await control.follow()
             self._control = control
@@ -90,11 +96,14 @@ class SupervisorActor:
     async def _wait_for_turn(self) -> None:
         """Return when the other one is not active, and will not be."""
         pid = 0
-        heard_s = time.monotonic()
+        begun_s = time.monotonic()
+        heard_s: float | None = None
+        # Kept: Ray restarts the same actor, and to look it up takes Ray's books, which may be away.
+        other: Any = None
         while True:
             try:
+                other = other or ray.get_actor(SUPERVISORS[1 - self._number], namespace=NAMESPACE)
                 async with asyncio.timeout(ASK_TIMEOUT_S):
-                    other = ray.get_actor(SUPERVISORS[1 - self._number], namespace=NAMESPACE)
                     said = await other.lead.remote()
                 heard_s, pid = time.monotonic(), said["pid"] if said["address"] == _address() else 0
                 if not said["is_active"] and self._number == 0:
@@ -106,10 +115,18 @@ class SupervisorActor:
                 if self._number == 0:
                     break
             except (*LOST, TimeoutError):
-                if (time.monotonic() - heard_s) * 1_000 > self._config.dead_after_ms:
+                # Before it is heard for the first time it may just be starting: then the first one goes first.
+                limit_s = (
+                    self._config.supervisor_dead_after_ms / 1_000
+                    if heard_s
+                    else 0
+                    if self._number == 0
+                    else FIRST_START_S
+                )
+                if time.monotonic() - (heard_s or begun_s) > limit_s:
                     break
             await asyncio.sleep(ASK_INTERVAL_S)
-        # Should it only hang: it must not hold a journal in files.
+        # Should it only hang: it must not go on later with what it had begun.
         kill_here(pid)
 
     async def lead(self) -> dict[str, Any]:

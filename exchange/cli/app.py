@@ -84,6 +84,9 @@ def up(
         list[str] | None, typer.Option(help="http://HOST:PORT of a server's monitoring; once for each of them.")
     ] = None,
     nats_credentials: Annotated[Path | None, typer.Option(help="File with the credentials for these servers.")] = None,
+    standbys: Annotated[
+        bool, typer.Option(help="A second process for each machine, which takes over when the first one is lost.")
+    ] = True,
     ray_address: RayAddress = "",
 ) -> None:
     """Start an exchange on this machine and serve until SIGTERM or Ctrl-C; or on a Ray cluster, where it stays.
@@ -108,6 +111,7 @@ def up(
         nodes=nodes,
         journal=journal,
         nats=settings,
+        standbys=standbys,
     )
     if ray_address:
         from exchange.cli import on_cluster

@@ -25,7 +25,16 @@ Metadata = tuple[tuple[str, str], ...]
 _CUT_OFF = frozenset({"SHARD_UNAVAILABLE", "LEDGER_UNAVAILABLE", "SUPERVISOR_UNAVAILABLE"})
 # What is the same whichever gateway is asked.
 _EVERYWHERE = frozenset({"JOURNAL_UNAVAILABLE", "FUNDS_UNAVAILABLE"})
-_GATEWAY_FAILED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+# A server that stops cancels what is under way. Where a message could not be written since the stream had just ended,
+# gRPC says INTERNAL in place of why it ended.
+_GATEWAY_FAILED = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INTERNAL,
+    }
+)
 
 
 class Effect(Enum):

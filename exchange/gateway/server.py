@@ -40,6 +40,8 @@ from exchange.v1 import (
 
 MESSAGE_BYTES_MAX = 1 << 20
 CONCURRENT_RPCS_MAX = 4_000
+LINGER_S = 0.2
+"""How long a gateway that has finished still refuses what comes, until its clients have turned away."""
 DRAIN_GRACE_S = 10.0
 """By then every command has its outcome."""
 LEDGER = "ledger"
@@ -163,6 +165,9 @@ class Gateway:
                 await self._draining.finish()
                 # What has ended with its stream is cancelled before the link goes.
                 await asyncio.gather(*(link.settle() for link in self._links_of_all().values()))
+                # A call on its way to a server that stops is cancelled, and its client cannot know what that means.
+                await asyncio.sleep(LINGER_S)
+                await self._draining.finish()
         except TimeoutError:
             _log.warning("gateway.drained_late", address=self.address, grace_s=grace_s)
         await self.stop()

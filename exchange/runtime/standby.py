@@ -21,6 +21,7 @@ from exchange.runtime.snapshotter import Snapshotter
 
 POLL_S = 0.01
 RECORDS_PER_POLL = 64
+FETCH_RETRY_S = 0.5
 CHECKSUMS_KEPT = 20_000
 """Records; some ten seconds of a busy machine."""
 
@@ -37,6 +38,7 @@ class Standby:
         snapshots: SnapshotStore,
         in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
         snapshotter: Snapshotter,
+        fetch_snapshot: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self.at = Recovered(kind.new())
         self.failure: str | None = None
@@ -46,6 +48,7 @@ class Standby:
         self._snapshots = snapshots
         self._in_thread = in_thread
         self._snapshotter = snapshotter
+        self._fetch_snapshot = fetch_snapshot
         self._replay = Replay(kind, self.at)
         self._checksums: dict[int, int] = {}
         self._stopping = False
@@ -66,14 +69,22 @@ class Standby:
                     _log.warning("standby.unavailable", machine=self._journal.machine_name, error=str(error))
                 self.failure, records = str(error), []
             except JournalTrimmed:
-                # The writer has gone on by more than its journal holds: its snapshots are newer than what we have.
-                await self.load()
+                await self._catch_up()
                 continue
             for record in records:
                 self._apply(record)
                 await asyncio.sleep(0)
             if len(records) < RECORDS_PER_POLL:
                 await asyncio.sleep(POLL_S)
+
+    async def _catch_up(self) -> None:
+        """Begin again: the writer has gone on by more than its journal holds, so its snapshots are newer."""
+        record = self.at.record
+        if self._fetch_snapshot is not None and not await self._fetch_snapshot():
+            self.failure = "the journal is trimmed, and no snapshot could be had from the writer"
+        await self.load()
+        if self.at.record <= record:
+            await asyncio.sleep(FETCH_RETRY_S)
 
     def stop(self) -> None:
         """Have `run` end after what it has read."""
