@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -180,6 +181,9 @@ class LocalExchange(_RunningExchange):
         self.config.data_dir.mkdir(parents=True, exist_ok=True)
         os.environ.update(LOCAL_RAY_ENVIRONMENT)
         try:
+            if self.config.nodes > 1 and not self.config.port:
+                # A supervisor that takes over does not know where a gateway that is gone has listened.
+                self.config = replace(self.config, port=_free_ports(self.config.host, self.config.gateways))
             if self.config.journal == "nats" and self.config.nats is None:
                 self.nats_servers = NatsServers.start(self.config.data_dir / "nats")
                 self.config = replace(self.config, nats=self.nats_servers.settings())
@@ -197,7 +201,7 @@ class LocalExchange(_RunningExchange):
             shared = self.config.journal == "file"
             self.nodes = LocalNodes(self.config.nodes, self.config.data_dir, share_directory=shared)
             self.nodes.start()
-            ray.init(address=self.nodes.address, _node_ip_address=self.nodes.nodes[0].host, **_DRIVER)
+            self._connect()
             return
         # Ray puts sockets below it, whose paths may have no more than 107 bytes.
         self._session_dir = tempfile.mkdtemp(prefix="evenkeel-")
@@ -210,10 +214,28 @@ class LocalExchange(_RunningExchange):
             **_DRIVER,
         )
 
-    def stop(self) -> None:
-        """Stop everything cleanly: gateways, shards, ledger, supervisor, Ray, the servers of the journals."""
-        try:
+    def _connect(self) -> None:
+        assert self.nodes is not None
+        ray.init(address=self.nodes.address, _node_ip_address=self.nodes.nodes[0].host, **_DRIVER)
+
+    def disconnect(self) -> None:
+        """Leave the Ray of several nodes, which all goes on; else this process would end with the first node."""
+        ray.shutdown()
+
+    def stop_components(self) -> None:
+        """Stop all that the exchange runs. The nodes and the servers of the journals stay."""
+        if self.nodes is not None and self.nodes.nodes[0].alive and not ray.is_initialized():
+            self._connect()
+        if ray.is_initialized():
             self._stop_components()
+
+    def stop(self) -> None:
+        """Stop everything cleanly: gateways, shards, ledger, supervisor, Ray, the servers of the journals.
+
+        After `disconnect` that takes the first node, and the GCS.
+        """
+        try:
+            self.stop_components()
         finally:
             ray.shutdown()
             if self.nodes is not None:
@@ -222,6 +244,21 @@ class LocalExchange(_RunningExchange):
                 self.nats_servers.stop()
             shutil.rmtree(self._session_dir, ignore_errors=True)
             (self.config.data_dir / ADDRESS_FILE).unlink(missing_ok=True)
+
+
+def _free_ports(host: str, count: int) -> int:
+    """Return the first of so many ports in a row that are free."""
+    while True:
+        with contextlib.ExitStack() as stack:
+            first = stack.enter_context(socket.socket())
+            first.bind((host, 0))
+            port: int = first.getsockname()[1]
+            try:
+                for number in range(1, count):
+                    stack.enter_context(socket.socket()).bind((host, port + number))
+            except (OSError, OverflowError):
+                continue
+            return port
 
 
 class ClusterExchange(_RunningExchange):

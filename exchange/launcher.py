@@ -55,7 +55,12 @@ class RayLauncher:
         else:
             handle = ray.remote(HostActor).options(**options).remote(name, self._config, standby)
         process = self._process(handle, node, 0)
-        await process.ping(0, 0)
+        try:
+            await process.ping(0, 0)
+        except asyncio.CancelledError:
+            # Nobody waits for it any more, so it must not come up later.
+            await process.kill()
+            raise
         return process
 
     async def find(self, name: str, incarnation: int) -> RayProcess | None:

@@ -47,8 +47,13 @@ RULES = {
         third_party=(),
         why="the machines are pure and run under virtual time: standard library only",
     ),
-    "exchange.config": Rule(
+    "exchange.runtime.journal.nats_settings": Rule(
         project=(),
+        third_party=(),
+        why="values alone, which are a part of the configuration",
+    ),
+    "exchange.config": Rule(
+        project=("exchange.runtime.journal.nats_settings",),
         third_party=(),
         why="every layer but the engine and the client reads it: standard library only",
     ),
@@ -58,7 +63,7 @@ RULES = {
         why="generated from the protos",
     ),
     "exchange.runtime": Rule(
-        project=("exchange.engine", "exchange.v1", "exchange.config"),
+        project=("exchange.engine", "exchange.v1", "exchange.config", "exchange.runtime.journal.nats_settings"),
         third_party=(ANY,),
         why="a host runs without Ray, and does not know who serves or places it",
     ),
@@ -92,8 +97,14 @@ RULES = {
         third_party=(),
         why="Ray is run by its command line, so that whoever breaks nodes needs none of it",
     ),
+    "exchange.ray_calls": Rule(
+        project=("exchange.runtime", "exchange.engine"),
+        third_party=("ray",),
+        why="how the parts call each other over Ray; what they do with it is theirs",
+    ),
     "exchange.actors": Rule(
         project=(
+            "exchange.ray_calls",
             "exchange.gateway",
             "exchange.supervisor",
             "exchange.runtime",
@@ -104,9 +115,36 @@ RULES = {
         third_party=(ANY, "ray"),
         why="the Ray shells around the layers below",
     ),
-    "exchange.cluster": Rule(
+    "exchange.launcher": Rule(
         project=(
             "exchange.actors",
+            "exchange.ray_calls",
+            "exchange.ray_settings",
+            "exchange.supervisor",
+            "exchange.config",
+        ),
+        third_party=(ANY, "ray"),
+        why="starts the actors and finds them, and asks them nothing but whether they are there",
+    ),
+    "exchange.supervisor_actor": Rule(
+        project=(
+            "exchange.actors",
+            "exchange.launcher",
+            "exchange.ray_calls",
+            "exchange.gateway",
+            "exchange.supervisor",
+            "exchange.runtime",
+            "exchange.engine",
+            "exchange.config",
+        ),
+        third_party=(ANY, "ray"),
+        why="the Ray shell around the supervisor, which starts all others",
+    ),
+    "exchange.cluster": Rule(
+        project=(
+            "exchange.supervisor_actor",
+            "exchange.actors",
+            "exchange.ray_calls",
             "exchange.nodes",
             "exchange.ray_settings",
             "exchange.gateway",
@@ -129,6 +167,7 @@ RULES = {
             "exchange.client",
             "exchange.cluster",
             "exchange.ray_settings",
+            "exchange.runtime.journal.nats_settings",
             "exchange.runtime",  # replay and benchmarks work on local files and in one process
             "exchange.engine",
             "exchange.v1",
@@ -234,9 +273,10 @@ def test_nothing_may_import_the_command_line() -> None:
     assert [layer for layer, rule in RULES.items() if "exchange.cli" in rule.project] == []
 
 
-def test_only_actors_and_cluster_may_import_ray() -> None:
-    importers = [layer for layer in RULES if is_allowed(layer, "ray")]
-    assert importers == ["exchange.actors", "exchange.cluster"]
+def test_only_the_shells_around_the_parts_may_import_ray() -> None:
+    importers = {layer for layer in RULES if is_allowed(layer, "ray")}
+    shells = ("actors", "cluster", "launcher", "ray_calls", "supervisor_actor")
+    assert importers == {f"exchange.{shell}" for shell in shells}
 
 
 @pytest.mark.parametrize(
@@ -256,6 +296,7 @@ def test_only_actors_and_cluster_may_import_ray() -> None:
         ("exchange.engine.book", "import importlib\nimportlib.import_module('ray')", "ray"),
         ("exchange.engine.book", "__import__('ray')", "ray"),
         ("exchange.config", "import structlog", "structlog"),
+        ("exchange.config", "from exchange.runtime import host", "exchange.runtime.host"),
         ("exchange.runtime.host", "import ray", "ray"),
         ("exchange.runtime.host", "from ray.util import state", "ray.util.state"),
         ("exchange.runtime.host", "from exchange.gateway import auth", "exchange.gateway.auth"),

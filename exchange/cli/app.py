@@ -272,9 +272,12 @@ def replay(
 @app.command()
 def bench(
     names: Annotated[list[str] | None, typer.Argument(help="Which; all if none is named.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Of `failover`: draw the time line of one into this SVG file.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Measure engine, session, unary, grants, journal, replay, depth and memory, each beside its reference."""
+    """Measure engine, gateways, journals, memory and failover, each beside its reference."""
     from exchange.cli.bench import run
 
-    run(names or [], as_json=json)
+    run(names or [], as_json=json, failover_path=figure)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -40,6 +40,7 @@ from exchange.supervisor.component import (
     ComponentState,
     Launcher,
     Node,
+    Process,
     components_of,
 )
 from exchange.supervisor.event_log import EventLog
@@ -179,6 +180,10 @@ class Reconciler:
             return self.components[component.machine].state == ComponentState.UP and (
                 component.restarts >= 0 or self.is_ready
             )
+        standby = self.components.get(standby_of(component.machine))
+        if standby is not None and standby.state == ComponentState.STARTING and standby.process is not None:
+            # Adopted a moment ago, say, with its primary lost: to take over is sooner than to start and to replay.
+            return False
         # The auditor comes up last, so that it takes no time from what people wait for.
         return component.name != AUDITOR or component.restarts >= 0 or self.is_ready
 
@@ -283,19 +288,32 @@ class Reconciler:
         # At once, so that what is started at the same time goes elsewhere.
         component.node = node.id
         taken = await self._decide(TakeIncarnation(component.name))
-        component.process = await self._launcher.start(
+        start = self._launcher.start(
             component.machine or component.name,
             taken.incarnation,
             node=node.id,
             port=self._port_for(component),
             standby=component.is_standby,
         )
+        component.process = await self._while_alive(node, start)
         component.incarnation = taken.incarnation
         component.restarts += 1
         component.vitals = await component.process.ping(0, 0)
         component.port = int(component.vitals.get("address", "").rpartition(":")[2] or 0)
         if component.is_shard:
             await self._prepare_shard(component)
+
+    async def _while_alive(self, node: Node, start: Awaitable[Process]) -> Process:
+        """Wait for a start, but no longer than its node is there: Ray would wait for the node to come back."""
+        task = asyncio.ensure_future(start)
+        try:
+            while not task.done():
+                if self._nodes and node not in self._nodes:
+                    raise NoNode(f"{node.name} was lost")
+                await asyncio.wait([task], timeout=NODES_INTERVAL_S)
+            return task.result()
+        finally:
+            task.cancel()
 
     async def _take_over(self, component: Component, standby: Component) -> None:
         """Make the standby the primary: journaled first, so that any supervisor after us goes on with it."""
@@ -370,23 +388,25 @@ class Reconciler:
             return
         if process is None or vitals is None or vitals.get("broken"):
             return
+        if component.is_standby and vitals.get("role") != Role.STANDBY:
+            return
         component.process, component.incarnation, component.node = process, incarnation, process.node
         component.vitals, component.restarts = vitals, 0
         component.port = int(vitals.get("address", "").rpartition(":")[2] or 0)
         component.state, component.since_s = ComponentState.STARTING, self._monotonic_s()
-        self._run_task(component, self._resume(component))
+        if component.is_standby:
+            # It follows. At once, so that it takes over if its primary was lost together with the earlier supervisor.
+            component.state, component.detail = ComponentState.UP, ""
+        else:
+            self._run_task(component, self._resume(component))
         self.events.add("adopted", component)
 
     async def _resume(self, component: Component) -> None:
         """Finish what an earlier supervisor may have left undone."""
-        role = component.vitals.get("role")
-        if component.is_standby and role != Role.STANDBY:
-            raise RuntimeError(f"expected a standby, was {role}")
-        if component.machine and not component.is_standby:
-            if role == Role.STANDBY:
-                await self._promote(component, begin=True)
-            elif component.is_shard:
-                await self._prepare_shard(component)
+        if component.vitals.get("role") == Role.STANDBY:
+            await self._promote(component, begin=True)
+        elif component.is_shard:
+            await self._prepare_shard(component)
 
     def _port_for(self, component: Component) -> int:
         """Return where a gateway is to listen: as configured, else where its clients know it (0: any free port)."""

@@ -121,11 +121,14 @@ def test_a_paused_node_answers_when_it_goes_on(nodes: LocalNodes) -> None:
     node = nodes.node("node-1")
     counter = start_counter("pausing", node)
     nodes.pause(node)
-    assert {process.state for process in node.processes} == {"T"}
+    was_paused = node.paused
+    assert was_paused
+    assert all(process.state == "T" for process in node.processes)
     answer = counter.count.remote()
     assert ray.wait([answer], timeout=0.2) == ([], [answer])
     nodes.resume(node)
-    assert not node.paused
+    is_paused = node.paused
+    assert not is_paused
     assert ray.get(answer, timeout=LIMIT_S) == 1
 
 

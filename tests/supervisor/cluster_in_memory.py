@@ -1,146 +1,27 @@
-"""A cluster for the reconciler without Ray, sockets or real time: hosts on journals in memory, gateways of thin air."""
+"""A cluster for the reconciler without Ray, sockets or real time. Tests that use it run on `tests.virtual_time`."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
 from exchange.config import ExchangeConfig
+from exchange.engine.control import standby_of
 from exchange.runtime.codec import ShardType
 from exchange.runtime.host import Host
 from exchange.runtime.journal import MemoryJournal
 from exchange.runtime.machine import MachineType
-from exchange.runtime.messages import unpack, unpack_batch, unpack_record
+from exchange.runtime.messages import unpack_record
 from exchange.runtime.rows import ControlType, LedgerType
 from exchange.runtime.snapshot import SnapshotStore
-from exchange.supervisor.reconciler import AUDITOR, Reconciler
+from exchange.supervisor.component import AUDITOR, SUPERVISOR, Component, Node
+from exchange.supervisor.reconciler import TICK_S, Reconciler
+from tests.supervisor.processes_in_memory import AuditorProcess, GatewayProcess, HostProcess, ProcessInMemory
+from tests.virtual_time import AtOnce, now_s
 
-STEPS_PER_TICK = 50
-"""Of the event loop: more than anything here takes in a row, so that what can happen in a tick does."""
-
-
-class Gone(Exception):
-    """The process does not answer any more."""
-
-
-class AtOnce(Executor):
-    """Runs what it is given where it stands, so that no thread's pace matters."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:
-            future.set_exception(error)
-        return future
-
-
-class HostProcess:
-    """A shard or the ledger. `deaf`: pings are answered, commands fail."""
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        self.alive = True
-        self.deaf = False
-        self.batches = 0
-
-    def _check(self) -> None:
-        if not self.alive:
-            raise Gone
-
-    async def ping(self) -> dict[str, Any]:
-        self._check()
-        hashed = self.host.at.hashed
-        return {
-            "pid": id(self),
-            "epoch": self.host.epoch,
-            "sequence": self.host.machine.sequence,
-            "state_hash": hashed.digest.hex(),
-            "state_hash_sequence": hashed.sequence,
-        }
-
-    async def submit(self, batch: bytes) -> bytes:
-        self._check()
-        self.batches += 1
-        if self.deaf:
-            raise Gone
-        return await self.host.submit(unpack_batch(unpack(batch)))
-
-    async def configure(self, topology: bytes) -> None:
-        """A shard has no carrier here, so it needs not know where the ledger is."""
-
-    async def audit(self) -> bytes:
-        raise AssertionError("a host audits nothing")
-
-    async def stop(self) -> None:
-        await self.host.stop()
-
-    async def kill(self) -> None:
-        self.alive = False
-
-
-class GatewayProcess:
-    def __init__(self, incarnation: int, port: int) -> None:
-        self.incarnation = incarnation
-        self.port = port
-        self.alive = True
-
-    async def ping(self) -> dict[str, Any]:
-        if not self.alive:
-            raise Gone
-        return {"pid": id(self), "address": f"127.0.0.1:{self.port}"}
-
-    async def submit(self, batch: bytes) -> bytes:
-        raise AssertionError("a gateway has no machine")
-
-    async def configure(self, topology: bytes) -> None:
-        if not self.alive:
-            raise Gone
-
-    async def audit(self) -> bytes:
-        raise AssertionError("a gateway audits nothing")
-
-    async def stop(self) -> None:
-        self.alive = False
-
-    async def kill(self) -> None:
-        self.alive = False
-
-
-class AuditorProcess:
-    """An auditor that has found what a test puts into `breaks`."""
-
-    def __init__(self) -> None:
-        self.breaks: list[dict[str, Any]] = []
-        self.alive = True
-
-    def _check(self) -> None:
-        if not self.alive:
-            raise Gone
-
-    async def ping(self) -> dict[str, Any]:
-        self._check()
-        detail = self.breaks[-1]["summary"] if self.breaks else ""
-        return {"pid": id(self), "breaks": self.breaks, "failure": detail}
-
-    async def submit(self, batch: bytes) -> bytes:
-        raise AssertionError("the auditor has no machine")
-
-    async def configure(self, topology: bytes) -> None:
-        self._check()
-
-    async def audit(self) -> bytes:
-        self._check()
-        return b"audited"
-
-    async def stop(self) -> None:
-        self.alive = False
-
-    async def kill(self) -> None:
-        self.alive = False
+LIMIT_S = 1_000.0
 
 
 class ClusterInMemory:
@@ -149,31 +30,56 @@ class ClusterInMemory:
     `refused`: names that do not start for now; `taken`: ports that somebody else holds.
     """
 
-    def __init__(self, directory: Path, config: ExchangeConfig) -> None:
+    def __init__(self, directory: Path, config: ExchangeConfig, *, nodes: int = 1) -> None:
         self.config = config
-        self.processes: dict[str, Any] = {}
+        self.living = [Node(f"id-{number}", f"node-{number}") for number in range(nodes)]
+        self.launched: dict[tuple[str, int], Any] = {}
         self.ports_asked: list[int] = []
         self.refused: set[str] = set()
         self.taken: set[int] = set()
-        self.now_s = 1_000.0
         self._directory = directory
         self._journals: dict[str, MemoryJournal] = {}
         self._port_free = 40_000
-        self.control = self._host("supervisor", ControlType())
+        self.control = self._host(SUPERVISOR, ControlType())
         self.reconciler = self._new_reconciler()
 
+    @property
+    def now_s(self) -> float:
+        return now_s()
+
+    @property
+    def components(self) -> dict[str, Component]:
+        return self.reconciler.components
+
+    @property
+    def processes(self) -> dict[str, Any]:
+        """By the component's name what runs, else what ran last."""
+        newest: dict[str, Any] = {process.name: process for process in self.launched.values()}
+        return {**newest, **{c.name: c.process for c in self.components.values() if c.process is not None}}
+
+    def journal(self, name: str) -> MemoryJournal:
+        return self._journals.setdefault(name, MemoryJournal(name))
+
     def _host(self, name: str, kind: MachineType) -> Host:
-        journal = self._journals.setdefault(name, MemoryJournal(name))
         snapshots = SnapshotStore(self._directory / name)
-        return Host(kind, journal, snapshots, monotonic_s=lambda: self.now_s, writer=AtOnce())
+        return Host(kind, self.journal(name), snapshots, monotonic_s=now_s, writer=AtOnce())
 
     def _new_reconciler(self) -> Reconciler:
-        return Reconciler(self.config, self.control, self, monotonic_s=lambda: self.now_s)
+        return Reconciler(self.config, self.control, self, monotonic_s=now_s)
 
-    async def start(self, name: str, incarnation: int, port: int) -> Any:
-        if name in self.refused:
-            raise RuntimeError(f"{name} is refused")
-        process: HostProcess | GatewayProcess | AuditorProcess
+    # ---------------------------------------------------------------- as a launcher
+
+    async def nodes(self) -> list[Node]:
+        return list(self.living)
+
+    async def start(self, name: str, incarnation: int, *, node: str, port: int, standby: bool) -> ProcessInMemory:
+        called = standby_of(name) if standby else name
+        if called in self.refused:
+            raise RuntimeError(f"{called} is refused")
+        if node not in [other.id for other in self.living]:
+            # As Ray has it: the node may come back.
+            await asyncio.Event().wait()
+        process: ProcessInMemory
         if name.startswith("gateway"):
             self.ports_asked.append(port)
             if port in self.taken:
@@ -181,57 +87,77 @@ class ClusterInMemory:
             if not port:
                 self._port_free += 1
                 port = self._port_free
-            process = GatewayProcess(incarnation, port)
+            process = GatewayProcess(called, incarnation, node, port)
         elif name == AUDITOR:
-            process = AuditorProcess()
+            process = AuditorProcess(called, incarnation, node)
         else:
-            process = HostProcess(self._host(name, ShardType() if name.startswith("shard") else LedgerType()))
-            await process.host.start()
-        self.processes[name] = process
+            host = self._host(name, ShardType() if name.startswith("shard") else LedgerType())
+            await (host.follow() if standby else host.start())
+            process = HostProcess(called, incarnation, node, host)
+        self.launched[name, incarnation] = process
         return process
+
+    async def find(self, name: str, incarnation: int) -> ProcessInMemory | None:
+        process: ProcessInMemory | None = self.launched.get((name, incarnation))
+        return process if process is not None and process.alive else None
+
+    async def end_others(self, keep: set[tuple[str, int]]) -> None:
+        for key, process in self.launched.items():
+            if key not in keep and process.alive:
+                await process.kill()
+
+    # ---------------------------------------------------------------- what tests do
 
     def journaled(self, name: str) -> list[Any]:
         """Return all commands in the journal of a shard, or of the supervisor."""
-        kind = ControlType() if name == "supervisor" else ShardType()
-        payloads = [unpack_record(record.payload) for record in self._journals[name].read(1)]
+        kind = ControlType() if name == SUPERVISOR else ShardType()
+        payloads = [unpack_record(record.payload) for record in self.journal(name).read(1)]
         segments = [segment for payload in payloads for batch in payload.batches for segment in batch.segments]
         return [command for segment in segments for command in kind.decode(segment)]
 
     async def begin(self) -> None:
-        """Start the supervisor and wait until everything is up."""
+        """Start the supervisor and wait until everything is up, the standbys too if there are any."""
         await self.control.start()
         await self.reconciler.start()
-        await self.until(lambda: self.reconciler.is_ready)
+        await self.until(lambda: self.reconciler.is_complete)
 
     async def until(self, seen: Callable[[], bool]) -> None:
         """Let virtual time pass, a tick of 50 ms each, until it is so."""
+        give_up_s = self.now_s + LIMIT_S
         while not seen():
-            self.now_s += 0.05
+            assert self.now_s < give_up_s, f"not so after {LIMIT_S:g} s"
             self.reconciler.tick()
-            for _ in range(STEPS_PER_TICK):
-                await asyncio.sleep(0)
+            await asyncio.sleep(TICK_S)
 
-    async def restart_supervisor(self) -> None:
-        """Replace the supervisor, which then replaces everything else."""
-        components = self.reconciler.components.values()
-        tasks = [task for c in components for task in (c.task, c.sessions_task) if task is not None]
+    async def pass_time(self, seconds: float) -> None:
+        end_s = self.now_s + seconds
+        await self.until(lambda: self.now_s >= end_s)
+
+    async def replace_supervisor(self) -> None:
+        """Have another supervisor take the journal, as after the first one's death: it finds what that has left."""
+        components = self.components.values()
+        tasks = [t for c in components for t in (c.task, c.sessions_task, c.topology_task) if t is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.control.stop()
-        for process in self.processes.values():
-            await process.kill()
-        self.control = self._host("supervisor", ControlType())
+        self.control = self._host(SUPERVISOR, ControlType())
         self.reconciler = self._new_reconciler()
         await self.control.start()
         await self.reconciler.start()
 
     async def lose(self, name: str) -> None:
         """Let a process die, and wait until the supervisor has seen it."""
-        incarnation = self.reconciler.components[name].incarnation
-        self.processes[name].alive = False
-        await self.until(lambda: self.reconciler.components[name].state.name in ("DOWN", "STARTING"))
-        assert self.reconciler.components[name].incarnation == incarnation
+        self.processes[name].die()
+        await self.until(lambda: self.components[name].state.name in ("DOWN", "STARTING"))
+
+    async def lose_node(self, node: str) -> None:
+        """Let all processes of a node die, and the node be gone."""
+        self.living = [other for other in self.living if other.id != node]
+        for process in self.launched.values():
+            if process.node == node:
+                process.die()
 
     async def end(self) -> None:
         await self.reconciler.stop()
+        for process in self.launched.values():
+            process.die()

@@ -14,7 +14,7 @@ from exchange.engine.commands import SetStage
 from exchange.engine.control import NoteBreak
 from exchange.engine.words import Stage
 from exchange.supervisor.audit.words import Break, BreakKind
-from exchange.supervisor.reconciler import AUDITOR
+from exchange.supervisor.component import AUDITOR
 from exchange.v1 import admin_pb2
 from tests.supervisor.cluster_in_memory import ClusterInMemory
 
@@ -22,7 +22,7 @@ CANCEL_ONLY, OPEN, HALTED = int(Stage.CANCEL_ONLY), int(Stage.OPEN), int(Stage.H
 
 
 async def new_cluster(directory: Path) -> ClusterInMemory:
-    cluster = ClusterInMemory(directory, ExchangeConfig(port=0, shards=3))
+    cluster = ClusterInMemory(directory, ExchangeConfig(port=0, shards=3, standbys=False))
     await cluster.begin()
     await cluster.until(lambda: cluster.reconciler.components[AUDITOR].state.name == "UP")
     return cluster
@@ -73,7 +73,7 @@ async def test_a_shard_that_an_operator_opened_again_stays_open_whatever_is_rest
     cluster.processes[AUDITOR].breaks = [a_break()]
     await cluster.until(lambda: stages(cluster)[1] == CANCEL_ONLY)
     await cluster.reconciler.set_stage("shard-1", OPEN, 0, "looked into")
-    await cluster.restart_supervisor()
+    await cluster.replace_supervisor()
     await cluster.until(lambda: cluster.reconciler.is_ready)
     await cluster.until(lambda: cluster.reconciler.components[AUDITOR].state.name == "UP")
     cluster.processes[AUDITOR].breaks = [a_break()]
@@ -121,7 +121,7 @@ async def test_a_shard_that_is_halted_stays_halted(tmp_path: Path) -> None:
 
 
 async def test_trading_starts_and_goes_on_without_an_auditor(tmp_path: Path) -> None:
-    cluster = ClusterInMemory(tmp_path, ExchangeConfig(port=0, shards=3))
+    cluster = ClusterInMemory(tmp_path, ExchangeConfig(port=0, shards=3, standbys=False))
     cluster.refused.add(AUDITOR)
     await cluster.begin()
     await pass_time(cluster)

@@ -25,7 +25,7 @@ _numbers = count(1)
 
 
 async def new_cluster(directory: Path) -> ClusterInMemory:
-    cluster = ClusterInMemory(directory, ExchangeConfig(port=0, shards=2, gateways=2))
+    cluster = ClusterInMemory(directory, ExchangeConfig(port=0, shards=2, gateways=2, standbys=False))
     await cluster.begin()
     for shard, symbol in SYMBOLS.items():
         base = symbol.partition("-")[0]
@@ -136,7 +136,7 @@ async def test_a_supervisor_that_was_replaced_has_not_forgotten_them(tmp_path: P
     await cluster.lose("gateway-0")
     await cluster.until(lambda: is_cancelled(cluster, "shard-0", "mortal"))
     assert not is_cancelled(cluster, "shard-1", "mortal")
-    await cluster.restart_supervisor()
+    await cluster.replace_supervisor()
     await cluster.until(lambda: cluster.reconciler.is_ready)
     await cluster.until(lambda: is_cancelled(cluster, "shard-1", "mortal"))
     assert found(cluster, "shard-1", "lasting").close_reason == 0

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from exchange.config import ExchangeConfig
+from exchange.runtime.recovery import take_snapshot
 from exchange.v1 import admin_pb2
 from tests.supervisor.cluster_in_memory import ClusterInMemory
 
 
 async def test_the_state_hash_comes_with_the_sequence_at_which_it_holds(tmp_path: Path) -> None:
-    cluster = ClusterInMemory(tmp_path, ExchangeConfig(port=0, shards=1))
+    cluster = ClusterInMemory(tmp_path, ExchangeConfig(port=0, shards=1, standbys=False))
     await cluster.begin()
     host = cluster.processes["shard-0"].host
 
@@ -19,7 +20,7 @@ async def test_the_state_hash_comes_with_the_sequence_at_which_it_holds(tmp_path
         return next(c for c in status.components if c.name == "shard-0")
 
     assert (told().state_hash, told().state_hash_sequence) == ("", 0)
-    await host.snapshot()
+    take_snapshot(host.kind, host.at, host.snapshots)
     expected = host.kind.state_hash(host.machine).hex(), host.machine.sequence
     await cluster.until(lambda: (told().state_hash, told().state_hash_sequence) == expected)
     await cluster.reconciler.set_stage("shard-0", 2, 0, "test")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
-
-import ray
+from typing import Protocol
 
 from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
+from exchange.processes import Process, descendants
 from tests.faults.check.history import FileHistory, History
 from tests.faults.inject.fault import FaultKind, Injector, Target
 from tests.faults.inject.processes import PAUSE_S, ProcessKiller, ProcessPauser
+
+ROLES = ("shard", "ledger", "standby", "gateway", "supervisor")
+_SUPERVISOR = "ray::SupervisorActor"
 
 
 class World(Protocol):
@@ -59,7 +62,7 @@ class World(Protocol):
 
 
 class LocalWorld:
-    """One node, `file` journals; the supervisor restarts what dies, and Ray the supervisor."""
+    """One node, `file` journals; standbys take over, the supervisor starts them again, and Ray the supervisors."""
 
     def __init__(
         self, config: ExchangeConfig, *, supervisor_too: bool = True, pause_s: tuple[float, float] = PAUSE_S
@@ -84,17 +87,11 @@ class LocalWorld:
 
     @property
     def roles(self) -> Mapping[FaultKind, Sequence[str]]:
-        roles = ["shard", "ledger", "gateway"]
-        if self._supervisor_too:
-            roles.append("supervisor")
+        roles = [role for role in ROLES if self._supervisor_too or role != "supervisor"]
         return {FaultKind.KILL_PROCESS: roles, FaultKind.PAUSE_PROCESS: roles}
 
     def unlisted_targets(self) -> Sequence[Target]:
-        supervisor: Any = self._exchange._supervisor
-        try:
-            return [Target("supervisor", "supervisor", ray.get(supervisor.pid.remote(), timeout=2.0))]
-        except ray.exceptions.RayError:
-            return []
+        return supervisors_among(descendants(os.getpid()))
 
     def start(self) -> None:
         self._exchange.start()
@@ -109,5 +106,10 @@ class LocalWorld:
         self._exchange.stop()
 
     def stop(self) -> None:
-        if ray.is_initialized():
-            self._exchange.stop()
+        self._exchange.stop()
+
+
+def supervisors_among(processes: Sequence[Process], node: str = "") -> list[Target]:
+    """Return the supervisors, which no status names."""
+    found = [process for process in processes if process.command.startswith(_SUPERVISOR)]
+    return [Target("supervisor", "supervisor", process.pid, node) for process in found]
