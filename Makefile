@@ -25,7 +25,7 @@ REMOVE_COMPILED := find exchange -name '*.so' -delete && rm -f exchange/compiled
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install protos demo up test crash-test cluster-test money-test check bench lock clean
+.PHONY: help install protos demo up test crash-test cluster-test ray-up-test money-test check bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ crash-test: install ## the slow tests: an exchange that is killed over and over
 
 cluster-test: install ## 200 random faults under load, then every rule on the whole history; FAULTS=20 FAULT_SEED=7 make cluster-test
 	$(BIN)/pytest -m slow -s tests/faults
+
+ray-up-test: install ## `ray up cluster.yaml` end to end, as root: needs sshd, ssh, rsync and namespaces
+	$(BIN)/pytest -m "slow and root" -s tests/deploy/test_ray_up.py
 
 money-test: install ## the slow tests of money: thousands of histories, and a kill at each message about it
 	$(BIN)/pytest -m slow -s tests/engine/test_money_machine.py tests/runtime/test_transfer_kill.py
