@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +30,9 @@ from exchange.runtime.rows import rows_segment, unpack_ledger_result
 from exchange.runtime.storage import KINDS, open_storage
 from exchange.supervisor.component import LEDGER, SUPERVISOR
 from exchange.supervisor.reconciler import Reconciler
+from exchange.supervisor.turn import Absence, Lead, Turn
 
 OPERATOR_KEY_FILE = "operator.key"
-ASK_INTERVAL_S = 0.1
-ASK_TIMEOUT_S = 0.5
 
 _log = structlog.get_logger()
 
@@ -89,28 +87,22 @@ class SupervisorActor:
 
     async def _wait_for_turn(self) -> None:
         """Return when the other one is not active, and will not be."""
-        pid = 0
-        heard_s = time.monotonic()
-        while True:
-            try:
-                async with asyncio.timeout(ASK_TIMEOUT_S):
-                    other = ray.get_actor(SUPERVISORS[1 - self._number], namespace=NAMESPACE)
-                    said = await other.lead.remote()
-                heard_s, pid = time.monotonic(), said["pid"] if said["address"] == _address() else 0
-                if not said["is_active"] and self._number == 0:
-                    return
-            except ray.exceptions.ActorDiedError:
-                break
-            except ValueError:
-                # It was not started yet: the first one goes first.
-                if self._number == 0:
-                    break
-            except (*LOST, TimeoutError):
-                if (time.monotonic() - heard_s) * 1_000 > self._config.dead_after_ms:
-                    break
-            await asyncio.sleep(ASK_INTERVAL_S)
+        turn = Turn(self._number, self._config.dead_after_ms / 1_000)
+        await turn.wait(self._ask_other)
         # Should it only hang: it must not hold a journal in files.
-        kill_here(pid)
+        kill_here(turn.other_pid)
+
+    async def _ask_other(self) -> Lead | Absence:
+        try:
+            other = ray.get_actor(SUPERVISORS[1 - self._number], namespace=NAMESPACE)
+            said = await other.lead.remote()
+        except ray.exceptions.ActorDiedError:
+            return Absence.DEAD
+        except ValueError:
+            return Absence.NOT_STARTED
+        except LOST:
+            return Absence.SILENT
+        return Lead(said["is_active"], said["pid"] if said["address"] == _address() else 0)
 
     async def lead(self) -> dict[str, Any]:
         """Return whether this one is active, and since which incarnation."""
