@@ -13,7 +13,7 @@ import structlog
 
 from exchange.config import ExchangeConfig
 from exchange.gateway.server import LEDGER, Gateway
-from exchange.ray_calls import RayPeers, RaySupervisor
+from exchange.ray_calls import RayPeers, RaySupervisor, end_if_ours
 from exchange.runtime.aside import AsideFailed, do_aside
 from exchange.runtime.carrier import Carrier
 from exchange.runtime.feed import FeedGap
@@ -81,7 +81,9 @@ class HostActor:
         self._vitals = process_vitals()
         kind = KINDS[name.partition("-")[0]]
         storage = await asyncio.to_thread(open_storage, directory_of(config), name, config.nats)
-        self._host = Host(kind, *storage, snapshot_every_commands=config.snapshot_every_commands)
+        self._host = Host(
+            kind, *storage, snapshot_every_commands=config.snapshot_every_commands, end_holder=end_if_ours
+        )
         # Where the journal is on servers, each node has snapshots of its own.
         self._host.snapshotter.leaves_it_to_standby = config.standbys and config.nats is None
         self._source = SnapshotSource(self._host.snapshots)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -21,6 +23,7 @@ os.environ.setdefault(
 )
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from exchange.actors import ADDRESS_FILE
 from exchange.config import ExchangeConfig
@@ -48,6 +51,12 @@ class NoSupervisor(RuntimeError):
     """No supervisor is active now."""
 
     code = "NO_SUPERVISOR"
+
+
+class StopFailed(RuntimeError):
+    """Something went on running; the message says what."""
+
+    code = "STOP_FAILED"
 
 
 class ClusterUnreachable(RuntimeError):
@@ -172,6 +181,9 @@ class LocalExchange(_RunningExchange):
         self.config.data_dir.mkdir(parents=True, exist_ok=True)
         os.environ.update(LOCAL_RAY_ENVIRONMENT)
         try:
+            if self.config.nodes > 1 and not self.config.port:
+                # A supervisor that takes over does not know where a gateway that is gone has listened.
+                self.config = replace(self.config, port=_free_ports(self.config.host, self.config.gateways))
             if self.config.journal == "nats" and self.config.nats is None:
                 self.nats_servers = NatsServers.start(self.config.data_dir / "nats")
                 self.config = replace(self.config, nats=self.nats_servers.settings())
@@ -189,7 +201,7 @@ class LocalExchange(_RunningExchange):
             shared = self.config.journal == "file"
             self.nodes = LocalNodes(self.config.nodes, self.config.data_dir, share_directory=shared)
             self.nodes.start()
-            ray.init(address=self.nodes.address, _node_ip_address=self.nodes.nodes[0].host, **_DRIVER)
+            self._connect()
             return
         # Ray puts sockets below it, whose paths may have no more than 107 bytes.
         self._session_dir = tempfile.mkdtemp(prefix="evenkeel-")
@@ -202,10 +214,28 @@ class LocalExchange(_RunningExchange):
             **_DRIVER,
         )
 
-    def stop(self) -> None:
-        """Stop everything cleanly: gateways, shards, ledger, supervisor, Ray, the servers of the journals."""
-        try:
+    def _connect(self) -> None:
+        assert self.nodes is not None
+        ray.init(address=self.nodes.address, _node_ip_address=self.nodes.nodes[0].host, **_DRIVER)
+
+    def disconnect(self) -> None:
+        """Leave the Ray of several nodes, which all goes on; else this process would end with the first node."""
+        ray.shutdown()
+
+    def stop_components(self) -> None:
+        """Stop all that the exchange runs. The nodes and the servers of the journals stay."""
+        if self.nodes is not None and self.nodes.nodes[0].alive and not ray.is_initialized():
+            self._connect()
+        if ray.is_initialized():
             self._stop_components()
+
+    def stop(self) -> None:
+        """Stop everything cleanly: gateways, shards, ledger, supervisor, Ray, the servers of the journals.
+
+        After `disconnect` that takes the first node, and the GCS.
+        """
+        try:
+            self.stop_components()
         finally:
             ray.shutdown()
             if self.nodes is not None:
@@ -214,6 +244,21 @@ class LocalExchange(_RunningExchange):
                 self.nats_servers.stop()
             shutil.rmtree(self._session_dir, ignore_errors=True)
             (self.config.data_dir / ADDRESS_FILE).unlink(missing_ok=True)
+
+
+def _free_ports(host: str, count: int) -> int:
+    """Return the first of so many ports in a row that are free."""
+    while True:
+        with contextlib.ExitStack() as stack:
+            first = stack.enter_context(socket.socket())
+            first.bind((host, 0))
+            port: int = first.getsockname()[1]
+            try:
+                for number in range(1, count):
+                    stack.enter_context(socket.socket()).bind((host, port + number))
+            except (OSError, OverflowError):
+                continue
+            return port
 
 
 class ClusterExchange(_RunningExchange):
@@ -251,18 +296,48 @@ class ClusterExchange(_RunningExchange):
     def start(self, config: ExchangeConfig) -> None:
         """Start the exchange unless it is there; return when it takes orders. Raises `StartFailed`.
 
-        If it does not come up, what did stays, so that one can see what it is.
+        Waits for `config.nodes` nodes first. If it does not come up, what did stays, so that one can see what it is.
         """
         if not self.is_there:
+            self._wait_for_nodes(config.nodes)
             self._start_supervisors(config)
         self.wait()
 
-    def stop(self) -> None:
-        """Stop the exchange cleanly. The cluster stays."""
+    def _wait_for_nodes(self, count: int) -> None:
+        give_up_s = time.monotonic() + START_TIMEOUT_S
+        while (alive := sum(node["Alive"] for node in ray.nodes())) < count:
+            if time.monotonic() > give_up_s:
+                raise StartFailed(f"expected {count} Ray nodes, found {alive} after {START_TIMEOUT_S:.0f} s")
+            time.sleep(0.2)
+
+    def stop(self, *, stop_workers: bool = False) -> None:
+        """Stop the exchange cleanly. The cluster stays, but, if so wanted, for Ray on the nodes other than the head.
+
+        `ray down` ends Ray on the head alone, where the machines are given; on the others it would wait for a new head.
+        """
         self._stop_components()
         for named in ray.util.list_named_actors(all_namespaces=True):
             if named["namespace"] == NAMESPACE:
                 ray.kill(ray.get_actor(named["name"], namespace=NAMESPACE))
+        if stop_workers:
+            self._stop_workers()
+
+    def _stop_workers(self) -> None:
+        head = ray.get_runtime_context().get_node_id()
+        for node in ray.nodes():
+            if node["Alive"] and node["NodeID"] != head:
+                strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                ray.remote(_end_raylet).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy).remote()
+        give_up_s = time.monotonic() + STOP_TIMEOUT_S
+        while sum(node["Alive"] for node in ray.nodes()) > 1:
+            if time.monotonic() > give_up_s:
+                raise StopFailed(f"Ray still runs on workers after {STOP_TIMEOUT_S:.0f} s: `ray stop` there ends it")
+            time.sleep(0.2)
+
+
+def _end_raylet() -> None:
+    """End the Ray node that this runs on."""
+    os.kill(os.getppid(), signal.SIGTERM)
 
 
 def _expect_listener(address: str) -> None:

@@ -55,6 +55,8 @@ class ExchangeConfig:
     suspect_after_ms: int = 500
     dead_after_ms: int = 1_000
     dead_alone_after_ms: int = 10_000
+    # Trading goes on without a supervisor, so who follows it may be patient.
+    supervisor_dead_after_ms: int = 3_000
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -68,6 +70,7 @@ class ExchangeConfig:
             ("suspect_after_ms", 50, 60_000),
             ("dead_after_ms", 100, 600_000),
             ("dead_alone_after_ms", 100, 600_000),
+            ("supervisor_dead_after_ms", 100, 600_000),
         ):
             value = getattr(self, name)
             if not low <= value <= high:

@@ -12,7 +12,7 @@ from ray._private.state import actors as ray_actors
 
 from exchange.actors import AuditorActor, GatewayActor, HostActor
 from exchange.config import ExchangeConfig
-from exchange.ray_calls import NAMESPACE, SUPERVISORS, RayProcess, actor_name, kill_here
+from exchange.ray_calls import NAMESPACE, SUPERVISORS, RayProcess, actor_name
 from exchange.ray_settings import NODE_LABEL
 from exchange.supervisor.component import AUDITOR, Node
 
@@ -76,11 +76,11 @@ class RayLauncher:
 
     async def end_others(self, keep: set[tuple[str, int]]) -> None:
         names = {*SUPERVISORS, *(actor_name(*pair) for pair in keep)}
-        for row in (await asyncio.to_thread(ray_actors, actor_state_name="ALIVE")).values():
-            if row["Name"] and row["IsDetached"] and row["Name"] not in names:
+        for row in (await asyncio.to_thread(ray_actors)).values():
+            if row["Name"] and row["State"] != "DEAD" and row["Name"] not in names:
                 _log.warning("component.unknown", actor=row["Name"], pid=row["Pid"])
-                handle = await asyncio.to_thread(ray.get_actor, row["Name"], namespace=NAMESPACE)
-                process = self._process(handle, row["Address"]["NodeID"], row["Pid"])
-                await process.kill()
-                if row["Address"]["IPAddress"] == self._address:
-                    kill_here(row["Pid"])
+                try:
+                    handle = await asyncio.to_thread(ray.get_actor, row["Name"], namespace=NAMESPACE)
+                except ValueError:
+                    continue  # it has ended meanwhile
+                await self._process(handle, row["Address"]["NodeID"], row["Pid"]).kill()

@@ -9,6 +9,8 @@ from typing import Any
 
 import ray
 import ray.exceptions
+import structlog
+from ray._private.state import actors as ray_actors
 
 from exchange.engine.control import ControlResult
 from exchange.engine.instrument import Instrument
@@ -17,9 +19,13 @@ from exchange.runtime.snapshot_transfer import Part
 from exchange.runtime.topology import Topology
 
 NAMESPACE = "evenkeel"
+KILL_WAIT_S = 0.5
 SUPERVISORS = ("supervisor-0", "supervisor-1")
 """The actors of which one is active, and the other follows it where there are standbys."""
 LOST = (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, ray.exceptions.RayTaskError)
+
+
+_log = structlog.get_logger()
 
 
 def actor_name(name: str, incarnation: int) -> str:
@@ -39,6 +45,8 @@ class RayPeer:
         """Find the actor now, while Ray's books are in reach, so that it can be called when they are not."""
         if self._handle is None:
             self._handle = ray.get_actor(self._actor_name, namespace=NAMESPACE)
+            # Without the books, the first call of all would wait for them (measured, Ray 2.60).
+            self._handle.ping.remote(0, 0)
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         try:
@@ -169,8 +177,11 @@ class RayProcess:
         await self._handle.stop.remote()
 
     async def kill(self) -> None:
+        is_gone = self._is_here and self._pid != 0
         kill_here(self._pid if self._is_here else 0)
-        await asyncio.to_thread(_end, self._handle)
+        # Without Ray's books this would take for ever. Who is elsewhere and goes on is fenced.
+        ending = asyncio.ensure_future(asyncio.to_thread(_end, self._handle))
+        await asyncio.wait([ending], timeout=0 if is_gone else KILL_WAIT_S)
 
 
 def kill_here(pid: int) -> None:
@@ -180,6 +191,15 @@ def kill_here(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
+
+
+async def end_if_ours(pid: int) -> None:
+    """End a process of this machine if it is one of this exchange's actors, whatever Ray thinks of its state."""
+    address = ray.util.get_node_ip_address()
+    rows = (await asyncio.to_thread(ray_actors)).values()
+    if pid != os.getpid() and any(row["Pid"] == pid and row["Address"]["IPAddress"] == address for row in rows):
+        _log.warning("journal.holder_ended", pid=pid)
+        kill_here(pid)
 
 
 def _end(handle: Any) -> None:

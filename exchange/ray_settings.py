@@ -30,3 +30,12 @@ CLUSTER_RAY_ENVIRONMENT = RAY_ENVIRONMENT | {"RAY_AUTH_MODE": "token"}
 
 NODE_LABEL = "evenkeel.node"
 """The label of a Ray node that holds its name."""
+
+
+def main() -> None:
+    """Print the environment of a cluster's nodes, for the shell: `export $(python -m exchange.ray_settings)`."""
+    print(" ".join(f"{name}={value}" for name, value in CLUSTER_RAY_ENVIRONMENT.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -23,7 +23,7 @@ from exchange.engine.ledger_words import CreateAccount, CreateApiKey, Permission
 from exchange.gateway.admin import new_api_key
 from exchange.gateway.auth import hash_of_key
 from exchange.launcher import RayLauncher
-from exchange.ray_calls import LOST, NAMESPACE, SUPERVISORS, kill_here
+from exchange.ray_calls import LOST, NAMESPACE, SUPERVISORS, end_if_ours, kill_here
 from exchange.runtime.host import Host
 from exchange.runtime.messages import LinkBatch, pack, unpack_replies
 from exchange.runtime.rows import rows_segment, unpack_ledger_result
@@ -50,6 +50,7 @@ class SupervisorActor:
         self._number = number
         self._config = config
         self._control: Host | None = None
+        self._other: Any = None
         self._reconciler: Reconciler | None = None
         self._key: asyncio.Task[None] | None = None
         self._stopping = False
@@ -58,7 +59,12 @@ class SupervisorActor:
 
     async def _live(self) -> None:
         storage = await asyncio.to_thread(open_storage, directory_of(self._config), SUPERVISOR, self._config.nats)
-        control = Host(KINDS["control"], *storage, snapshot_every_commands=self._config.snapshot_every_commands)
+        control = Host(
+            KINDS["control"],
+            *storage,
+            snapshot_every_commands=self._config.snapshot_every_commands,
+            end_holder=end_if_ours,
+        )
         if self._config.standbys:
             await control.follow()
             self._control = control
@@ -87,15 +93,16 @@ class SupervisorActor:
 
     async def _wait_for_turn(self) -> None:
         """Return when the other one is not active, and will not be."""
-        turn = Turn(self._number, self._config.dead_after_ms / 1_000)
+        turn = Turn(self._number, self._config.supervisor_dead_after_ms / 1_000)
         await turn.wait(self._ask_other)
-        # Should it only hang: it must not hold a journal in files.
+        # Should it only hang: it must not go on later with what it had begun.
         kill_here(turn.other_pid)
 
     async def _ask_other(self) -> Lead | Absence:
         try:
-            other = ray.get_actor(SUPERVISORS[1 - self._number], namespace=NAMESPACE)
-            said = await other.lead.remote()
+            # Kept: Ray restarts the same actor, and to look it up takes Ray's books, which may be away.
+            self._other = self._other or ray.get_actor(SUPERVISORS[1 - self._number], namespace=NAMESPACE)
+            said = await self._other.lead.remote()
         except ray.exceptions.ActorDiedError:
             return Absence.DEAD
         except ValueError:

@@ -73,7 +73,7 @@ def up(
     port: Annotated[int, typer.Option(help="Port of the first gateway; 0 takes a free one.")] = 7700,
     shards: Annotated[int, typer.Option(help="Shards; instruments are spread over them.")] = 2,
     gateways: Annotated[int, typer.Option(help="Gateways; each listens on a port of its own.")] = 1,
-    nodes: Annotated[int, typer.Option(help="Ray nodes to start on this machine.")] = 1,
+    nodes: Annotated[int, typer.Option(help="Ray nodes to start here; of a cluster that runs, to wait for.")] = 1,
     journal: Annotated[
         str, typer.Option(help='"file", on one machine, or "nats": without --nats, three servers of its own here.')
     ] = "file",
@@ -124,11 +124,16 @@ def up(
 
 
 @app.command()
-def down(ray_address: RayAddress = "auto") -> None:
+def down(
+    ray_address: RayAddress = "auto",
+    workers: Annotated[
+        bool, typer.Option("--workers", help="End Ray too, on all nodes but the one where this is called: the head.")
+    ] = False,
+) -> None:
     """Stop the exchange on a Ray cluster, cleanly. What it holds stays, and so does the cluster."""
     from exchange.cli import on_cluster
 
-    on_cluster.stop(ray_address)
+    on_cluster.stop(ray_address, stop_workers=workers)
 
 
 @app.command()
@@ -267,9 +272,12 @@ def replay(
 @app.command()
 def bench(
     names: Annotated[list[str] | None, typer.Argument(help="Which; all if none is named.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Of `failover`: draw the time line of one into this SVG file.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Measure engine, session, unary, grants, journal, replay, depth and memory, each beside its reference."""
+    """Measure engine, gateways, journals, memory and failover, each beside its reference."""
     from exchange.cli.bench import run
 
-    run(names or [], as_json=json)
+    run(names or [], as_json=json, failover_path=figure)

@@ -23,14 +23,12 @@ def start(ray_address: str, config: ExchangeConfig) -> None:
                 console.print(f"{component.name} serves on {component.address}")
 
 
-def stop(ray_address: str) -> None:
+def stop(ray_address: str, *, stop_workers: bool) -> None:
     """Stop the exchange on a cluster, cleanly."""
     with _connect(ray_address) as exchange:
-        if not exchange.is_there:
-            console.print("no exchange runs there")
-            return
-        exchange.stop()
-        console.print("stopped")
+        was_there = exchange.is_there
+        exchange.stop(stop_workers=stop_workers)
+        console.print("stopped" if was_there else "no exchange runs there")
 
 
 def _connect(ray_address: str) -> ClusterExchange:

@@ -25,6 +25,7 @@ class Gateway:
             else grpc.aio.secure_channel(address, credentials, options)
         )
         self._callables: dict[str, Any] = {}
+        self._health: Any = self._channel.unary_unary("/grpc.health.v1.Health/Check")
 
     def unary(self, rpc: Rpc[RequestT, ResponseT]) -> "grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT]":
         return cast(
@@ -53,6 +54,14 @@ class Gateway:
                 response_deserializer=rpc.response.FromString,
             )
         return callable_
+
+    async def is_silent(self, timeout_s: float) -> bool:
+        """Whether it does not even say how it is. Whatever it says will do, also that it knows no health checks."""
+        try:
+            await self._health(b"", timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            return error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+        return False
 
     async def close(self) -> None:
         await self._channel.close()

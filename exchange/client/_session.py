@@ -2,11 +2,14 @@
 
 What becomes of a batch that was sent and not yet answered when the connection breaks:
 
-- What a gateway that drains did not take is sent again at the next one as if for the first time: such a
-  gateway answers all that it took before it ends the stream.
+- A gateway that drains says so first: then nothing more is sent to it, and what it took is answered before
+  the stream ends. What it did not take is sent at the next one as if for the first time.
+- A gateway that owes answers and says nothing at all, not even how it is, is left for another address: its
+  connection counts as broken.
 - Places and cancels are sent again on the next connection, with the same ids, as long as the batch has
   time and the client's retry budget allows; they wait a moment for it, in their place. If they had been
   executed, the exchange answers with the first outcome, flagged `duplicate`: that is the right one.
+  That it was not taken the second time says nothing of the first: such a result is UNKNOWN.
 - Amends and cancel-alls say what shall be *now*. Sent again after something later they would undo it. So
   a batch with one of these is sent again only if nothing was sent after it in this session.
 - Otherwise `send` raises OutcomeUnknown; `get_order` tells the truth, and so does a place that is sent
@@ -23,6 +26,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 
@@ -54,7 +58,17 @@ _RESEND_WAIT_S = 0.5
 _RESEND_STEP_S = 0.01
 _LEAVE_AFTER_S = 3.0
 """Longer than it takes a shard to fail over: then it is elsewhere that it may be found."""
+_SILENCE_S, _PROBE_S = 0.2, 0.3
+"""A batch has a second by default: a gateway that hangs must be found out while there is time to go elsewhere."""
 _SHARD_UNAVAILABLE = types_pb2.REJECT_REASON_SHARD_UNAVAILABLE
+_NOT_TAKEN = {
+    types_pb2.REJECT_REASON_DEADLINE_EXCEEDED,
+    types_pb2.REJECT_REASON_QUEUE_FULL,
+    types_pb2.REJECT_REASON_RATE_LIMITED,
+    types_pb2.REJECT_REASON_SHARD_UNAVAILABLE,
+    types_pb2.REJECT_REASON_JOURNAL_UNAVAILABLE,
+}
+"""Told by those before the shard, who do not know what became of a command that was sent before."""
 
 
 @dataclass(slots=True, eq=False)
@@ -104,6 +118,10 @@ class TradeSession:
         self._connection = 0
         self._resend_wait_s = 0.0
         self._cut_off_since: float | None = None
+        self._heard = 0
+        """Messages, on all connections."""
+        self._has_answered = False
+        """Of this connection."""
         self._leaves = False
         """This connection ends when all that was sent on it is answered."""
         self._runner: asyncio.Task[None] | None = None
@@ -237,7 +255,7 @@ class TradeSession:
                 self._connection += 1
                 self._reconnect.opened()
                 call: _Call = gateway.both_streams(TRADE)(metadata=self._caller.metadata)
-                rpc_error, answered = await self._serve(call)
+                rpc_error, answered = await self._serve(gateway, call)
                 await self._after(gateway, rpc_error, answered)
         except EvenkeelError as final:
             self._end(final)
@@ -245,35 +263,76 @@ class TradeSession:
             # Also when the client is closed, which cancels the call.
             self._end(ClientClosed("the session was closed"))
 
-    async def _serve(self, call: _Call) -> tuple[grpc.aio.AioRpcError | None, bool]:
+    async def _serve(self, gateway: Gateway, call: _Call) -> tuple[grpc.aio.AioRpcError | None, bool]:
         """One connection, to its end: the error that ended it, and whether it gave any answer."""
-        answered = False
-        self._leaves, self._cut_off_since = False, None
+        self._has_answered, self._leaves, self._cut_off_since = False, False, None
         self._resend_wait_s = _RESEND_WAIT_S
         self._fill_outbox()
-        writer = asyncio.create_task(self._write(call))
+        reader = asyncio.create_task(self._read(call))
+        ends: list[asyncio.Task[Any]] = [reader]
+        # A session that dies with its stream stays: its orders would be cancelled.
+        if self._caller.channels.others and not self._cancel_on_disconnect:
+            ends.append(asyncio.create_task(self._watch(gateway)))
+        tasks = [*ends, asyncio.create_task(self._write(call))]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            return (await reader if reader.done() else None), self._has_answered
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            call.cancel()
+
+    async def _read(self, call: _Call) -> grpc.aio.AioRpcError | None:
         try:
             async for response in call:
-                answered = True
+                self._heard += 1
                 self._reconnect.heard()
+                if response.draining:
+                    self._leaves = True
+                    self._more.set()
+                    continue
+                self._has_answered = True
                 batch = self._pending.get(response.request_id)
                 if batch is not None and not batch.answer.done():
-                    batch.answer.set_result(response.results)
+                    batch.answer.set_result(self._certain(batch, response.results))
                 self._note_cut_off(response.results)
         except grpc.aio.AioRpcError as error:
-            return error, answered
-        finally:
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
-            call.cancel()
-        return None, answered
+            return error
+        return None
+
+    async def _watch(self, gateway: Gateway) -> None:
+        """Returns when the gateway owes answers and is silent otherwise too: it is paused, or cut off.
+
+        A shard that is away keeps a gateway from answering as well, so the gateway itself is asked.
+        """
+        while True:
+            heard = self._heard
+            owed = {batch for batch in self._pending.values() if batch.connection == self._connection}
+            await asyncio.sleep(_SILENCE_S)
+            is_owing = not owed.isdisjoint(self._pending.values())
+            if is_owing and heard == self._heard and await gateway.is_silent(_PROBE_S) and heard == self._heard:
+                return
+
+    def _certain(self, batch: _Batch, results: Sequence[trading_pb2.OrderResult]) -> Sequence[trading_pb2.OrderResult]:
+        """The results as far as they hold for every time that the batch was sent.
+
+        That it did not get to a shard this time says nothing of the time before, which was not answered.
+        """
+        if batch.sends > 1:
+            for result in results:
+                if result.reject_reason in _NOT_TAKEN and not result.duplicate:
+                    self._caller.statistics.outcomes_unknown += 1
+                    result.outcome = types_pb2.OUTCOME_UNKNOWN
+                    result.reject_reason = types_pb2.REJECT_REASON_UNSPECIFIED
+        return results
 
     async def _write(self, call: _Call) -> None:
         clock = self._caller.environment.clock
         while True:
             while self._outbox and not self._leaves:
                 batch = self._outbox.popleft()
-                if batch.answer.done() or (batch.sends and not await self._may_resend(batch)):
+                if batch.answer.done() or (batch.sends and not await self._may_resend(batch)) or self._leaves:
                     continue
                 remaining_ms = int((batch.deadline - clock()) * _MS)
                 if remaining_ms <= 0:

@@ -30,6 +30,7 @@ class Draining:
     def __init__(self) -> None:
         self.is_on = False
         self._calls = 0
+        self._arrivals = 0
         self._watchers: list[Callable[[], None]] = []
         self._ended = asyncio.Event()
 
@@ -44,6 +45,19 @@ class Draining:
         while self._calls:
             self._ended.clear()
             await self._ended.wait()
+
+    async def fall_silent(self, quiet_s: float, limit_s: float) -> None:
+        """Wait until no call has come for `quiet_s`, but not much longer than `limit_s`."""
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + limit_s
+        arrivals = -1
+        while arrivals != self._arrivals and loop.time() < end_s:
+            arrivals = self._arrivals
+            await asyncio.sleep(quiet_s)
+
+    def note_arrival(self) -> None:
+        """Take note of a call, also of one that will be refused."""
+        self._arrivals += 1
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -133,6 +147,7 @@ class DrainInterceptor(grpc.aio.ServerInterceptor):
 
     def _counted(self, serve: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
         async def counted(request: Any, context: Any) -> Any:
+            self._draining.note_arrival()
             if self._draining.is_on:
                 await send_elsewhere(context)
             with self._draining.call():

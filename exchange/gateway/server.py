@@ -40,8 +40,9 @@ from exchange.v1 import (
 
 MESSAGE_BYTES_MAX = 1 << 20
 CONCURRENT_RPCS_MAX = 4_000
-LINGER_S = 0.2
-"""How long a gateway that has finished still refuses what comes, until its clients have turned away."""
+LINGER_S, LINGER_S_MAX = 0.2, 2.0
+"""A gateway that has finished still refuses what comes, until nothing has come for so long: its clients have turned
+away. It waits no longer than the second for those that do not."""
 DRAIN_GRACE_S = 10.0
 """By then every command has its outcome."""
 LEDGER = "ledger"
@@ -166,7 +167,7 @@ class Gateway:
                 # What has ended with its stream is cancelled before the link goes.
                 await asyncio.gather(*(link.settle() for link in self._links_of_all().values()))
                 # A call on its way to a server that stops is cancelled, and its client cannot know what that means.
-                await asyncio.sleep(LINGER_S)
+                await self._draining.fall_silent(LINGER_S, LINGER_S_MAX)
                 await self._draining.finish()
         except TimeoutError:
             _log.warning("gateway.drained_late", address=self.address, grace_s=grace_s)

@@ -93,8 +93,10 @@ class Host:
     Or else `follow` makes it a standby, which `promote` makes the primary. `hand_over` ends a primary so that a standby
     can go on where it stopped.
 
-    `clock_ns` is the wall clock (ns since the epoch), `monotonic_s` measures waiting. All methods belong to one event
-    loop; the journal is written from a thread of its own, or from `writer`, which must run one thing at a time.
+    `end_holder` ends the process that locks the journal, if that is one which may be ended: a journal in files has no
+    other fence. `clock_ns` is the wall clock (ns since the epoch), `monotonic_s` measures waiting. All methods belong
+    to one event loop; the journal is written from a thread of its own, or from `writer`, which must run one thing at a
+    time.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Host:
         snapshots: SnapshotStore,
         *,
         snapshot_every_commands: int = 1 << 62,
+        end_holder: Callable[[int], Awaitable[None]] | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
         monotonic_s: Callable[[], float] = time.monotonic,
         writer: Executor | None = None,
@@ -120,6 +123,7 @@ class Host:
         self.broken: BaseException | None = None
         """What ended the loop although it should have gone on: a bug. The process must be replaced."""
         self.standby: Standby | None = None
+        self._end_holder = end_holder
         self.snapshotter = Snapshotter(kind, snapshots, snapshot_every_commands)
         self.on_applied: Callable[[], None] | None = None
         """Called after each record."""
@@ -200,9 +204,11 @@ class Host:
             try:
                 epoch: int = await self._in_writer(self.journal.acquire)
                 return epoch
-            except JournalLocked:
+            except JournalLocked as error:
                 if self._monotonic_s() > give_up_s:
                     raise
+                if self._end_holder is not None and error.holder_pid:
+                    await self._end_holder(error.holder_pid)
                 await asyncio.sleep(LOCK_RETRY_S)
 
     async def _serve(self, *, begin: bool) -> None:

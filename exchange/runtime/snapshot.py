@@ -25,7 +25,7 @@ from exchange.runtime.journal.record import crc32c
 
 SNAPSHOTS_KEPT = 2
 _MAGIC = b"EKSN"
-_VERSION = 1
+_VERSION = 2
 _FIELDS = struct.Struct("<4sHHQQIQ")
 _CHECKSUMS = struct.Struct("<II")
 _HEADER_BYTES = _FIELDS.size + _CHECKSUMS.size

@@ -106,6 +106,8 @@ class Reconciler:
         self._locks = {name: asyncio.Lock() for name in config.machine_names}
         self._topology = 1
         self._nodes: list[Node] = []
+        self._node_names: dict[str, str] = {}
+        """Of nodes that are gone, too."""
         self._nodes_task: asyncio.Task[list[Node]] | None = None
         self._nodes_next_s = 0.0
         self._wake = asyncio.Event()
@@ -120,7 +122,7 @@ class Reconciler:
     async def start(self) -> None:
         """Take an incarnation of our own, which stamps what we send, and adopt what an earlier supervisor has left."""
         self.incarnation = (await self._decide(TakeIncarnation(SUPERVISOR))).incarnation
-        self._nodes = await self._launcher.nodes()
+        self._know_nodes(await self._launcher.nodes())
         await asyncio.gather(*(self._adopt(component) for component in self.components.values()))
         await self._launcher.end_others(
             {(c.machine or c.name, c.incarnation) for c in self.components.values() if c.process is not None}
@@ -178,6 +180,10 @@ class Reconciler:
             return self.components[component.machine].state == ComponentState.UP and (
                 component.restarts >= 0 or self.is_ready
             )
+        standby = self.components.get(standby_of(component.machine))
+        if standby is not None and standby.state == ComponentState.STARTING and standby.process is not None:
+            # Adopted a moment ago, say, with its primary lost: to take over is sooner than to start and to replay.
+            return False
         # The auditor comes up last, so that it takes no time from what people wait for.
         return component.name != AUDITOR or component.restarts >= 0 or self.is_ready
 
@@ -257,7 +263,7 @@ class Reconciler:
 
     def _dead_after_ms(self, component: Component) -> int:
         standby = self.components.get(standby_of(component.machine))
-        if component.is_standby or (standby is not None and standby.can_take_over):
+        if standby is not None and standby.can_take_over:
             return self._config.dead_after_ms
         return self._config.dead_alone_after_ms
 
@@ -464,10 +470,14 @@ class Reconciler:
             self._nodes_task = None
             self._nodes_next_s = now_s + NODES_INTERVAL_S
             if task.exception() is None:
-                self._nodes = task.result()
+                self._know_nodes(task.result())
             # Else Ray's own books are out of reach: the nodes are those that were there last.
         elif task is None and now_s >= self._nodes_next_s:
             self._nodes_task = asyncio.create_task(self._launcher.nodes())
+
+    def _know_nodes(self, nodes: list[Node]) -> None:
+        self._nodes = nodes
+        self._node_names.update((node.id, node.name) for node in nodes)
 
     # ---------------------------------------------------------------- who is where
 
@@ -555,12 +565,11 @@ class Reconciler:
 
     def status(self, version: str) -> bytes:
         """Return a GetStatusResponse, serialised."""
-        names = {node.id: node.name for node in self._nodes}
-        return encode_status(version, self._clock_ns(), self.components.values(), self._machine, names)
+        return encode_status(version, self._clock_ns(), self.components.values(), self._machine, self._node_names)
 
     def encode_events(self, after_sequence: int) -> bytes:
         """Return a ListEventsResponse, serialised."""
-        return encode_events(self.incarnation, self.events.after(after_sequence))
+        return encode_events(self.incarnation, self.events.after(after_sequence), self._node_names)
 
     async def stop(self) -> None:
         """Stop everything in order: the auditor and gateways, then shards, then the ledger."""

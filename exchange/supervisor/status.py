@@ -40,9 +40,9 @@ def encode_status(
     return response.SerializeToString()
 
 
-def encode_events(supervisor: int, events: Iterable[Event]) -> bytes:
+def encode_events(supervisor: int, events: Iterable[Event], node_names: Mapping[str, str]) -> bytes:
     """Return a ListEventsResponse, serialised."""
     response = admin_pb2.ListEventsResponse(supervisor=supervisor)
     for event in events:
-        response.events.add(**event._asdict())
+        response.events.add(**event._replace(node=node_names.get(event.node, event.node))._asdict())
     return response.SerializeToString()

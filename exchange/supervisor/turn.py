@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 ASK_INTERVAL_S = 0.1
 ASK_TIMEOUT_S = 0.5
+FIRST_START_S = 60.0
+"""How long number 1 waits for one that it never heard, which may just be starting."""
 
 
 class Lead(NamedTuple):
@@ -40,18 +42,19 @@ class Turn:
         self._goes_first = number == 0
         self._silence_max_s = silence_max_s
         self._monotonic_s = monotonic_s
+        self._limit_s = 0.0 if self._goes_first else FIRST_START_S
         self._heard_s = monotonic_s()
 
     def hear(self, said: Lead | Absence) -> bool:
         """Take what the other one says now; return whether it is our turn."""
         if isinstance(said, Lead):
-            self._heard_s = self._monotonic_s()
+            self._heard_s, self._limit_s = self._monotonic_s(), self._silence_max_s
             is_ours = self._goes_first and not said.is_active
             self.other_pid = 0 if is_ours else said.pid
             return is_ours
         if said == Absence.NOT_STARTED:
             return self._goes_first
-        return said == Absence.DEAD or self._monotonic_s() - self._heard_s > self._silence_max_s
+        return said == Absence.DEAD or self._monotonic_s() - self._heard_s > self._limit_s
 
     async def wait(self, ask: Callable[[], Awaitable[Lead | Absence]]) -> None:
         """Ask the other one until it is our turn."""

@@ -14,6 +14,7 @@ from exchange.client import (
     ClientClosed,
     Command,
     DeadlineExceeded,
+    Outcome,
     OutcomeUnknown,
     PlaceOrder,
     RetryPolicy,
@@ -21,7 +22,9 @@ from exchange.client import (
     TradeSession,
     Unauthenticated,
     Unavailable,
+    _session,
 )
+from exchange.client._channels import Gateway
 from exchange.v1 import trading_pb2, types_pb2
 from tests.client.fake_gateway import (
     DRAINING,
@@ -173,6 +176,27 @@ async def test_places_and_cancels_without_an_answer_are_sent_again_in_their_orde
     assert time.slept == [0.05]
 
 
+async def test_who_did_not_take_it_the_second_time_knows_nothing_of_the_first(
+    warm: AsyncClient, gateway: FakeGateway
+) -> None:
+    async def refuse(requests: Any, context: Any) -> AsyncIterator[trading_pb2.TradeResponse]:
+        reasons = [
+            types_pb2.REJECT_REASON_SHARD_UNAVAILABLE,
+            types_pb2.REJECT_REASON_INSUFFICIENT_FUNDS,
+        ]
+        async for request in requests:
+            results = [rejected(reason, name) for name, reason in zip("ab", reasons, strict=True)]
+            yield trading_pb2.TradeResponse(request_id=request.request_id, results=results)
+
+    gateway.script_stream("Trade", collect([], 1, LOST), refuse)
+    async with warm.trade() as session:
+        again = await session.send([place("a"), place("b")])
+        once = await session.send([place("a"), place("b")])
+    # Only a shard knows what it did before.
+    assert [result.outcome for result in again] == [Outcome.UNKNOWN, Outcome.REJECTED]
+    assert [result.outcome for result in once] == [Outcome.REJECTED, Outcome.REJECTED]
+
+
 async def test_what_was_answered_is_not_sent_again(warm: AsyncClient, gateway: FakeGateway) -> None:
     before: Requests = []
     after: Requests = []
@@ -313,6 +337,73 @@ async def test_what_a_draining_gateway_did_not_take_is_sent_to_the_next_in_order
     assert all(result.accepted for result in results)
     assert ids(after) == list(range(2, 22)), "amends too: surely none of it was executed"
     assert client.statistics.outcomes_unknown == 0
+
+
+async def test_a_session_that_is_told_to_go_ends_its_stream_and_goes_on_elsewhere(
+    gateway: FakeGateway, other_gateway: FakeGateway, time: VirtualTime
+) -> None:
+    before: Requests = []
+    after: Requests = []
+    told = asyncio.Event()
+
+    async def leave(requests: Any, context: Any) -> AsyncIterator[trading_pb2.TradeResponse]:
+        before.append(await anext(aiter(requests)))
+        yield trading_pb2.TradeResponse(draining=True)
+        told.set()
+        before.extend([request async for request in requests])  # until the session ends it
+        for request in before:
+            yield answer(request)
+        await DRAINING.abort(context)
+
+    gateway.script_stream("Trade", leave)
+    other_gateway.script_stream("Trade", connection(after))
+    addresses = [gateway.address, other_gateway.address]
+    client = AsyncClient(addresses, retry=RetryPolicy(budget_max=0), environment=time.environment)
+    async with client, client.trade() as session:
+        first = await sent(session, place("a"))
+        await told.wait()
+        second = await sent(session, amend("b"))
+        assert (await first)[0].accepted
+        assert (await second)[0].accepted
+    assert sorted(ids(before) + ids(after)) == [1, 2]
+    assert ids(before)[0] == 1
+
+
+async def test_a_session_leaves_a_gateway_that_owes_answers_and_says_nothing_at_all(
+    gateway: FakeGateway, other_gateway: FakeGateway, time: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before: Requests = []
+    after: Requests = []
+    asked: list[str] = []
+
+    async def is_silent(self: Gateway, timeout_s: float) -> bool:
+        asked.append(self.address)
+        return len(asked) > 1
+
+    monkeypatch.setattr(Gateway, "is_silent", is_silent)
+    monkeypatch.setattr(_session, "_SILENCE_S", 0.001)
+    gateway.script_stream("Trade", connection(before, answers=0))
+    other_gateway.script_stream("Trade", connection(after))
+    client = AsyncClient([gateway.address, other_gateway.address], environment=time.environment)
+    async with client, client.trade() as session:
+        assert (await session.send([place("a")]))[0].accepted
+        assert client.address == other_gateway.address
+    assert ids(before) == ids(after) == [1]
+    assert asked[:2] == [gateway.address] * 2, "the first time it said how it was, and was kept"
+
+
+async def test_a_session_that_is_cancelled_with_its_stream_stays_at_a_silent_gateway(
+    gateway: FakeGateway, other_gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_session, "_SILENCE_S", 0.001)
+    monkeypatch.setattr(_session, "_PROBE_S", 0.001)
+    gateway.script_stream("Trade", connection([], answers=0))
+    client = AsyncClient([gateway.address, other_gateway.address], settle_timeout=0.0)
+    async with client, client.trade(cancel_on_disconnect=True) as session:
+        with pytest.raises(OutcomeUnknown, match="no answer within the timeout"):
+            await session.send([place("a")], timeout=0.1)
+        assert client.address == gateway.address
+        assert session.reconnects == 0
 
 
 async def test_with_cancel_on_disconnect_a_draining_gateway_ends_the_session_and_leaves_nothing_unknown(

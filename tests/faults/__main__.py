@@ -8,15 +8,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from exchange.config import ExchangeConfig
 from tests.faults.campaign import Options, check_again, run_campaign, table
-from tests.faults.inject.world import LocalWorld
+from tests.faults.inject.worlds import WORLDS, make_world
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--faults", type=int, default=int(os.environ.get("FAULTS", "200")))
     parser.add_argument("--seed", type=int, default=int(os.environ.get("FAULT_SEED", "1")))
+    parser.add_argument("--world", choices=WORLDS, default=os.environ.get("FAULT_WORLD", WORLDS[0]))
     parser.add_argument("--rate", type=float, default=1_000.0, help="commands per second of all clients together")
     parser.add_argument("--keep", type=Path, help="an empty or new directory that keeps logs and history")
     parser.add_argument("--check", type=Path, help="check a kept campaign again instead of running one")
@@ -27,8 +27,7 @@ def main() -> int:
         return 0 if report.is_good else 1
     directory = options.keep or Path(tempfile.mkdtemp(prefix="evenkeel-faults-"))
     print(f"logs and history in {directory}", flush=True)
-    config = ExchangeConfig(data_dir=directory / "data", port=0, gateways=2, snapshot_every_commands=50_000)
-    world = LocalWorld(config)
+    world = make_world(options.world, directory / "data")
     campaign = Options(options.seed, options.faults, options.rate)
     report = run_campaign(world, directory, campaign, lambda line: print(line, flush=True))
     print(table(report))

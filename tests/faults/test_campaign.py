@@ -11,6 +11,7 @@ import pytest
 from exchange.config import ExchangeConfig
 from tests.faults.campaign import Options, run_campaign, table
 from tests.faults.inject.world import LocalWorld
+from tests.faults.inject.worlds import WORLDS, make_world
 
 SEED = int(os.environ.get("FAULT_SEED", "1"))
 
@@ -46,10 +47,11 @@ def test_a_few_faults_under_load_break_no_rule(tmp_path: Path) -> None:
 @pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.timeout(7_200)
-def test_two_hundred_faults_under_load_break_no_rule(tmp_path: Path) -> None:
-    """`FAULTS` and `FAULT_SEED` say how many, and which."""
-    config = ExchangeConfig(data_dir=tmp_path / "data", port=0, gateways=2, snapshot_every_commands=50_000)
-    options = Options(SEED, faults=int(os.environ.get("FAULTS", "200")))
-    report = run_campaign(LocalWorld(config), tmp_path, options, say)
+@pytest.mark.parametrize("name", os.environ.get("FAULT_WORLD", " ".join(WORLDS)).split())
+def test_two_hundred_faults_under_load_break_no_rule(name: str, tmp_path: Path) -> None:
+    """`FAULTS`, `FAULT_SEED`, `FAULT_WORLD` and `FAULT_RATE` say how many, which, to what, and at how many commands/s."""
+    rate = float(os.environ.get("FAULT_RATE", "1000"))
+    options = Options(SEED, faults=int(os.environ.get("FAULTS", "200")), commands_per_s=rate)
+    report = run_campaign(make_world(name, tmp_path / "data"), tmp_path, options, say)
     print(table(report))
     assert report.is_good, table(report)

@@ -202,6 +202,25 @@ async def test_answers_on_the_same_stream_do_not_wait_for_orders_that_do(tmp_pat
         assert all([(await task)[0].accepted for task in waiting])
 
 
+async def test_a_shard_that_hangs_holds_up_no_other_answers_on_the_same_stream(tmp_path: Path) -> None:
+    async with (
+        exchange(tmp_path) as world,
+        world.client() as client,
+        client.trade(timeout=5.0, in_flight_max=200) as session,
+    ):
+        await client.instruments()
+        primary = world.peers[SHARD]
+        assert primary is not None
+        primary.lets_through.clear()
+        stuck = [asyncio.create_task(session.send([order(f"o{n}")])) for n in range(100)]
+        cancel = trading_pb2.Command(cancel=trading_pb2.CancelOrderRequest(instrument="NONE", client_order_id="x"))
+        (unknown,) = await session.send_encoded([cancel])
+        assert unknown.reject_reason == types_pb2.REJECT_REASON_INSTRUMENT_UNKNOWN
+        assert not any(task.done() for task in stuck)
+        primary.lets_through.set()
+        assert all([(await task)[0].accepted for task in stuck])
+
+
 # ---------------------------------------------------------------- copies
 
 

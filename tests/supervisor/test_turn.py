@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from exchange.supervisor.turn import ASK_INTERVAL_S, ASK_TIMEOUT_S, Absence, Lead, Turn
+from exchange.supervisor.turn import ASK_INTERVAL_S, ASK_TIMEOUT_S, FIRST_START_S, Absence, Lead, Turn
 from tests.virtual_time import now_s
 
 SILENCE_MAX_S = 1.0
@@ -42,8 +42,19 @@ async def test_one_that_stays_silent_is_given_up_after_its_limit_and_is_to_be_en
     assert turn.other_pid == 11
 
 
+async def test_at_the_first_start_the_first_one_goes_without_waiting_and_the_second_one_is_patient() -> None:
+    first, second = turn_of(0), turn_of(1)
+    began_s = now_s()
+    await asyncio.sleep(ASK_TIMEOUT_S)
+    assert first.hear(Absence.SILENT)
+    while not second.hear(Absence.SILENT):  # noqa: ASYNC110
+        await asyncio.sleep(ASK_INTERVAL_S)
+    assert now_s() - began_s > FIRST_START_S
+
+
 async def test_one_that_speaks_now_and_then_is_not_given_up() -> None:
     turn = turn_of(1)
+    assert not turn.hear(ACTIVE)
     for _ in range(20):
         await asyncio.sleep(0.9 * SILENCE_MAX_S)
         assert not turn.hear(Absence.SILENT)
@@ -60,6 +71,7 @@ async def test_one_that_stands_by_is_not_ended() -> None:
 
 async def test_a_first_one_that_is_started_again_goes_first_again() -> None:
     first, second = turn_of(0), turn_of(1)
+    assert not second.hear(ACTIVE)
     assert not second.hear(Absence.SILENT)
     # Ray has it again within the limit, and neither is active.
     assert not second.hear(STANDING_BY)

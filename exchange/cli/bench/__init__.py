@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from pathlib import Path
 
 from rich.table import Table
 
@@ -27,8 +28,11 @@ class Figure:
     detail: str = ""
 
 
-def run(names: Sequence[str], *, as_json: bool) -> None:
-    """Run the benchmarks of these names, all of them for none, and print their figures."""
+def run(names: Sequence[str], *, as_json: bool, failover_path: Path | None = None) -> None:
+    """Run the benchmarks of these names, all of them for none, and print their figures.
+
+    `failover_path`: where the time line of a failover is to be drawn.
+    """
     unknown = [name for name in names if name not in NAMES]
     if unknown:
         raise CommandFailed("UNKNOWN_BENCHMARK", f"expected some of {' '.join(NAMES)}, was {' '.join(unknown)}")
@@ -36,8 +40,8 @@ def run(names: Sequence[str], *, as_json: bool) -> None:
     for name in names or NAMES:
         if not as_json:
             console.print(f"[dim]{name} …[/]")
-        measure: Callable[[], Figure | list[Figure]] = import_module(f"exchange.cli.bench.{name}").measure
-        measured = measure()
+        measure: Callable[..., Figure | list[Figure]] = import_module(f"exchange.cli.bench.{name}").measure
+        measured = measure(figure_path=failover_path) if name == "failover" else measure()
         figures += measured if isinstance(measured, list) else [measured]
     if as_json:
         print(json.dumps({figure.name: asdict(figure) for figure in figures}, indent=2))

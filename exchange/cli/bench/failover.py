@@ -1,157 +1,156 @@
-"""`failover`: how long a market takes no order when its shard's process is killed, at 1,000 orders a second.
+"""`failover`: how long a market takes no order when its shard is lost, on three nodes, at 1,000 orders a second.
 
-The orders come in an open loop: each at its intended time, whatever became of those before. So an order that found
-nobody counts as failed, and the time without orders is what clients see, not what the exchange says of itself.
+The orders come in an open loop through the SDK: so an order that nobody took within its second counts as failed, and
+the time without orders is what clients see, not what the exchange says of itself. What the exchange did meanwhile, and
+when, is told by its log of events.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import tempfile
 import time
-from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import count, pairwise
+import urllib.request
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
-import grpc
 import uvloop
 
 from exchange.cli.bench import Figure
-from exchange.cli.bench.live import SYMBOL, OrderFlow, Targets, bearer, command_message, make_rich, open_market, running
+from exchange.cli.bench.failover_figure import Moment, draw
+from exchange.cli.bench.failover_load import DEADLINE_S, ORDERS_PER_S, OpenLoop
+from exchange.cli.bench.live import SYMBOL, OrderFlow, bearer, make_rich, open_market
 from exchange.client import AsyncClient, Client, Component, ComponentState, EvenkeelError
-from exchange.v1 import trading_pb2, trading_pb2_grpc, types_pb2
+from exchange.cluster import LocalExchange
+from exchange.config import ExchangeConfig
 
 TIMES = 10
-ORDERS_PER_S = 1_000
-ORDERS_PER_MESSAGE = 5
-DEADLINE_MS = 1_000
-POLL_S = 0.01
+NODES = 3
+POLL_S = 0.1
 SETTLE_S = 2.0
-BACK_S_MAX = 60.0
-_Call = grpc.aio.StreamStreamCall[trading_pb2.TradeRequest, trading_pb2.TradeResponse]
+AWAY_S = 3.0
+PAUSE_S = 2.0
+"""Shorter than it takes Ray to give a node up, which then ends when it goes on."""
+BACK_S_MAX = 90.0
+SHARD = "shard-0"
+SUSPECTED, FENCED = ("suspect", "lost", "taking_over"), ("fenced",)
 
 
 @dataclass(frozen=True, slots=True)
 class Failover:
-    """One failure, in seconds from when it was made. The first two are as the status shows them."""
+    """One failure, in seconds from when it was made."""
 
     suspected_s: float
+    """None of the events was there: 0, as for the next."""
     fenced_s: float
-    """A new epoch."""
+    """The writers of all epochs before can write no more."""
     first_order_s: float
-    """The first order that was sent after the failure was acknowledged."""
+    """The first order that was acknowledged after that, or after the longest pause where nobody was fenced."""
     longest_pause_s: float
     failed: int
     """Orders that were not taken within their second."""
+    moments: tuple[Moment, ...]
+    taken_s: tuple[float, ...]
+    """When orders were acknowledged, from one second before."""
 
 
-@dataclass(slots=True)
-class _Sent:
-    intended_s: float
-    answered_s: float = 0.0
-    is_taken: bool = False
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is done to the exchange, and what gives back that which does not heal by itself, after a while."""
 
-
-@dataclass(slots=True)
-class OpenLoop:
-    """Sends orders at their intended times over one stream, and keeps what became of each."""
-
-    flow: OrderFlow
-    sent: list[_Sent] = field(default_factory=list)
-    _messages: dict[int, list[_Sent | None]] = field(default_factory=dict)
-
-    async def run(self, call: _Call) -> None:
-        """Send until cancelled. A stream takes so many messages before the first is answered: the next ones wait."""
-        outbox: asyncio.Queue[tuple[trading_pb2.TradeRequest, float]] = asyncio.Queue()
-        helpers = [asyncio.create_task(work) for work in (self._read(call), self._write(call, outbox))]
-        started_s = time.monotonic()
-        try:
-            for number in count(1):
-                due_s = started_s + number * ORDERS_PER_MESSAGE / ORDERS_PER_S
-                await asyncio.sleep(max(due_s - time.monotonic(), 0))
-                outbox.put_nowait((self._message(number, due_s), due_s + DEADLINE_MS / 1e3))
-        finally:
-            for helper in helpers:
-                helper.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
-
-    async def _write(self, call: _Call, outbox: asyncio.Queue[tuple[trading_pb2.TradeRequest, float]]) -> None:
-        while True:
-            request, until_s = await outbox.get()
-            remaining_ms = int((until_s - time.monotonic()) * 1e3)
-            if remaining_ms > 0:
-                request.deadline_ms = remaining_ms
-                await call.write(request)
-
-    def _message(self, number: int, due_s: float) -> trading_pb2.TradeRequest:
-        """Return a message with its share of new orders, and the cancels that fall among them."""
-        request = trading_pb2.TradeRequest(request_id=number)
-        orders: list[_Sent | None] = []
-        while sum(order is not None for order in orders) < ORDERS_PER_MESSAGE:
-            plan = self.flow.command()
-            request.commands.append(command_message(plan))
-            orders.append(_Sent(due_s) if plan[0] == "place" else None)
-        self._messages[number] = orders
-        self.sent += filter(None, orders)
-        return request
-
-    async def _read(self, call: grpc.aio.StreamStreamCall[trading_pb2.TradeRequest, trading_pb2.TradeResponse]) -> None:
-        async for response in call:
-            now_s = time.monotonic()
-            for order, result in zip(self._messages.pop(response.request_id), response.results, strict=True):
-                if order is not None:
-                    order.answered_s = now_s
-                    order.is_taken = result.outcome == types_pb2.OUTCOME_ACKNOWLEDGED
-
-    def first_taken_s(self, after_s: float) -> float | None:
-        """Return when the first order that was due after a moment was acknowledged."""
-        return min((o.answered_s for o in self.since(after_s) if o.is_taken), default=None)
-
-    def longest_pause_s(self, from_s: float, to_s: float) -> float:
-        """Return the longest time between two orders that were acknowledged, from just before the first moment on."""
-        answered = sorted(o.answered_s for o in self.since(from_s - 1) if o.is_taken and o.answered_s < to_s)
-        return max(later - earlier for earlier, later in pairwise(answered))
-
-    def failed(self, from_s: float, to_s: float) -> int:
-        """Return how many of the orders that were due within a time were not taken, for whatever reason."""
-        return sum(not order.is_taken for order in self.since(from_s) if order.intended_s < to_s)
-
-    def since(self, after_s: float) -> list[_Sent]:
-        """Return the orders that were due after a moment."""
-        return self.sent[bisect_right(self.sent, after_s, key=lambda order: order.intended_s) :]
-
-
-async def kill_process(shard: Component) -> None:
-    os.kill(shard.pid, signal.SIGKILL)
+    make: Callable[[], None]
+    heal: Callable[[], None] = lambda: None
+    heal_after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A failure: what is done to the process of the market's shard, in words and deed, and what it may take."""
+    """A failure of the market's shard, and what it may take."""
 
     name: str
     words: str
-    inject: Callable[[Component], Awaitable[None]]
+    failure: Callable[[LocalExchange, Component], Failure]
     first_order_s_max: float
     """By the median."""
+    fences: bool = True
+    """Whether a standby takes over."""
 
 
-SCENARIOS = (Scenario("failover", "kill -9 of a shard's process", kill_process, 1.0),)
+def kill_process(exchange: LocalExchange, shard: Component) -> Failure:
+    return Failure(lambda: os.kill(shard.pid, signal.SIGKILL))
 
 
-def measure() -> list[Figure]:
-    """Return for each scenario the median time to the first new order; reference: what it may be."""
-    with running(shards=1) as exchange:
-        with Client(exchange.address, exchange.operator_key, timeout=10) as operator:
-            open_market(operator, SYMBOL)
-            buyer, seller = (operator.create_account(name).account_id for name in ("buyer", "seller"))
-            metadata = bearer(exchange.operator_key)
-            make_rich(operator, exchange.address, metadata, (buyer, seller))
-        at = Targets(exchange.address, "", metadata, (buyer, seller))
-        return [figure_of(s, uvloop.run(_measure(at, exchange.operator_key, s))) for s in SCENARIOS]
+def kill_node(exchange: LocalExchange, shard: Component) -> Failure:
+    assert exchange.nodes is not None
+    nodes, node = exchange.nodes, exchange.nodes.node(shard.node)
+    return Failure(lambda: nodes.kill(node), lambda: nodes.start_again(node), AWAY_S)
+
+
+def pause_node(exchange: LocalExchange, shard: Component) -> Failure:
+    assert exchange.nodes is not None
+    nodes, node = exchange.nodes, exchange.nodes.node(shard.node)
+    return Failure(lambda: nodes.pause(node), lambda: nodes.resume(node), PAUSE_S)
+
+
+def kill_nats_leader(exchange: LocalExchange, shard: Component) -> Failure:
+    assert exchange.nats_servers is not None
+    servers, number = exchange.nats_servers, leader_of(exchange, f"j-{SHARD}")
+    return Failure(
+        lambda: servers.stop_server(number, kill=True), lambda: servers.start_server(number), AWAY_S + DEADLINE_S
+    )
+
+
+def leader_of(exchange: LocalExchange, stream: str) -> int:
+    """Return the number of the NATS server that leads a stream."""
+    servers = exchange.nats_servers
+    assert servers is not None
+    with urllib.request.urlopen(f"{servers.monitoring_urls[0]}/jsz?streams=true", timeout=5) as response:
+        accounts = json.load(response)["account_details"]
+    (leader,) = {s["cluster"]["leader"] for a in accounts for s in a["stream_detail"] if s["name"] == stream}
+    return servers.names.index(leader)
+
+
+SCENARIOS = (
+    Scenario("failover", "kill -9 of a shard's process", kill_process, 1.0),
+    Scenario("failover_node", "kill of the shard's whole node", kill_node, 2.0),
+    Scenario("failover_pause", f"a pause of the shard's whole node for {PAUSE_S:.0f} s", pause_node, 3.0),
+    Scenario("failover_nats", "kill of the NATS server that leads the journal", kill_nats_leader, 10.0, fences=False),
+)
+
+
+def measure(
+    scenarios: Sequence[Scenario] = SCENARIOS, times: int = TIMES, figure_path: Path | None = None
+) -> list[Figure]:
+    """Return for each scenario the median time to the first new order; reference: what it may be.
+
+    `figure_path`: where the median failover of the first scenario is to be drawn.
+    """
+    with tempfile.TemporaryDirectory(prefix="evenkeel-bench-") as directory:
+        config = ExchangeConfig(data_dir=Path(directory), port=0, shards=1, nodes=NODES, gateways=NODES, journal="nats")
+        with LocalExchange(config) as exchange:
+            exchange.wait(complete=True)
+            addresses = [c.address for c in exchange.status().components if c.name.startswith("gateway")]
+            # Ray would end this process together with the first node.
+            exchange.disconnect()
+            with Client(addresses, exchange.operator_key, timeout=10) as operator:
+                open_market(operator, SYMBOL)
+                accounts = tuple(operator.create_account(name).account_id for name in ("buyer", "seller"))
+                make_rich(operator, addresses[0], bearer(exchange.operator_key), accounts)
+            figures = []
+            for scenario in scenarios:
+                flow = OrderFlow((accounts[0], accounts[1]), f"{scenario.name}-")
+                failovers = uvloop.run(_measure(exchange, addresses, OpenLoop(flow), scenario, times))
+                figures.append(figure_of(scenario, failovers))
+                if figure_path is not None and scenario is scenarios[0]:
+                    by_length = sorted(failovers, key=lambda f: f.first_order_s)
+                    chosen = by_length[len(by_length) // 2]
+                    figure_path.write_text(draw(scenario.words, chosen.moments, chosen.taken_s))
+            return figures
 
 
 def figure_of(scenario: Scenario, failovers: Sequence[Failover]) -> Figure:
@@ -160,10 +159,11 @@ def figure_of(scenario: Scenario, failovers: Sequence[Failover]) -> Figure:
         return f"{median(ordered):,.{digits}f} (worst {ordered[-1]:,.{digits}f})"
 
     value = median(f.first_order_s for f in failovers)
+    suspected, fenced = both(f.suspected_s for f in failovers), both(f.fenced_s for f in failovers)
+    acts = f"suspicion {suspected}, to the new epoch {fenced}, to "
     detail = (
         f"{scenario.words}, {len(failovers)} times, {ORDERS_PER_S:,} orders/s, open loop; seconds from there to "
-        f"suspicion {both(f.suspected_s for f in failovers)}, to the new epoch "
-        f"{both(f.fenced_s for f in failovers)}, to the first new order {both(f.first_order_s for f in failovers)}; "
+        f"{acts if scenario.fences else ''}the first new order {both(f.first_order_s for f in failovers)}; "
         f"longest pause {both(f.longest_pause_s for f in failovers)}; failed orders "
         f"{both((f.failed for f in failovers), 0)}; reference: the most that is meant to be"
     )
@@ -171,56 +171,79 @@ def figure_of(scenario: Scenario, failovers: Sequence[Failover]) -> Figure:
     return Figure(scenario.name, value, "s", limit_s, value / limit_s, detail)
 
 
-async def _measure(at: Targets, operator_key: str, scenario: Scenario) -> list[Failover]:
+async def _measure(
+    exchange: LocalExchange, addresses: Sequence[str], load: OpenLoop, scenario: Scenario, times: int
+) -> list[Failover]:
     failovers = []
     async with (
-        AsyncClient(at.exchange, operator_key, timeout=2.0) as operator,
-        grpc.aio.insecure_channel(at.exchange) as channel,
+        AsyncClient(addresses, exchange.operator_key, timeout=2.0) as operator,
+        AsyncClient(addresses, exchange.operator_key, timeout=DEADLINE_S, reconnect_timeout=None) as trader,
     ):
-        load = OpenLoop(OrderFlow(at.accounts, f"{scenario.name}-"))
-        call = trading_pb2_grpc.TradingServiceStub(channel).Trade(metadata=at.metadata)
-        running_load = asyncio.create_task(load.run(call))
-        for _ in range(TIMES):
+        running_load = asyncio.create_task(load.run(trader))
+        for _ in range(times):
+            await _whole(operator)
             await asyncio.sleep(SETTLE_S)
-            failovers.append(await _one(load, operator, scenario))
+            shard = await _whole(operator)
+            failovers.append(await _one(load, operator, shard, scenario.failure(exchange, shard), scenario.fences))
         running_load.cancel()
         await asyncio.gather(running_load, return_exceptions=True)
     return failovers
 
 
-async def _one(load: OpenLoop, operator: AsyncClient, scenario: Scenario) -> Failover:
+async def _one(load: OpenLoop, operator: AsyncClient, before: Component, failure: Failure, fences: bool) -> Failover:
     """Make one failure and watch until orders are taken again and everything is up."""
-    before = await _shard(operator)
-    assert before is not None
-    failed_s = time.monotonic()
-    await scenario.inject(before)
-    suspected_s = fenced_s = 0.0
-    while time.monotonic() - failed_s < BACK_S_MAX:
-        shard = await _shard(operator)
-        since_s = time.monotonic() - failed_s
-        if shard is not None:
-            if not suspected_s and (shard.state is not ComponentState.UP or shard.incarnation != before.incarnation):
-                suspected_s = since_s
-            if not fenced_s and shard.epoch > before.epoch:
-                fenced_s = since_s
-        if fenced_s and shard is not None and shard.state is ComponentState.UP and load.first_taken_s(failed_s):
-            break
+    failed_s, failed_ns = time.monotonic(), time.time_ns()
+    await asyncio.to_thread(failure.make)
+    moments = [Moment(0.0, "failure")]
+    # The exchange is left alone meanwhile: to ask it for its status takes time of those who are to be measured.
+    await asyncio.sleep(failure.heal_after_s or AWAY_S)
+    await asyncio.to_thread(failure.heal)
+    after = await _whole(operator, before.incarnation if fences else 0)
+    while not load.takes_orders(failed_s + AWAY_S):
+        if time.monotonic() > failed_s + BACK_S_MAX:
+            raise TimeoutError(f"no order was taken for {BACK_S_MAX:.0f} s after the failure of {before.name}")
         await asyncio.sleep(POLL_S)
-    first_s = load.first_taken_s(failed_s)
-    if first_s is None:
-        raise TimeoutError(f"no order was taken for {BACK_S_MAX:.0f} s after the failure of {before.name}")
     over_s = time.monotonic()
-    # Until everything that was due by then has its outcome; a batch that was under way may have been held for it, too.
-    await asyncio.sleep(2 * DEADLINE_MS / 1e3)
-    pause_s = load.longest_pause_s(failed_s, over_s)
-    failed = load.failed(failed_s - DEADLINE_MS / 1e3, over_s)
-    return Failover(suspected_s, fenced_s, first_s - failed_s, pause_s, failed)
+    # Until everything that was due by then has its outcome.
+    await asyncio.sleep(2 * DEADLINE_S)
+    for event in await operator.events():
+        at_s = (event.time_ns - failed_ns) / 1e9
+        if event.component == SHARD and at_s > 0:
+            moments.append(Moment(at_s, event.kind))
+    pause = load.longest_pause(failed_s, over_s)
+    fenced_s = _first(moments, FENCED)
+    first_order_s = pause[1]
+    if fences:
+        assert after.epoch > before.epoch, (before, after)
+        first_order_s = next((at_s for at_s in load.taken_s(failed_s + fenced_s, over_s)), pause[1])
+    moments.append(Moment(first_order_s - failed_s, "first order"))
+    return Failover(
+        _first(moments, SUSPECTED),
+        fenced_s,
+        first_order_s - failed_s,
+        pause[1] - pause[0],
+        load.failed(failed_s - DEADLINE_S, over_s),
+        tuple(sorted(moments)),
+        tuple(at_s - failed_s for at_s in load.taken_s(failed_s - 1, failed_s + AWAY_S)),
+    )
 
 
-async def _shard(operator: AsyncClient) -> Component | None:
-    """Return the market's shard as the status has it now; None if nobody can say."""
-    try:
-        status = await operator.status()
-    except EvenkeelError:
-        return None
-    return next(component for component in status.components if SYMBOL in component.instruments)
+def _first(moments: Iterable[Moment], kinds: Sequence[str]) -> float:
+    return min((moment.at_s for moment in moments if moment.what in kinds), default=0.0)
+
+
+async def _whole(operator: AsyncClient, not_incarnation: int = 0) -> Component:
+    """Wait until all components are up, the market's shard in another incarnation than one; return the shard."""
+    give_up_s = time.monotonic() + BACK_S_MAX
+    found: object = None
+    while time.monotonic() < give_up_s:
+        try:
+            found = components = (await operator.status()).components
+        except EvenkeelError as error:
+            found = error
+        else:
+            shard = next(component for component in components if component.name == SHARD)
+            if shard.incarnation != not_incarnation and all(c.state is ComponentState.UP for c in components):
+                return shard
+        await asyncio.sleep(POLL_S)
+    raise TimeoutError(f"not all components were up after {BACK_S_MAX:.0f} s: {found}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 
 import grpc
@@ -182,6 +183,9 @@ class _Entry:
         self._room = asyncio.Semaphore(BATCHES_IN_FLIGHT)
         self._sides: list[int] = []
         self._sent_s: dict[int, float] = {}
+        self._owed: deque[int] = deque()
+        self._early: dict[int, trading_pb2.TradeResponse] = {}
+        """Answers that came before those of batches that were sent earlier."""
 
     async def run(self) -> dict[int, int]:
         """Enter everything; return the last sequence that each side's executions must come to."""
@@ -232,6 +236,7 @@ class _Entry:
         await self._room.acquire()
         request_id = len(self._sides)
         self._sent_s[request_id] = time.perf_counter()
+        self._owed.append(request_id)
         await self._call.write(trading_pb2.TradeRequest(request_id=request_id, commands=batch, deadline_ms=DEADLINE_MS))
 
     async def _answers(self) -> AsyncIterator[trading_pb2.TradeResponse]:
@@ -246,11 +251,18 @@ class _Entry:
             response = reading.result()
             if not isinstance(response, trading_pb2.TradeResponse):
                 return
-            yield response
+            if not response.draining:
+                yield response
 
     def _take(self, response: trading_pb2.TradeResponse) -> None:
+        sent_s = self._sent_s.pop(response.request_id)
+        self._outcome.latencies_ms.append((time.perf_counter() - sent_s) * 1_000)
+        self._early[response.request_id] = response
+        while self._owed and self._owed[0] in self._early:
+            self._take_next(self._early.pop(self._owed.popleft()))
+
+    def _take_next(self, response: trading_pb2.TradeResponse) -> None:
         outcome = self._outcome
-        outcome.latencies_ms.append((time.perf_counter() - self._sent_s.pop(response.request_id)) * 1_000)
         for result in response.results:
             reason = result.reject_reason
             if result.outcome == types_pb2.OUTCOME_UNKNOWN or reason >= _BANDS_OF_THE_MOMENT:

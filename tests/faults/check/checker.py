@@ -42,6 +42,7 @@ def check_history(
         if took_s > outcome_s_max:
             findings.violate("I10", f"an outcome came after {took_s:.1f} s", line)
     claims = read_status(status_log, findings)
+    read_events(status_log.with_name("events.log"), findings)
     gc.disable()
     try:
         checkers = {}
@@ -104,3 +105,14 @@ def read_status(path: Path, findings: Findings) -> Mapping[str, list[HashClaim]]
             summary = f"{line['name']}: epoch {line['epoch']} has two writers, {pid} and {line['pid']}"
             findings.violate("I7", summary, first, where)
     return claims
+
+
+def read_events(path: Path, findings: Findings) -> None:
+    """Check that no standby was given up since its state was another than its primary's."""
+    if not path.exists():
+        return
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        event = json.loads(text)
+        findings.check(f"events: {event['kind']}")
+        if "another than the primary's" in event["detail"]:
+            findings.violate("I6", f"{event['component']}: {event['detail']}", f"{path.name}:{number}")

@@ -23,18 +23,16 @@ class FaultKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A process, or a node by its name, that a fault is done to. `role`: "shard", "ledger", "gateway" and so on."""
+    """A process, or a node by its name, that a fault is done to. `role`: "shard", "standby", "gateway" and so on."""
 
     name: str
     role: str
     pid: int = 0
     node: str = ""
-    is_standby: bool = False
 
     def __str__(self) -> str:
-        standby = " standby" if self.is_standby else ""
         node = f" on {self.node}" if self.node else ""
-        return f"{self.name}{standby}{node}" + (f" ({self.pid})" if self.pid else "")
+        return f"{self.name}{node}" + (f" ({self.pid})" if self.pid else "")
 
 
 class Fault(Protocol):

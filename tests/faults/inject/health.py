@@ -16,10 +16,13 @@ from exchange.v1 import admin_pb2, admin_pb2_grpc, trading_pb2, trading_pb2_grpc
 from tests.faults.inject.fault import Target
 from tests.faults.load.trader import CHANNEL_OPTIONS, bearer
 
+EVENTS_FILE = "events.log"
+"""Beside the log of the status: what the supervisors say happened to whom."""
 STATUS_TIMEOUT_S = 2.0
 PROBE_TIMEOUT_S = 2.0
 POLL_S = 0.1
 AUDITOR = "auditor"
+STANDBY_SUFFIX = "-standby"
 """It gives way to everything else, so it may answer late while all is well."""
 _UP = admin_pb2.COMPONENT_STATE_UP
 
@@ -36,6 +39,9 @@ class Health:
         self._markets = markets
         self._numbers = count(1)
         self._log = log.open("w", encoding="utf-8")
+        self._events = log.with_name(EVENTS_FILE).open("w", encoding="utf-8")
+        self._events_of = 0
+        self._events_after = 0
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._seen: dict[str, tuple[Any, ...]] = {}
         self.last: list[admin_pb2.Component] = []
@@ -49,6 +55,7 @@ class Health:
         for channel in self._channels.values():
             await channel.close()
         self._log.close()
+        self._events.close()
 
     async def status(self) -> list[admin_pb2.Component]:
         """Return the components as the first gateway that knows says. Raises `grpc.aio.AioRpcError` if none does."""
@@ -64,20 +71,42 @@ class Health:
                 continue
             self.last = list(response.components)
             self._note(self.last)
+            await self._take_events(stub)
             return self.last
         assert failure is not None, "no gateway"
         raise failure
 
+    async def _take_events(self, stub: admin_pb2_grpc.AdminServiceAsyncStub) -> None:
+        """Write down the supervisor's events that are new, another supervisor's from its first on."""
+        request = admin_pb2.ListEventsRequest(after_sequence=self._events_after)
+        try:
+            response = await stub.ListEvents(request, metadata=self._operator, timeout=STATUS_TIMEOUT_S)
+        except grpc.aio.AioRpcError:
+            return  # the next status asks for them again
+        if response.supervisor != self._events_of:
+            self._events_of, self._events_after = response.supervisor, 0
+            if request.after_sequence:
+                await self._take_events(stub)
+                return
+        for event in response.events:
+            line = {field.name: getattr(event, field.name) for field in event.DESCRIPTOR.fields}
+            self._events.write(json.dumps({"supervisor": response.supervisor, **line}) + "\n")
+            self._events_after = event.sequence
+
     def _note(self, components: Sequence[admin_pb2.Component]) -> None:
         """Write down what is new."""
         for c in components:
-            seen = (c.state, c.incarnation, c.pid, c.epoch, c.state_hash, c.stage, c.detail)
+            seen = (c.state, c.incarnation, c.pid, c.epoch, c.state_hash, c.stage, c.role, c.node, c.detail)
             if self._seen.get(c.name) == seen:
                 continue
             self._seen[c.name] = seen
             line = {
                 "t": time.monotonic_ns(),
-                "name": c.name,
+                "name": c.name.removesuffix(STANDBY_SUFFIX),
+                "standby": c.name.endswith(STANDBY_SUFFIX),
+                "role": int(c.role),
+                "node": c.node,
+                "record": c.record,
                 "state": int(c.state),
                 "incarnation": c.incarnation,
                 "pid": c.pid,
@@ -101,7 +130,10 @@ class Health:
                 return f"{c.name}: state {c.state} {c.detail}"
             if c.pid in killed_pids:
                 return f"{c.name}: still said to be {c.pid}, which was killed"
-            if c.name.startswith("shard") and c.stage != types_pb2.STAGE_OPEN:
+            standby = c.name.endswith(STANDBY_SUFFIX)
+            if c.role and c.role != (admin_pb2.ROLE_STANDBY if standby else admin_pb2.ROLE_PRIMARY):
+                return f"{c.name}: role {c.role}"
+            if c.name.startswith("shard") and not standby and c.stage != types_pb2.STAGE_OPEN:
                 return f"{c.name}: stage {c.stage}"
         probes = [self._trade(address, market) for address in self._addresses for market in self._markets]
         return next(filter(None, await asyncio.gather(*probes)), "")
@@ -137,4 +169,9 @@ class Health:
 
     def targets(self) -> list[Target]:
         """Return the processes that the last status named."""
-        return [Target(c.name, c.name.partition("-")[0], c.pid) for c in self.last if c.pid]
+        return [_target(c) for c in self.last if c.pid]
+
+
+def _target(c: admin_pb2.Component) -> Target:
+    role = "standby" if c.name.endswith(STANDBY_SUFFIX) else c.name.partition("-")[0]
+    return Target(c.name, role, c.pid, c.node)

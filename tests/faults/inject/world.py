@@ -14,6 +14,7 @@ from tests.faults.check.history import FileHistory, History
 from tests.faults.inject.fault import FaultKind, Injector, Target
 from tests.faults.inject.processes import PAUSE_S, ProcessKiller, ProcessPauser
 
+ROLES = ("shard", "ledger", "standby", "gateway", "supervisor")
 _SUPERVISOR = "ray::SupervisorActor"
 
 
@@ -61,7 +62,7 @@ class World(Protocol):
 
 
 class LocalWorld:
-    """One node, `file` journals; the supervisor restarts what dies, and Ray the supervisor."""
+    """One node, `file` journals; standbys take over, the supervisor starts them again, and Ray the supervisors."""
 
     def __init__(
         self, config: ExchangeConfig, *, supervisor_too: bool = True, pause_s: tuple[float, float] = PAUSE_S
@@ -86,9 +87,7 @@ class LocalWorld:
 
     @property
     def roles(self) -> Mapping[FaultKind, Sequence[str]]:
-        roles = ["shard", "ledger", "gateway"]
-        if self._supervisor_too:
-            roles.append("supervisor")
+        roles = [role for role in ROLES if self._supervisor_too or role != "supervisor"]
         return {FaultKind.KILL_PROCESS: roles, FaultKind.PAUSE_PROCESS: roles}
 
     def unlisted_targets(self) -> Sequence[Target]:

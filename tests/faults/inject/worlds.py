@@ -1,0 +1,21 @@
+"""The exchanges that campaigns are run on, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exchange.config import ExchangeConfig
+from tests.faults.inject.nodes_world import NodesWorld
+from tests.faults.inject.world import LocalWorld, World
+
+WORLDS = ("file", "nodes")
+"""One node with journals in files; three nodes with journals on NATS servers."""
+
+
+def make_world(name: str, data_dir: Path) -> World:
+    """Return an exchange that is not started yet."""
+    if name == "file":
+        return LocalWorld(ExchangeConfig(data_dir=data_dir, port=0, gateways=2, snapshot_every_commands=5_000))
+    return NodesWorld(
+        ExchangeConfig(data_dir=data_dir, nodes=3, gateways=3, journal="nats", snapshot_every_commands=5_000)
+    )
