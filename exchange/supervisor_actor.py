@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,10 @@ from exchange.runtime.storage import KINDS, open_storage
 from exchange.supervisor.component import LEDGER, SUPERVISOR
 from exchange.supervisor.maintenance import Maintenance
 from exchange.supervisor.reconciler import Reconciler
+from exchange.supervisor.turn import Absence, Lead, Turn
 
 OPERATOR_KEY_FILE = "operator.key"
-ASK_INTERVAL_S = 0.1
-ASK_TIMEOUT_S = 0.5
 RESTART_TIMEOUT_S = 120.0
-FIRST_START_S = 60.0
 
 _log = structlog.get_logger()
 
@@ -55,6 +52,7 @@ class SupervisorActor:
         self._number = number
         self._config = config
         self._control: Host | None = None
+        self._other: Any = None
         self._reconciler: Reconciler | None = None
         self._maintenance: Maintenance | None = None
         self._key: asyncio.Task[None] | None = None
@@ -100,39 +98,23 @@ class SupervisorActor:
 
     async def _wait_for_turn(self) -> None:
         """Return when the other one is not active, and will not be."""
-        pid = 0
-        begun_s = time.monotonic()
-        heard_s: float | None = None
-        # Kept: Ray restarts the same actor, and to look it up takes Ray's books, which may be away.
-        other: Any = None
-        while True:
-            try:
-                other = other or ray.get_actor(SUPERVISORS[1 - self._number], namespace=NAMESPACE)
-                async with asyncio.timeout(ASK_TIMEOUT_S):
-                    said = await other.lead.remote()
-                heard_s, pid = time.monotonic(), said["pid"] if said["address"] == _address() else 0
-                if not said["is_active"] and self._number == 0:
-                    return
-            except ray.exceptions.ActorDiedError:
-                break
-            except ValueError:
-                # It was not started yet: the first one goes first.
-                if self._number == 0:
-                    break
-            except (*LOST, TimeoutError):
-                # Before it is heard for the first time it may just be starting: then the first one goes first.
-                limit_s = (
-                    self._config.supervisor_dead_after_ms / 1_000
-                    if heard_s
-                    else 0
-                    if self._number == 0
-                    else FIRST_START_S
-                )
-                if time.monotonic() - (heard_s or begun_s) > limit_s:
-                    break
-            await asyncio.sleep(ASK_INTERVAL_S)
+        turn = Turn(self._number, self._config.supervisor_dead_after_ms / 1_000)
+        await turn.wait(self._ask_other)
         # Should it only hang: it must not go on later with what it had begun.
-        kill_here(pid)
+        kill_here(turn.other_pid)
+
+    async def _ask_other(self) -> Lead | Absence:
+        try:
+            # Kept: Ray restarts the same actor, and to look it up takes Ray's books, which may be away.
+            self._other = self._other or ray.get_actor(SUPERVISORS[1 - self._number], namespace=NAMESPACE)
+            said = await self._other.lead.remote()
+        except ray.exceptions.ActorDiedError:
+            return Absence.DEAD
+        except ValueError:
+            return Absence.NOT_STARTED
+        except LOST:
+            return Absence.SILENT
+        return Lead(said["is_active"], said["pid"] if said["address"] == _address() else 0)
 
     async def lead(self) -> dict[str, Any]:
         """Return whether this one is active, and since which incarnation."""

@@ -99,7 +99,7 @@ RULES = {
     ),
     "exchange.ray_calls": Rule(
         project=("exchange.runtime", "exchange.engine"),
-        third_party=("ray",),
+        third_party=(ANY, "ray"),
         why="how the parts call each other over Ray; what they do with it is theirs",
     ),
     "exchange.actors": Rule(

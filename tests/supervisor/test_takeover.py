@@ -273,8 +273,8 @@ async def test_another_supervisor_finishes_a_takeover_that_was_begun(tmp_path: P
     old.alive = True
     await cluster.replace_supervisor()
     await cluster.until(lambda: cluster.reconciler.is_complete)
-    assert cluster.components["shard-0"].process is standby
     assert standby.host.role == Role.PRIMARY
+    assert cluster.components["shard-0"].process is standby
     assert not old.alive
     await cluster.end()
 
