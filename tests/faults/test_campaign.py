@@ -49,7 +49,7 @@ def test_a_few_faults_under_load_break_no_rule(tmp_path: Path) -> None:
 @pytest.mark.timeout(7_200)
 @pytest.mark.parametrize("name", os.environ.get("FAULT_WORLD", " ".join(WORLDS)).split())
 def test_two_hundred_faults_under_load_break_no_rule(name: str, tmp_path: Path) -> None:
-    """`FAULTS`, `FAULT_SEED`, `FAULT_WORLD` and `FAULT_RATE` say how many, which, to what, and at how many commands/s."""
+    """`FAULTS`, `FAULT_SEED`, `FAULT_WORLD` and `FAULT_RATE` say how many, which, to what, at how many commands/s."""
     rate = float(os.environ.get("FAULT_RATE", "1000"))
     options = Options(SEED, faults=int(os.environ.get("FAULTS", "200")), commands_per_s=rate)
     report = run_campaign(make_world(name, tmp_path / "data"), tmp_path, options, say)
