@@ -13,7 +13,6 @@ AFTER_S = 0.25
 BIN_S = 0.01
 _WIDTH, _LEFT, _RIGHT, _TOP, _LINE, _BARS, _BELOW = 920, 60, 20, 56, 26, 110, 54
 _FONT = 'font-family="sans-serif" font-size="13"'
-_HALO = 'stroke="#fff" stroke-width="3" paint-order="stroke"'
 _WORDS = {
     "failure": "failure",
     "suspect": "suspected: no answer",
@@ -43,7 +42,7 @@ def draw(title: str, moments: Sequence[Moment], taken_s: Sequence[float]) -> str
 
     bars_top = _TOP + _LINE * len(shown) + 24
     floor = bars_top + _BARS
-    bins = Counter(int((at_s + BEFORE_S) // BIN_S) for at_s in taken_s if -BEFORE_S <= at_s <= end_s)
+    bins = Counter(int((at_s + BEFORE_S) // BIN_S) for at_s in taken_s if -BEFORE_S <= at_s < end_s - BIN_S)
     highest = max(bins.values(), default=1)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {floor + _BELOW}" {_FONT}>',
@@ -59,7 +58,7 @@ def draw(title: str, moments: Sequence[Moment], taken_s: Sequence[float]) -> str
         parts += [
             f'<line x1="{at}" y1="{y}" x2="{at}" y2="{floor}" stroke="{colour}" stroke-dasharray="2 3"/>',
             f'<circle cx="{at}" cy="{y}" r="4.5" fill="{colour}"/>',
-            f'<text x="{beside:.1f}" y="{y + 4.5}" text-anchor="{anchor}" fill="{colour}" {_HALO}>{label}</text>',
+            f'<text x="{beside:.1f}" y="{y + 4.5}" text-anchor="{anchor}" fill="{colour}">{label}</text>',
         ]
     for number, count in sorted(bins.items()):
         height = round(_BARS * count / highest, 1)
