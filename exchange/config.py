@@ -55,8 +55,8 @@ class ExchangeConfig:
     suspect_after_ms: int = 500
     dead_after_ms: int = 1_000
     dead_alone_after_ms: int = 10_000
-    # Trading goes on without a supervisor, so who follows it may be patient.
-    supervisor_dead_after_ms: int = 3_000
+    # Trading goes on without a supervisor, but what is lost together with it waits for the next one.
+    supervisor_dead_after_ms: int = 1_500
 
     def __post_init__(self) -> None:
         for name, low, high in (

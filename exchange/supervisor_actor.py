@@ -31,7 +31,7 @@ from exchange.runtime.storage import KINDS, open_storage
 from exchange.supervisor.component import LEDGER, SUPERVISOR
 from exchange.supervisor.maintenance import Maintenance
 from exchange.supervisor.reconciler import Reconciler
-from exchange.supervisor.turn import Absence, Lead, Turn
+from exchange.supervisor.turn import ASK_INTERVAL_S, ASK_TIMEOUT_S, Absence, Lead, Turn
 
 OPERATOR_KEY_FILE = "operator.key"
 RESTART_TIMEOUT_S = 120.0

@@ -54,6 +54,8 @@ NODES_INTERVAL_S = 0.5
 BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 START_TIMEOUT_S = 120.0
 ADOPT_TIMEOUT_S = 2.0
+ADOPT_WITH_STANDBY_S = 0.5
+"""For who does not answer there is a standby."""
 HAND_OVER_TIMEOUT_S = 5.0
 TAKE_DOWN_TIMEOUT_S = 12.0
 """A gateway that drains cuts off after 10 s what it has not finished."""
@@ -436,7 +438,8 @@ class Reconciler:
         if not incarnation:
             return
         try:
-            async with asyncio.timeout(ADOPT_TIMEOUT_S):
+            has_standby = self.machine.incarnations.get(standby_of(component.machine), 0) != 0
+            async with asyncio.timeout(ADOPT_WITH_STANDBY_S if has_standby else ADOPT_TIMEOUT_S):
                 process = await self._launcher.find(component.machine or component.name, incarnation)
                 vitals = None if process is None else await process.ping(0, 0)
         except Exception as error:  # whatever it is, it is started anew then

@@ -42,7 +42,7 @@ def draw(title: str, moments: Sequence[Moment], taken_s: Sequence[float]) -> str
 
     bars_top = _TOP + _LINE * len(shown) + 24
     floor = bars_top + _BARS
-    bins = Counter(int((at_s + BEFORE_S) // BIN_S) for at_s in taken_s if -BEFORE_S <= at_s <= end_s)
+    bins = Counter(int((at_s + BEFORE_S) // BIN_S) for at_s in taken_s if -BEFORE_S <= at_s < end_s - BIN_S)
     highest = max(bins.values(), default=1)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {floor + _BELOW}" {_FONT}>',
