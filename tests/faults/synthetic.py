@@ -186,10 +186,13 @@ class SyntheticRun:
         return check_history(history, {SHARD: "shard"}, self.plan, self.directory / "logs", status, kinds)
 
 
+Spoil = Callable[[list[tuple[Any, ...]]], list[tuple[Any, ...]]]
+
+
 class SpoiltKind:
     """A kind of machine that does something wrong: what `spoil` makes of the events of a record."""
 
-    def __init__(self, spoil: Callable[[list[tuple[Any, ...]]], list[tuple[Any, ...]]]) -> None:
+    def __init__(self, spoil: Spoil) -> None:
         self._kind = KINDS["shard"]
         self._spoil = spoil
 
@@ -199,12 +202,21 @@ class SpoiltKind:
     def new(self) -> Any:
         return _SpoiltMachine(self._spoil)
 
+    def state_hash(self, machine: _SpoiltMachine) -> bytes:
+        return self._kind.state_hash(machine.shard)
 
-class _SpoiltMachine(Shard):
-    def __init__(self, spoil: Callable[[list[tuple[Any, ...]]], list[tuple[Any, ...]]]) -> None:
-        super().__init__()
+
+class _SpoiltMachine:
+    """A shard, held rather than inherited: a compiled class takes no interpreted subclass."""
+
+    def __init__(self, spoil: Spoil) -> None:
+        self.shard = Shard()
         self._spoil = spoil
 
+    @property
+    def sequence(self) -> int:
+        return self.shard.sequence
+
     def apply(self, time_ns: int, batch: Sequence[Any]) -> Any:
-        applied = super().apply(time_ns, batch)
+        applied = self.shard.apply(time_ns, batch)
         return applied._replace(events=self._spoil(applied.events))
