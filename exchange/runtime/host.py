@@ -36,7 +36,7 @@ from exchange.runtime.recovery import (
     recover,
     take_snapshot,
 )
-from exchange.runtime.snapshot import SnapshotStore, SnapshotUnavailable
+from exchange.runtime.snapshot import SnapshotBusy, SnapshotStore, SnapshotUnavailable
 from exchange.runtime.snapshotter import Snapshotter
 from exchange.runtime.standby import Standby
 
@@ -186,7 +186,7 @@ class Host:
 
     async def _serve(self, *, begin: bool) -> None:
         self.role = Role.PRIMARY
-        self.snapshotter.see(self.at)
+        self.snapshotter.passes(self.at)
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(self._on_end)
         first = self.kind.first_segment()
@@ -233,12 +233,12 @@ class Host:
             return refuse(batch, RejectReason.QUEUE_FULL, "the mailbox is full")
         return await asyncio.shield(letter.answer)
 
-    async def _trim(self) -> None:
+    def _trim(self) -> None:
         """Let go of the journal behind the older of the snapshots."""
         try:
             kept = self.snapshots.sequences
             if len(kept) > 1:
-                await self._in_writer(lambda: self.journal.trim(kept[-1]))
+                self.journal.trim(kept[-1])
         except (JournalUnavailable, SnapshotUnavailable) as error:
             _log.warning("journal.not_trimmed", machine=self.journal.machine_name, error=str(error))
 
@@ -254,6 +254,8 @@ class Host:
         try:
             if self.role == Role.PRIMARY and self.failure is None and self.broken is None:
                 await self._in_writer(lambda: take_snapshot(self.kind, self.at, self.snapshots))
+        except SnapshotBusy:
+            pass  # the standby's of this moment is as good
         finally:
             await self._in_writer(self.journal.close)
             self._writer.shutdown()
@@ -343,7 +345,7 @@ class Host:
             return
         self._answer(letters, self._apply(record, self.epoch, payload, decoded))
         if self.snapshotter.see(self.at):
-            await self._trim()
+            await self._in_writer(self._trim)
         if self.on_applied is not None:
             self.on_applied()
 
