@@ -41,6 +41,7 @@ from exchange.engine.ledger_words import (
     Transfer,
     Withdraw,
 )
+from exchange.engine.settings_history import NoteRollout, ProposeSettings
 from exchange.runtime.messages import Segment, SegmentKind, pack, unpack
 
 # The place in the tuple is the number on disk: add at the end, remove nothing.
@@ -69,7 +70,17 @@ LEDGER_COMMANDS = (
     ReturnFunds,
     EndWaits,
 )
-CONTROL_COMMANDS = (TakeIncarnation, PlaceInstrument, HoldStage, NoteBreak, Promote, DrainNode, NoteMaintenance)
+CONTROL_COMMANDS = (
+    TakeIncarnation,
+    PlaceInstrument,
+    HoldStage,
+    NoteBreak,
+    Promote,
+    DrainNode,
+    NoteMaintenance,
+    ProposeSettings,
+    NoteRollout,
+)
 
 _NUMBERS = {
     command: number
