@@ -24,6 +24,7 @@ from exchange.runtime.peers import PeerUnavailable
 from exchange.runtime.snapshot_transfer import SnapshotSource, fetch
 from exchange.runtime.storage import KINDS, open_storage
 from exchange.runtime.topology import unpack_topology
+from exchange.settings import unpack_settings
 from exchange.supervisor.audit.auditor import Auditor
 from exchange.supervisor.audit.encode import encode_report
 
@@ -85,6 +86,7 @@ class HostActor:
         self._host = Host(
             kind, *storage, snapshot_every_commands=config.snapshot_every_commands, end_holder=end_if_ours
         )
+        self._host.apply_settings(config.settings)
         # Where the journal is on servers, each node has snapshots of its own.
         self._host.snapshotter.leaves_it_to_standby = config.standbys and config.nats is None
         self._source = SnapshotSource(self._host.snapshots)
@@ -107,6 +109,9 @@ class HostActor:
         """Take where the other machines are."""
         if self._peers.follow(unpack_topology(topology)) and self._carrier is not None:
             self._carrier.set_ledger(self._peers.primaries.get(LEDGER))
+
+    async def apply_settings(self, packed: bytes) -> None:
+        self._host.apply_settings(unpack_settings(packed))
 
     async def promote(self, begin: bool) -> None:
         """Take over from the primary; see `Host.promote`."""
@@ -222,6 +227,7 @@ class GatewayActor:
         self._vitals = process_vitals()
         self._supervisor = RaySupervisor()
         self._gateway = Gateway(name, incarnation, config.shard_names, self._supervisor)
+        self._gateway.apply_settings(config.settings)
         self._peers = RayPeers()
         await self._gateway.start(f"{config.host}:{port}")
         if name == config.gateway_names[0]:
@@ -234,6 +240,9 @@ class GatewayActor:
         if self._peers.follow(where):
             self._supervisor.name = where.supervisor
             self._gateway.set_peers(self._peers.primaries, where.version)
+
+    async def apply_settings(self, packed: bytes) -> None:
+        self._gateway.apply_settings(unpack_settings(packed))
 
     async def ping(self, _record: int, _checksum: int) -> dict[str, Any]:
         # Whoever does not drain it finds it of no use any more.

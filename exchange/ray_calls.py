@@ -167,6 +167,9 @@ class RayProcess:
     async def configure(self, topology: bytes) -> None:
         await self._handle.configure.remote(topology)
 
+    async def apply_settings(self, packed: bytes) -> None:
+        await self._handle.apply_settings.remote(packed)
+
     async def promote(self, begin: bool) -> None:
         await self._handle.promote.remote(begin)
 

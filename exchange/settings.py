@@ -319,3 +319,13 @@ class Settings(_Section, frozen=True, forbid_unknown_fields=True):
             if low > high:
                 message = f"{lower}: expected at most {higher}, which is {high:,}, was {low:,}"
                 raise SettingsInvalid(message, (lower, higher))
+
+
+def pack_settings(settings: Settings) -> bytes:
+    """Return settings as they go to a process."""
+    return msgspec.msgpack.encode(settings)
+
+
+def unpack_settings(packed: bytes) -> Settings:
+    """Return settings from their packed form."""
+    return msgspec.msgpack.decode(packed, type=Settings)

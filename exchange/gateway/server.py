@@ -28,6 +28,7 @@ from exchange.gateway.trading import TradingService, add_trading_service
 from exchange.runtime.codec import unpack_dump
 from exchange.runtime.feed import unpack_batch
 from exchange.runtime.peers import Peer
+from exchange.settings import Settings
 from exchange.v1 import (
     account_pb2,
     account_pb2_grpc,
@@ -88,6 +89,7 @@ class Gateway:
         for shard, replica in self.replicas.items():
             self._followers[shard] = Follower(shard, _ShardCopy(replica, self.executions, self.shard_of))
         self._version = (0, 0)
+        self.settings = Settings()
         self._server: Any = None
         self._health = health.aio.HealthServicer()
         self.address = ""
@@ -126,6 +128,10 @@ class Gateway:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         self.address = f"{host}:{port}"
         _log.info("gateway.serving", address=self.address)
+
+    def apply_settings(self, settings: Settings) -> None:
+        """Go on with these from now on."""
+        self.settings = settings
 
     def set_peers(self, peers: Mapping[str, Peer | None], version: tuple[int, int] | None = None) -> None:
         """Take the current hosts of the machines; a new one is followed from where the old one was left.

@@ -39,6 +39,7 @@ from exchange.runtime.recovery import (
 from exchange.runtime.snapshot import SnapshotBusy, SnapshotStore, SnapshotUnavailable
 from exchange.runtime.snapshotter import Snapshotter
 from exchange.runtime.standby import Standby
+from exchange.settings import Settings
 
 REOPEN_INTERVAL_S = 0.5
 LOCK_WAIT_S = 2.0
@@ -99,6 +100,7 @@ class Host:
         self.broken: BaseException | None = None
         """What ended the loop although it should have gone on: a bug. The process must be replaced."""
         self.standby: Standby | None = None
+        self.settings = Settings()
         self._end_holder = end_holder
         self.snapshotter = Snapshotter(kind, snapshots, snapshot_every_commands)
         self.on_applied: Callable[[], None] | None = None
@@ -123,6 +125,10 @@ class Host:
     @property
     def machine(self) -> Any:
         return self.at.machine
+
+    def apply_settings(self, settings: Settings) -> None:
+        """Go on with these from now on."""
+        self.settings = settings
 
     async def start(self) -> None:
         """Take the journal, which fences every writer before, recover the machine, and begin to serve.

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from exchange.config import ExchangeConfig
 from exchange.engine.control import standby_of
 from exchange.supervisor.component import Component, ComponentState
 from exchange.supervisor.event_log import EventLog
+from exchange.supervisor.settings import SettingsInForce
 
 PING_INTERVAL_S = 0.05
 
@@ -19,13 +19,13 @@ class Detector:
 
     def __init__(
         self,
-        config: ExchangeConfig,
+        in_force: SettingsInForce,
         components: Mapping[str, Component],
         events: EventLog,
         wake: Callable[[], None],
         monotonic_s: Callable[[], float],
     ) -> None:
-        self._config = config
+        self._in_force = in_force
         self._components = components
         self._events = events
         self._wake = wake
@@ -49,7 +49,8 @@ class Detector:
         if waited_ms > self._dead_after_ms(component):
             task.cancel()
             return waited
-        if waited_ms > self._config.suspect_after_ms and component.state != ComponentState.SUSPECT:
+        suspect_after_ms = self._in_force.of(component.serves).detection.suspect_after_ms
+        if waited_ms > suspect_after_ms and component.state != ComponentState.SUSPECT:
             component.state, component.detail = ComponentState.SUSPECT, waited
             self._events.add("suspect", component, waited)
         return ""
@@ -67,10 +68,11 @@ class Detector:
         return ""
 
     def _dead_after_ms(self, component: Component) -> int:
+        detection = self._in_force.of(component.serves).detection
         standby = self._components.get(standby_of(component.machine))
         if standby is not None and standby.can_take_over:
-            return self._config.dead_after_ms
-        return self._config.dead_alone_after_ms
+            return detection.dead_after_ms
+        return detection.dead_alone_after_ms
 
     async def _ping(self, component: Component) -> None:
         process = component.process

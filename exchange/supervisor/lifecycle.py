@@ -156,7 +156,8 @@ class Lifecycle:
         """Have it started again when its time has come; a start makes sure that it is gone."""
         self._events.add("lost", component, detail)
         component.state, component.detail, component.task = ComponentState.DOWN, detail, None
-        component.topology = 0
+        component.topology = component.settings_version = 0
+        component.losses += 1
         self._governor.note_lost(component, now_s)
         self._topology.change(component)
 

@@ -9,8 +9,8 @@ import pytest
 from exchange.config import ExchangeConfig
 from exchange.engine.control import NoteMaintenance
 from exchange.engine.words import Stage
-from exchange.supervisor.maintenance import Maintenance, State
-from exchange.supervisor.maintenance_plan import Action, Kind, MaintenanceRefused, What
+from exchange.supervisor.maintenance import Maintenance
+from exchange.supervisor.maintenance_plan import Action, Kind, MaintenanceRefused, State, What
 from exchange.v1 import admin_pb2
 from tests.supervisor.cluster_in_memory import ClusterInMemory
 
