@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from exchange import __version__
-from exchange.cli import account, admin, maintenance, orders
+from exchange.cli import account, admin, config, maintenance, orders
 from exchange.cli.connection import DATA_DEFAULT, Address, Data, Json, Key, connect
 from exchange.cli.output import show, show_line
 
@@ -36,6 +36,7 @@ app.add_typer(orders.app, name="orders")
 app.add_typer(account.app, name="account")
 app.add_typer(admin.app, name="admin")
 app.add_typer(maintenance.app, name="maintenance")
+app.add_typer(config.app, name="config")
 
 
 def _show_version(wanted: bool) -> None:
@@ -89,6 +90,9 @@ def up(
         bool, typer.Option(help="A second process for each machine, which takes over when the first one is lost.")
     ] = True,
     ray_address: RayAddress = "",
+    settings: Annotated[
+        Path | None, typer.Option(help="TOML to start with for the first time; then `exchange config` changes them.")
+    ] = None,
 ) -> None:
     """Start an exchange on this machine and serve until SIGTERM or Ctrl-C; or on a Ray cluster, where it stays.
 
@@ -97,13 +101,14 @@ def up(
     """
     from exchange.config import ExchangeConfig
     from exchange.runtime.journal.nats_settings import NatsSettings
+    from exchange.settings_text import parse_settings
 
-    settings = None
+    nats_settings = None
     if nats:
-        settings = NatsSettings(
+        nats_settings = NatsSettings(
             servers=tuple(nats), monitoring_urls=tuple(nats_monitoring or ()), credentials_file=nats_credentials
         )
-    config = ExchangeConfig(
+    exchange_config = ExchangeConfig(
         data_dir=data.absolute() if ray_address else data,
         host=host,
         port=port,
@@ -111,17 +116,18 @@ def up(
         gateways=gateways,
         nodes=nodes,
         journal=journal,
-        nats=settings,
+        nats=nats_settings,
         standbys=standbys,
+        settings=parse_settings(config.read(settings) if settings is not None else ""),
     )
     if ray_address:
         from exchange.cli import on_cluster
 
-        on_cluster.start(ray_address, config)
+        on_cluster.start(ray_address, exchange_config)
     else:
         from exchange.cli.up import serve
 
-        serve(config)
+        serve(exchange_config)
 
 
 @app.command()

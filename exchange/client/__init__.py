@@ -56,6 +56,7 @@ from exchange.client._enums import (
     Permission,
     RejectReason,
     Role,
+    RolloutState,
     SelfTradePrevention,
     Side,
     Stage,
@@ -99,6 +100,7 @@ from exchange.client._results import (
 )
 from exchange.client._retry import RetryBudget, RetryPolicy
 from exchange.client._session import TradeSession
+from exchange.client._settings import SettingChange, SettingsStatus, SettingsVersion
 from exchange.client._streams import Stream
 
 __all__ = [
@@ -178,7 +180,11 @@ __all__ = [
     "RetryBudget",
     "RetryPolicy",
     "Role",
+    "RolloutState",
     "SelfTradePrevention",
+    "SettingChange",
+    "SettingsStatus",
+    "SettingsVersion",
     "Side",
     "Stage",
     "StageForbids",

@@ -92,6 +92,8 @@ class Component:
     node: str
     record: int
     """Of a machine: the last record of its journal that it has applied."""
+    settings_version: int
+    """Of the settings that it has; 0: not known yet, or it has no use for any."""
 
     @classmethod
     def from_proto(cls, message: admin_pb2.Component) -> "Component":
@@ -114,6 +116,7 @@ class Component:
             role=Role(message.role),
             node=message.node,
             record=message.record,
+            settings_version=message.settings_version,
         )
 
 

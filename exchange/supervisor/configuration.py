@@ -11,7 +11,13 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from exchange.engine.settings_history import NoteRollout, ProposeSettings, RolloutState, SettingsVersion
+from exchange.engine.settings_history import (
+    NoteRollout,
+    ProposeSettings,
+    RolloutState,
+    SettingsHistory,
+    SettingsVersion,
+)
 from exchange.settings import Settings
 from exchange.settings_text import changes_between, format_settings, parse_settings
 from exchange.supervisor.commands import Commands
@@ -26,11 +32,11 @@ _log = structlog.get_logger()
 
 
 class SettingsRefused(Exception):
-    """Settings are not rolled out; `reason` is for programs."""
+    """Settings are not rolled out; `code` is for programs."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.code = code
 
 
 class Configuration:
@@ -57,9 +63,14 @@ class Configuration:
         self._rollout: Rollout | None = None
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def history(self) -> SettingsHistory:
+        """The versions, as journaled."""
+        return self._commands.machine.settings
+
     async def begin(self) -> None:
         """Journal what the exchange starts with for the first time, or end what an earlier supervisor has begun."""
-        history = self._commands.machine.settings
+        history = self.history
         if not history.newest:
             await self._commands.decide(ProposeSettings(format_settings(self._first), "", "first start", ()))
         if history.rolling:
@@ -98,7 +109,7 @@ class Configuration:
     async def apply(self, toml: str, who: str, reason: str, *, force: bool = False) -> SettingsVersion:
         """Begin to roll out; with `force` they hold at once, unwatched. Raises `SettingsInvalid`, `SettingsRefused`."""
         settings, steps = await self.check(toml)
-        history = self._commands.machine.settings
+        history = self.history
         before = self._in_force.of("")
         if history.rolling:
             message = f"expected no rollout under way, found that of version {history.rolling}: `exchange config show`"
@@ -132,7 +143,7 @@ class Configuration:
 
     async def revert(self, version: int, who: str, reason: str, *, force: bool = False) -> SettingsVersion:
         """Take back the rollout under way, or roll out an earlier version (0: the last that held before this one)."""
-        history = self._commands.machine.settings
+        history = self.history
         if history.rolling and not version:
             rolling = history.rolling
             await self._end(RolloutState.REVERTED, f"by {who}: {reason}")
@@ -167,7 +178,7 @@ class Configuration:
         )
 
     async def _follow(self, verdict: Verdict) -> None:
-        history, rollout = self._commands.machine.settings, self._rollout
+        history, rollout = self.history, self._rollout
         if not history.rolling or rollout is None:
             # An operator was sooner.
             return
@@ -184,7 +195,7 @@ class Configuration:
             await self._end(RolloutState.REVERTED, verdict.detail)
 
     async def _end(self, state: RolloutState, detail: str) -> None:
-        history = self._commands.machine.settings
+        history = self.history
         version = history.versions[history.rolling]
         ended = await self._commands.decide(NoteRollout(version.version, int(state), version.step, detail))
         self._rollout = None

@@ -27,6 +27,7 @@ from exchange.supervisor.lifecycle import Lifecycle
 from exchange.supervisor.nodes import Nodes
 from exchange.supervisor.operator import Operator
 from exchange.supervisor.settings import SettingsInForce, SettingsPublisher
+from exchange.supervisor.settings_answers import SettingsAnswers
 from exchange.supervisor.shards import Shards
 from exchange.supervisor.starter import Starter
 from exchange.supervisor.takeover import Takeover
@@ -66,6 +67,7 @@ class Reconciler:
         self.configuration = Configuration(
             config.settings, parts, commands, events, in_force, self._settings, monotonic_s
         )
+        self.settings_answers = SettingsAnswers(self.configuration, in_force)
         self._topology = topology = TopologyPublisher(parts, commands, actor_name)
         self._shards = shards = Shards(commands, config.gateway_names)
         self._alarms = Alarms(lambda: self.machine, commands.decide, commands.send)

@@ -36,6 +36,7 @@ def encode_status(
             role=c.vitals.get("role", 0) if c.machine and c.is_up else 0,
             node=node_names.get(c.node, c.node),
             record=c.vitals.get("record", 0),
+            settings_version=c.settings_version,
         )
     return response.SerializeToString()
 

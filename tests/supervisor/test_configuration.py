@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,10 @@ async def test_processes_keep_their_settings_while_there_is_no_supervisor(tmp_pa
     await cluster.end()
 
 
+def is_replaced(cluster: ClusterInMemory, name: str, old: Any) -> bool:
+    return cluster.processes[name] is not old
+
+
 async def test_a_process_that_starts_begins_with_what_holds_for_it(tmp_path: Path) -> None:
     cluster = await new_cluster(tmp_path)
     new = parse_settings(GATEWAYS_ONLY)
@@ -187,8 +192,8 @@ async def test_a_process_that_starts_begins_with_what_holds_for_it(tmp_path: Pat
     await settle(cluster)
     for name in ("gateway-1", "shard-0", "shard-1-standby"):
         old = cluster.processes[name]
-        cluster.processes[name].die()
-        await cluster.until(lambda name=name, old=old: cluster.processes[name] is not old)
+        old.die()
+        await cluster.until(partial(is_replaced, cluster, name, old))
     await settle(cluster)
     fresh = [
         p for p in cluster.launched.values() if p.alive and "apply_settings" not in p.calls and p.name != "auditor"
@@ -211,7 +216,7 @@ async def test_a_standby_takes_its_version_along_when_it_takes_over(tmp_path: Pa
 async def refused(cluster: ClusterInMemory, toml: str) -> str:
     with pytest.raises(SettingsRefused) as caught:
         await configuration(cluster).apply(toml, "k1", "a test")
-    return caught.value.reason
+    return caught.value.code
 
 
 async def test_what_cannot_be_rolled_out_now_is_refused(tmp_path: Path) -> None:
@@ -259,7 +264,7 @@ async def test_an_operator_takes_back_what_is_under_way_and_goes_back_to_what_he
     assert cluster.reconciler.settings == FIRST
     with pytest.raises(SettingsRefused) as caught:
         await configuration(cluster).revert(99, "k2", "a test")
-    assert caught.value.reason == "VERSION_UNKNOWN"
+    assert caught.value.code == "VERSION_UNKNOWN"
     await cluster.end()
 
 
