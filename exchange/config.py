@@ -29,6 +29,9 @@ class ExchangeConfig:
     host: str = "127.0.0.1"
     # The first gateway listens here, the next ones on the ports after it; 0 takes any free ones.
     port: int = 7700
+    # All gateways listen on `port`, where each is on a node with an address of its own: clients need not know which one
+    # is on which node.
+    same_port: bool = False
     # One book is one core's work, so more shards than cores only help to keep markets apart.
     shards: int = 2
     gateways: int = 1

@@ -475,7 +475,7 @@ class Reconciler:
         if not component.is_gateway:
             return 0
         if self._config.port:
-            return self._config.port + int(component.name.rpartition("-")[2])
+            return self._config.port + (0 if self._config.same_port else int(component.name.rpartition("-")[2]))
         return component.port if component.failures <= PORT_TRIES else 0
 
     async def _prepare_shard(self, component: Component) -> None:
