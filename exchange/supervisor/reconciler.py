@@ -304,10 +304,7 @@ class Reconciler:
         self._topology += component.machine != ""
 
     async def _start(self, component: Component) -> None:
-        old, component.process = component.process, None
-        if old is not None:
-            # The old process must be gone before a new one may take its journal.
-            await old.kill()
+        taken = await self._end(component) if component.process is not None else None
         component.node = ""
         drained = self.machine.drained
         node = place(component, self.components.values(), self._nodes, drained)
@@ -316,7 +313,8 @@ class Reconciler:
             raise NoNode(f"expected a node for {component.name}, {found}")
         # At once, so that what is started at the same time goes elsewhere.
         component.node = component.home = node.id
-        taken = await self.decide(TakeIncarnation(component.name))
+        if taken is None:
+            taken = await self.decide(TakeIncarnation(component.name))
         start = self._launcher.start(
             component.machine or component.name,
             taken.incarnation,
@@ -331,6 +329,24 @@ class Reconciler:
         component.port = int(component.vitals.get("address", "").rpartition(":")[2] or 0)
         if component.is_shard:
             await self._prepare_shard(component)
+
+    async def _end(self, component: Component) -> ControlResult:
+        """Take the next incarnation, and end the process: it must be gone before another may take its journal.
+
+        Journaled first: a supervisor that was cut off, to which all seem lost, must not end what another relies on.
+        """
+        old, component.process = component.process, None
+        assert old is not None
+        component.is_ending = True
+        try:
+            taken = await self.decide(TakeIncarnation(component.name))
+            await old.kill()
+        except Exception:
+            component.process = old
+            raise
+        finally:
+            component.is_ending = False
+        return taken
 
     async def _while_alive(self, node: Node, start: Awaitable[Process]) -> Process:
         """Wait for a start, but no longer than its node is there: Ray would wait for the node to come back."""
@@ -516,7 +532,9 @@ class Reconciler:
 
     def _gateway_incarnations(self) -> tuple[int, ...]:
         """Return the last incarnation of each gateway; those before it are gone, as `_start` has seen to."""
-        return tuple(self.machine.incarnations.get(name, 0) for name in self._config.gateway_names)
+        gateways = [self.components[name] for name in self._config.gateway_names]
+        given = self.machine.incarnations
+        return tuple(c.incarnation if c.is_ending else given.get(c.name, 0) for c in gateways)
 
     async def _ping(self, component: Component) -> None:
         process = component.process
