@@ -288,7 +288,8 @@ def _load(directory: Path, count: int, host: str) -> list[_Server]:
             return servers
         # Somebody else has one of them by now; each server names all of the others, so all change.
     ports = _free_ports(host, 3 * count)
-    return [_Server(f"nats-{number}", *ports[3 * number : 3 * number + 3], host=host) for number in range(count)]
+    of_each = zip(ports[::3], ports[1::3], ports[2::3], strict=True)
+    return [_Server(f"nats-{n}", client, route, web, host=host) for n, (client, route, web) in enumerate(of_each)]
 
 
 def _take_lock(path: Path) -> int:

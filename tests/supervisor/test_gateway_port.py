@@ -46,3 +46,10 @@ async def test_configured_ports_are_given_in_the_order_of_the_gateways(tmp_path:
     assert [cluster.processes[name].port for name in ("gateway-0", "gateway-1")] == [7_700, 7_701]
     assert cluster.ports_asked == [7_700, 7_701, 7_701]
     await cluster.end()
+
+
+async def test_gateways_on_nodes_with_addresses_of_their_own_have_the_same_port(tmp_path: Path) -> None:
+    cluster = ClusterInMemory(tmp_path, ExchangeConfig(port=7_700, same_port=True, shards=1, gateways=2), nodes=2)
+    await cluster.begin()
+    assert [cluster.processes[name].port for name in ("gateway-0", "gateway-1")] == [7_700, 7_700]
+    await cluster.end()
