@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from exchange.settings import Settings
 
 if TYPE_CHECKING:
     from exchange.runtime.journal.nats_settings import NatsSettings
@@ -60,6 +62,8 @@ class ExchangeConfig:
     dead_alone_after_ms: int = 10_000
     # Trading goes on without a supervisor, but what is lost together with it waits for the next one.
     supervisor_dead_after_ms: int = 1_500
+    # What an exchange starts with for the first time; from then on `exchange config` changes them.
+    settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
         for name, low, high in (

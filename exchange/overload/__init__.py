@@ -1,0 +1,1 @@
+"""How each hop meets more work than it can do: small objects that decide, with the clock passed in."""
