@@ -162,7 +162,7 @@ class LocalExchange(_RunningExchange):
 
     def __init__(self, config: ExchangeConfig, *, apart: bool = False) -> None:
         self.config = replace(config, data_dir=Path(config.data_dir).resolve())
-        self._network = LocalNetwork(config.nodes) if apart else None
+        self._network = LocalNetwork(config.nodes) if apart and config.nodes > 1 else None
         self.address = ""
         self.nodes: LocalNodes | None = None
         """Its Ray nodes, if `config.nodes` says several: to kill, pause and start again."""
