@@ -59,7 +59,7 @@ class Reconciler:
         self.nodes = nodes = Nodes(launcher, config.nodes)
         wake = self._wake.set
         self._topology = topology = TopologyPublisher(parts, commands, actor_name)
-        self._shards = shards = Shards(commands, config.gateway_names)
+        self._shards = shards = Shards(commands, [parts[name] for name in config.gateway_names])
         self._alarms = Alarms(lambda: self.machine, commands.decide, commands.send)
         detector = Detector(config, parts, events, wake, monotonic_s)
         starter = Starter(config, parts, commands, nodes, shards, launcher)
