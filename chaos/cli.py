@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from chaos.incident import PROFILES, SCENARIOS, run
+from chaos.incident import PROFILES, SCENARIOS, figure_of, run
 
 app = typer.Typer(help="Experiments with an exchange of their own, which is started for each.", no_args_is_help=True)
 _console = Console()
@@ -25,7 +25,7 @@ def incident(
     scenarios: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(SCENARIOS)}; all without.")] = None,
     profile: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PROFILES)}; all without.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed sends the same requests at the same times.")] = 1,
-    series: Annotated[Path | None, typer.Option(help="Directory for what was seen in each second, as JSON.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Directory for a figure of each scenario, as SVG.")] = None,
 ) -> None:
     """The incident of 2023-07-05 in small, without the policies and with them: a line of JSON for each run."""
     for chosen, known in ((scenarios, SCENARIOS), (profile, PROFILES)):
@@ -33,14 +33,13 @@ def incident(
             if name not in known:
                 raise typer.BadParameter(f"expected one of {', '.join(known)}, was {name!r}")
     for scenario in SCENARIOS.values():
-        for one in PROFILES.values():
-            if (scenarios and scenario.name not in scenarios) or (profile and one.name not in profile):
-                continue
-            outcome = run(scenario, one, seed)
+        if scenarios and scenario.name not in scenarios:
+            continue
+        outcomes = [run(scenario, one, seed) for one in PROFILES.values() if not profile or one.name in profile]
+        for outcome in outcomes:
             _console.print_json(json.dumps(outcome.figures()), indent=None)
-            if series is not None:
-                seen = {"stages": outcome.stages, "seconds": outcome.goodput_series()}
-                (series / f"{scenario.name}-{one.name}.json").write_text(json.dumps(seen))
+        if figures is not None:
+            (figures / f"{scenario.name}.svg").write_text(figure_of(outcomes))
 
 
 def main() -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 from chaos.exchange_process import RunningExchange, open_market, running_exchange
+from chaos.figure import Panel, Second, draw
 from chaos.load.arrivals import Phase
 from chaos.load.generator import Generator, LoadPlan
 from chaos.load.record import Ending, Kind, Record
@@ -28,7 +29,6 @@ BEFORE_S = 10.0
 """Of the ordinary load, before anything happens."""
 NORMAL = 0.7
 WATCH_S = 0.1
-GOODPUT_WINDOW_S = 1.0
 RECOVERED = 0.95
 SHARD = "shard-0"
 
@@ -88,19 +88,19 @@ class Outcome:
     def goodput_before(self) -> float:
         return self.record.between(2.0, BEFORE_S).goodput_per_s
 
-    def goodput_series(self) -> list[tuple[float, float, float]]:
-        """Return for each second its begin, what was offered, and what was done within its deadline."""
-        end_s = self.record.requests[-1].intended_s
-        windows = range(int(end_s / GOODPUT_WINDOW_S))
-        summaries = (self.record.between(n * GOODPUT_WINDOW_S, (n + 1) * GOODPUT_WINDOW_S) for n in windows)
-        return [(n * GOODPUT_WINDOW_S, s.attempts_per_s, s.goodput_per_s) for n, s in enumerate(summaries)]
+    @property
+    def seconds(self) -> list[Second]:
+        """What was attempted, and done within its deadline, in each second."""
+        end_s = int(self.record.requests[-1].intended_s)
+        summaries = (self.record.between(n, n + 1) for n in range(end_s))
+        return [Second(n, s.attempts_per_s, s.goodput_per_s) for n, s in enumerate(summaries)]
 
     @property
     def recovered_after_s(self) -> float | None:
         """From the end of what was done to it until the goodput was what it had been, and stayed so; None: never."""
         well = RECOVERED * self.record.between(0.0, BEFORE_S).goodput_per_s
         recovered: float | None = None
-        for begin_s, per_s in _smoothed(self.goodput_series()):
+        for begin_s, per_s in _smoothed(self.seconds):
             if begin_s < self.surge_end_s:
                 continue
             if per_s < well:
@@ -153,12 +153,10 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 2)
 
 
-def _smoothed(series: list[tuple[float, float, float]]) -> Iterator[tuple[float, float]]:
+def _smoothed(seconds: list[Second]) -> Iterator[tuple[float, float]]:
     """Yield the goodput as a mean of three seconds: few requests a second come by chance."""
-    for at, (begin_s, _, _) in enumerate(series):
-        window = [goodput for _, _, goodput in series[at : at + 3]]
-        if len(window) == 3:
-            yield begin_s, sum(window) / 3
+    for at in range(len(seconds) - 2):
+        yield seconds[at].begin_s, sum(second.goodput_per_s for second in seconds[at : at + 3]) / 3
 
 
 def run(scenario: Scenario, profile: Profile, seed: int = 1) -> Outcome:
@@ -208,3 +206,16 @@ async def _watch(operator: AsyncClient, generator: Generator, outcome: Outcome) 
         if not outcome.stages or outcome.stages[-1][1] != stage:
             outcome.stages.append((generator.now_s, stage))
         await asyncio.sleep(WATCH_S)
+
+
+def figure_of(outcomes: Sequence[Outcome]) -> str:
+    """Return runs of one scenario side by side, as SVG."""
+    return draw([_panel_of(outcome) for outcome in outcomes])
+
+
+def _panel_of(outcome: Outcome) -> Panel:
+    scenario = SCENARIOS[outcome.scenario]
+    marks = [(BEFORE_S, "kill -9" if scenario.kills else "surge")]
+    if not scenario.kills:
+        marks.append((outcome.surge_end_s, "surge over"))
+    return Panel(f"{outcome.profile}: {scenario.words}", outcome.seconds, outcome.stages, CAPACITY_PER_S, marks)
