@@ -26,7 +26,7 @@ from exchange.runtime.journal import (
 )
 from exchange.runtime.machine import MachineType
 from exchange.runtime.mailbox import Letter, Mailbox, answer_alike, refuse
-from exchange.runtime.messages import LinkBatch, RecordPayload, ReplyStatus, pack, unpack_record
+from exchange.runtime.messages import LinkBatch, RecordPayload, ReplyStatus, pack_record, unpack_record
 from exchange.runtime.recovery import (
     LinkState,
     Recovered,
@@ -39,6 +39,7 @@ from exchange.runtime.recovery import (
 from exchange.runtime.snapshot import SnapshotBusy, SnapshotStore, SnapshotUnavailable
 from exchange.runtime.snapshotter import Snapshotter
 from exchange.runtime.standby import Standby
+from exchange.runtime.transit import Transit
 from exchange.settings import Settings
 
 REOPEN_INTERVAL_S = 0.5
@@ -109,6 +110,7 @@ class Host:
         self._monotonic_s = monotonic_s
         self._writer = writer or ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._mailbox = Mailbox()
+        self._transit = Transit()
         # Batches of a record that may yet turn out to be in the journal: sent again, they are not refused either.
         self._in_doubt: dict[str, tuple[int, int]] = {}
         self._at = Recovered(kind.new())
@@ -234,7 +236,10 @@ class Host:
             return answer_alike(batch, status, RejectReason.SHARD_UNAVAILABLE, "stopped")
         if self.failure is not None:
             return answer_alike(batch, status, RejectReason.JOURNAL_UNAVAILABLE, self.failure)
-        letter = Letter(batch, self._monotonic_s())
+        now_s = self._monotonic_s()
+        # What it spent on its way counts towards its deadlines, as what it spends here does.
+        waited_s = self._transit.waited_s(batch.link, batch.incarnation, batch.sent_s, now_s) if batch.sent_s else 0.0
+        letter = Letter(batch, now_s - waited_s)
         if not self._mailbox.put(letter):
             return refuse(batch, RejectReason.QUEUE_FULL, "the mailbox is full")
         return await asyncio.shield(letter.answer)
@@ -324,7 +329,7 @@ class Host:
         batches = [letter.as_journaled(now_s) for letter in letters]
         payload = RecordPayload(max(self._clock_ns(), self.machine.time_ns), batches)
         record = self.at.record + 1
-        append = self._in_writer(lambda: self.journal.append(self.epoch, record, pack(payload)))
+        append = self._in_writer(lambda: self.journal.append(self.epoch, record, pack_record(payload)))
         # The thread is in the kernel for most of it: read the commands meanwhile.
         writing = asyncio.ensure_future(append)
         await asyncio.sleep(0)

@@ -136,6 +136,8 @@ class Component:
     settings_version: int = 0
     """Of the settings that it has; 0: nobody knows."""
     settings_task: asyncio.Task[None] | None = None
+    is_ending: bool = False
+    """Its process is being ended, and may not be gone although the next incarnation is taken."""
     held_down: bool = False
     """Not to be started now: maintenance has it."""
     is_spare: bool = False

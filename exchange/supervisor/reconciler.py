@@ -69,7 +69,7 @@ class Reconciler:
         )
         self.settings_answers = SettingsAnswers(self.configuration, in_force)
         self._topology = topology = TopologyPublisher(parts, commands, actor_name)
-        self._shards = shards = Shards(commands, config.gateway_names)
+        self._shards = shards = Shards(commands, [parts[name] for name in config.gateway_names])
         self._alarms = Alarms(lambda: self.machine, commands.decide, commands.send)
         detector = Detector(in_force, parts, events, wake, monotonic_s)
         starter = Starter(config, parts, commands, nodes, shards, launcher, in_force)

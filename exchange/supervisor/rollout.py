@@ -20,7 +20,8 @@ WINDOW_SHARE = 0.25
 PATIENCE = 10
 """A step that for so many times its watch cannot be judged, as something is away or does not answer, is a breach."""
 
-_GATEWAYS = {"queues", "codel", "breaker", "rate_limits"}
+# Whom a table concerns; the others concern both.
+_GATEWAYS = {"codel", "breaker", "rate_limits"}
 _SHARDS = {"stages", "service_time_us"}
 _NOBODY = {"rollout"}
 

@@ -85,8 +85,11 @@ def read(components: Iterable[Component]) -> dict[Part, Reading]:
                 readings[component.name, machine] = Reading(_p99_of(link), shed, shed)
         elif component.machine and not component.is_standby:
             load = vitals.get("load", {})
-            late = load.get("late", 0)
-            readings[component.machine,] = Reading(_p99_of(load), load.get("admitted", 0) + late, late)
+            # What was late was admitted, too.
+            shed = load.get("shed", 0)
+            readings[component.machine,] = Reading(
+                _p99_of(load), load.get("admitted", 0) + shed, load.get("late", 0) + shed
+            )
     return readings
 
 

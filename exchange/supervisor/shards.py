@@ -21,9 +21,9 @@ _log = structlog.get_logger()
 class Shards:
     """Prepares shards that start, and tells those that run when a gateway was replaced."""
 
-    def __init__(self, commands: Commands, gateway_names: Sequence[str]) -> None:
+    def __init__(self, commands: Commands, gateways: Sequence[Component]) -> None:
         self._commands = commands
-        self._gateway_names = gateway_names
+        self._gateways = gateways
         self._stages = OpenAtOnce()
 
     async def prepare(self, shard: Component) -> None:
@@ -65,4 +65,5 @@ class Shards:
 
     def _gateway_incarnations(self) -> tuple[int, ...]:
         """Return the last incarnation of each gateway; the ones before it were ended before it was started."""
-        return tuple(self._commands.machine.incarnations.get(name, 0) for name in self._gateway_names)
+        given = self._commands.machine.incarnations
+        return tuple(c.incarnation if c.is_ending else given.get(c.name, 0) for c in self._gateways)

@@ -235,10 +235,10 @@ def test_readings_are_of_machines_gateways_and_the_links_between_them() -> None:
     link = {"delay_ms": {1: 3.0, 3: 40.0, 4: 900.0}, "shed": {3: {"queue": 4}, 4: {"queue": 2}}}
     parts = [
         gateway({"requests": 70, "rate_limited": 5, "links": {"shard-0": link}}),
-        primary("shard-0", {"load": {"delay_ms": {3: 7.0}, "admitted": 60, "late": 2}}),
+        primary("shard-0", {"load": {"delay_ms": {3: 7.0}, "admitted": 60, "late": 2, "shed": 3}}),
     ]
     assert read(parts) == {
         ("gateway-0",): Reading(0.0, 70, 5),
         ("gateway-0", "shard-0"): Reading(40.0, 6, 6),
-        ("shard-0",): Reading(7.0, 62, 2),
+        ("shard-0",): Reading(7.0, 63, 5),
     }
