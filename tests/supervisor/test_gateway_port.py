@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from exchange.config import ExchangeConfig
-from exchange.supervisor.reconciler import PORT_TRIES
+from exchange.supervisor.starter import PORT_TRIES
 from tests.supervisor.cluster_in_memory import ClusterInMemory
 
 
