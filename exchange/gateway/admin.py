@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn, Protocol
 
 import grpc
@@ -241,12 +242,11 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         await abort(context, grpc.StatusCode.UNAVAILABLE, f"{who.upper()}_UNAVAILABLE", message, UNAVAILABLE_RETRY_MS)
 
 
-def encode_instrument(instrument: Instrument, shard: str, stage: int = 0) -> types_pb2.Instrument:
-    """Return an instrument as the wire has it."""
-    message = types_pb2.Instrument(**instrument._asdict())
-    message.shard = shard
-    message.stage = stage  # type: ignore[assignment]
-    return message
+def encode_instrument(
+    instrument: Instrument, shard: str, stage: Mapping[str, Any] = MappingProxyType({})
+) -> types_pb2.Instrument:
+    """Return an instrument as the wire has it; `stage`: what is told of its stage, as fields of the message."""
+    return types_pb2.Instrument(**instrument._asdict(), shard=shard, **stage)
 
 
 async def _until(seen: Callable[[], bool], *, timeout_s: float = 2.0) -> None:
