@@ -68,6 +68,7 @@ class SupervisorActor:
             snapshot_every_commands=self._config.snapshot_every_commands,
             end_holder=end_if_ours,
         )
+        control.snapshotter.leaves_it_to_standby = self._config.standbys and self._config.nats is None
         if self._config.standbys:
             await control.follow()
             self._control = control

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from exchange import __version__
-from exchange.cli import account, admin, maintenance, orders
+from exchange.cli import account, admin, maintenance, nats_options, orders
 from exchange.cli.connection import DATA_DEFAULT, Address, Data, Json, Key, connect
 from exchange.cli.output import show, show_line
 
@@ -78,13 +78,12 @@ def up(
     journal: Annotated[
         str, typer.Option(help='"file", on one machine, or "nats": without --nats, three servers of its own here.')
     ] = "file",
-    nats: Annotated[
-        list[str] | None, typer.Option(help="nats://HOST:PORT of a server of the journals; once for each of them.")
-    ] = None,
-    nats_monitoring: Annotated[
-        list[str] | None, typer.Option(help="http://HOST:PORT of a server's monitoring; once for each of them.")
-    ] = None,
-    nats_credentials: Annotated[Path | None, typer.Option(help="File with the credentials for these servers.")] = None,
+    nats: nats_options.Servers = None,
+    nats_monitoring: nats_options.Monitoring = None,
+    nats_credentials: nats_options.Credentials = None,
+    nats_ca: nats_options.CaFile = None,
+    nats_certificate: nats_options.CertificateFile = None,
+    nats_key: nats_options.KeyFile = None,
     standbys: Annotated[
         bool, typer.Option(help="A second process for each machine, which takes over when the first one is lost.")
     ] = True,
@@ -96,13 +95,7 @@ def up(
     DATA/operator.key. On a cluster the directory is one of each machine, and the journals are in NATS.
     """
     from exchange.config import ExchangeConfig
-    from exchange.runtime.journal.nats_settings import NatsSettings
 
-    settings = None
-    if nats:
-        settings = NatsSettings(
-            servers=tuple(nats), monitoring_urls=tuple(nats_monitoring or ()), credentials_file=nats_credentials
-        )
     config = ExchangeConfig(
         data_dir=data.absolute() if ray_address else data,
         host=host,
@@ -111,7 +104,15 @@ def up(
         gateways=gateways,
         nodes=nodes,
         journal=journal,
-        nats=settings,
+        nats=nats_options.settings_of(
+            journal,
+            nats,
+            nats_monitoring,
+            credentials=nats_credentials,
+            ca=nats_ca,
+            certificate=nats_certificate,
+            key=nats_key,
+        ),
         standbys=standbys,
     )
     if ray_address:

@@ -26,7 +26,7 @@ from exchange.runtime.journal import (
 )
 from exchange.runtime.machine import MachineType
 from exchange.runtime.mailbox import Letter, Mailbox, answer_alike, refuse
-from exchange.runtime.messages import LinkBatch, RecordPayload, ReplyStatus, pack, unpack_record
+from exchange.runtime.messages import LinkBatch, RecordPayload, ReplyStatus, pack_record, unpack_record
 from exchange.runtime.recovery import (
     LinkState,
     Recovered,
@@ -36,9 +36,10 @@ from exchange.runtime.recovery import (
     recover,
     take_snapshot,
 )
-from exchange.runtime.snapshot import SnapshotStore, SnapshotUnavailable
+from exchange.runtime.snapshot import SnapshotBusy, SnapshotStore, SnapshotUnavailable
 from exchange.runtime.snapshotter import Snapshotter
 from exchange.runtime.standby import Standby
+from exchange.runtime.transit import Transit
 
 REOPEN_INTERVAL_S = 0.5
 LOCK_WAIT_S = 2.0
@@ -107,6 +108,7 @@ class Host:
         self._monotonic_s = monotonic_s
         self._writer = writer or ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._mailbox = Mailbox()
+        self._transit = Transit()
         # Batches of a record that may yet turn out to be in the journal: sent again, they are not refused either.
         self._in_doubt: dict[str, tuple[int, int]] = {}
         self._at = Recovered(kind.new())
@@ -186,7 +188,7 @@ class Host:
 
     async def _serve(self, *, begin: bool) -> None:
         self.role = Role.PRIMARY
-        self.snapshotter.see(self.at)
+        self.snapshotter.passes(self.at)
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(self._on_end)
         first = self.kind.first_segment()
@@ -228,17 +230,20 @@ class Host:
             return answer_alike(batch, status, RejectReason.SHARD_UNAVAILABLE, "stopped")
         if self.failure is not None:
             return answer_alike(batch, status, RejectReason.JOURNAL_UNAVAILABLE, self.failure)
-        letter = Letter(batch, self._monotonic_s())
+        now_s = self._monotonic_s()
+        # What it spent on its way counts towards its deadlines, as what it spends here does.
+        waited_s = self._transit.waited_s(batch.link, batch.incarnation, batch.sent_s, now_s) if batch.sent_s else 0.0
+        letter = Letter(batch, now_s - waited_s)
         if not self._mailbox.put(letter):
             return refuse(batch, RejectReason.QUEUE_FULL, "the mailbox is full")
         return await asyncio.shield(letter.answer)
 
-    async def _trim(self) -> None:
+    def _trim(self) -> None:
         """Let go of the journal behind the older of the snapshots."""
         try:
             kept = self.snapshots.sequences
             if len(kept) > 1:
-                await self._in_writer(lambda: self.journal.trim(kept[-1]))
+                self.journal.trim(kept[-1])
         except (JournalUnavailable, SnapshotUnavailable) as error:
             _log.warning("journal.not_trimmed", machine=self.journal.machine_name, error=str(error))
 
@@ -254,6 +259,8 @@ class Host:
         try:
             if self.role == Role.PRIMARY and self.failure is None and self.broken is None:
                 await self._in_writer(lambda: take_snapshot(self.kind, self.at, self.snapshots))
+        except SnapshotBusy:
+            pass  # the standby's of this moment is as good
         finally:
             await self._in_writer(self.journal.close)
             self._writer.shutdown()
@@ -316,7 +323,7 @@ class Host:
         batches = [letter.as_journaled(now_s) for letter in letters]
         payload = RecordPayload(max(self._clock_ns(), self.machine.time_ns), batches)
         record = self.at.record + 1
-        append = self._in_writer(lambda: self.journal.append(self.epoch, record, pack(payload)))
+        append = self._in_writer(lambda: self.journal.append(self.epoch, record, pack_record(payload)))
         # The thread is in the kernel for most of it: read the commands meanwhile.
         writing = asyncio.ensure_future(append)
         await asyncio.sleep(0)
@@ -343,7 +350,7 @@ class Host:
             return
         self._answer(letters, self._apply(record, self.epoch, payload, decoded))
         if self.snapshotter.see(self.at):
-            await self._trim()
+            await self._in_writer(self._trim)
         if self.on_applied is not None:
             self.on_applied()
 

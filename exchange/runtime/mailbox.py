@@ -15,10 +15,10 @@ _NO_ROWS = pack([])
 
 @dataclass(slots=True, eq=False)
 class Letter:
-    """A batch, when it arrived, and the future that becomes its packed replies."""
+    """A batch, since when it waits, and the future that becomes its packed replies."""
 
     batch: LinkBatch
-    arrived_s: float
+    since_s: float
     answer: asyncio.Future[bytes] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     size: int = field(init=False)
 
@@ -27,7 +27,7 @@ class Letter:
 
     def as_journaled(self, now_s: float) -> LinkBatch:
         """Return the batch as it is journaled: what is past its deadline keeps its place, so that answers do, too."""
-        waited_ms = (now_s - self.arrived_s) * 1_000
+        waited_ms = (now_s - self.since_s) * 1_000
         segments = self.batch.segments
         if all(segment.remaining_ms >= waited_ms for segment in segments):
             return self.batch

@@ -16,7 +16,7 @@ from exchange.supervisor.event_log import EventLog
 from exchange.supervisor.governor import RestartGovernor
 from exchange.supervisor.nodes import NODES_INTERVAL_S, NoNode
 from exchange.supervisor.starter import Starter
-from exchange.supervisor.takeover import Takeover
+from exchange.supervisor.takeover import StandbyOutdated, Takeover
 from exchange.supervisor.topology import TopologyPublisher
 
 START_TIMEOUT_S = 120.0
@@ -132,6 +132,12 @@ class Lifecycle:
             component.state, component.detail = ComponentState.DOWN, str(error)
             component.is_spare = component.is_gateway and bool(self._commands.machine.drained)
             component.next_start_s = now_s + NODES_INTERVAL_S
+        elif isinstance(error, StandbyOutdated):
+            self._lost(self._components[standby_of(component.machine)], now_s, str(error))
+            if error.primary_runs:
+                component.state, component.detail = ComponentState.UP, ""
+            else:
+                self._lost(component, now_s, f"not taken over: {error}")
         elif error is not None:
             self._lost(component, now_s, f"did not start: {error!r}")
         else:

@@ -18,13 +18,14 @@ class NoNode(Exception):
 
 
 class Nodes:
-    """The nodes that are alive, as far as is known."""
+    """The nodes that are alive, as far as is known. `expected` is how many the exchange has."""
 
-    def __init__(self, launcher: Launcher) -> None:
+    def __init__(self, launcher: Launcher, expected: int) -> None:
         self.alive: list[Node] = []
         self.names: dict[str, str] = {}
         """By id, also of nodes that are gone."""
         self._launcher = launcher
+        self._expected = expected
         self._task: asyncio.Task[list[Node]] | None = None
         self._next_s = 0.0
 
@@ -54,7 +55,8 @@ class Nodes:
 
     def place(self, component: Component, components: Iterable[Component], drained: Collection[str]) -> Node:
         """Return the node for a component; raises `NoNode`."""
-        node = place(component, components, self.alive, drained)
+        is_single = self._expected == 1 and len(self.names) == 1
+        node = place(component, components, self.alive, drained, is_single=is_single)
         if node is None:
             found = f"found none that is free: {len(self.alive)} are alive, drained are {', '.join(drained) or 'none'}"
             raise NoNode(f"expected a node for {component.name}, {found}")

@@ -56,7 +56,7 @@ class Reconciler:
         self.components = parts = components_of(config.machine_names, config.gateway_names, standbys=config.standbys)
         self.events = events = EventLog(clock_ns=clock_ns)
         self.commands = commands = Commands(control, parts)
-        self.nodes = nodes = Nodes(launcher)
+        self.nodes = nodes = Nodes(launcher, config.nodes)
         wake = self._wake.set
         self._topology = topology = TopologyPublisher(parts, commands, actor_name)
         self._shards = shards = Shards(commands, config.gateway_names)

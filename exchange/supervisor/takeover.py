@@ -22,6 +22,16 @@ NEW_STANDBY_AFTER_S = 1.0
 _log = structlog.get_logger()
 
 
+class StandbyOutdated(Exception):
+    """A standby that the journal does not know as the last one is none; `primary_runs`: untouched, on its own."""
+
+    code = "STANDBY_OUTDATED"
+
+    def __init__(self, message: str, *, primary_runs: bool) -> None:
+        super().__init__(message)
+        self.primary_runs = primary_runs
+
+
 class Takeover:
     """One takeover or handover, as a task of its own."""
 
@@ -33,21 +43,22 @@ class Takeover:
         self._endings: set[asyncio.Task[None]] = set()
 
     async def take_over(self, component: Component, standby: Component) -> None:
-        """Make the standby the primary: journaled first, so that any supervisor after us goes on with it."""
+        """Make the standby the primary: journaled first, so that any supervisor after us goes on with it.
+
+        Raises `StandbyOutdated`.
+        """
         old = component.process
-        decided = await self._commands.decide(Promote(component.machine, standby.incarnation))
-        if decided.duplicate:
-            raise RuntimeError(f"expected the standby {standby.incarnation}, was {decided.incarnation}")
+        await self._decide(component, standby, primary_runs=False)
         self._replace(component, standby)
         if old is not None:
             await old.kill()
         await self.promote(component, begin=True)
 
     async def hand_over(self, component: Component, standby: Component) -> None:
-        """Have the primary let go after the record in flight, and the standby go on there."""
+        """Have the primary let go after the record in flight, and the standby go on there. Raises `StandbyOutdated`."""
         old = component.process
         assert old is not None
-        await self._commands.decide(Promote(component.machine, standby.incarnation))
+        await self._decide(component, standby, primary_runs=True)
         try:
             async with asyncio.timeout(HAND_OVER_TIMEOUT_S):
                 await old.hand_over()
@@ -72,6 +83,13 @@ class Takeover:
         self._events.add("fenced", component, "the writers of all epochs before")
         if component.is_shard and begin:
             await self._shards.prepare(component)
+
+    async def _decide(self, component: Component, standby: Component, *, primary_runs: bool) -> None:
+        decided = await self._commands.decide(Promote(component.machine, standby.incarnation))
+        if decided.duplicate:
+            newest = self._commands.machine.incarnations.get(standby.name, 0)
+            found = f"is its incarnation {standby.incarnation}, the journal has started {newest or 'none'} last"
+            raise StandbyOutdated(f"{standby.name}: what would take over {found}", primary_runs=primary_runs)
 
     def _replace(self, component: Component, standby: Component) -> None:
         component.process, component.node, component.incarnation = standby.process, standby.node, standby.incarnation

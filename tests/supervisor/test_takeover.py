@@ -12,6 +12,7 @@ from exchange.engine.words import Stage
 from exchange.runtime.host import Role
 from exchange.supervisor.component import ComponentState
 from exchange.supervisor.lifecycle import CannotHandOver
+from exchange.supervisor.takeover import StandbyOutdated
 from tests.supervisor.cluster_in_memory import ClusterInMemory
 
 STANDBY = "shard-0-standby"
@@ -240,6 +241,34 @@ async def test_nothing_is_handed_over_without_a_standby_that_follows(tmp_path: P
     assert cluster.components["shard-0"].state == ComponentState.UP
     cluster.refused.clear()
     await cluster.until(lambda: cluster.reconciler.is_complete)
+    await cluster.end()
+
+
+async def test_a_primary_goes_on_when_the_journal_knows_another_standby_than_the_one_at_hand(tmp_path: Path) -> None:
+    cluster = await new_cluster(tmp_path)
+    old, standby = cluster.processes["shard-0"], cluster.processes[STANDBY]
+    await cluster.reconciler.commands.take_incarnation(STANDBY)
+    done = cluster.reconciler.lifecycle.begin_hand_over("shard-0")
+    await cluster.until(done.done)
+    with pytest.raises(StandbyOutdated, match=f"its incarnation {standby.incarnation}, the journal has started"):
+        done.result()
+    await cluster.until(lambda: cluster.reconciler.is_complete)
+    assert cluster.processes["shard-0"] is old
+    assert "hand_over" not in old.calls
+    assert old.host.role == Role.PRIMARY
+    # That one is none, so it is replaced.
+    assert not standby.alive
+    await cluster.end()
+
+
+async def test_a_standby_that_the_journal_does_not_know_takes_nothing_over(tmp_path: Path) -> None:
+    cluster = await new_cluster(tmp_path)
+    standby = cluster.processes[STANDBY]
+    await cluster.reconciler.commands.take_incarnation(STANDBY)
+    cluster.processes["shard-0"].die()
+    await cluster.until(lambda: not standby.alive)
+    await cluster.until(lambda: cluster.reconciler.is_complete)
+    assert "promote" not in standby.calls
     await cluster.end()
 
 
