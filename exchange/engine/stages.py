@@ -21,8 +21,8 @@ WHOLE = ""
 class StageRow(NamedTuple):
     """A stage as it is told: `instrument` "" is all of the shard.
 
-    It is in this stage since `since_ns`, whatever its rate was, and the next one is expected at `next_stage_time_ns` (0:
-    nobody knows).
+    It is in this stage since `since_ns`, whatever its rate was; the next one is expected at `next_stage_time_ns`, 0 if
+    nobody knows.
     """
 
     instrument: str
