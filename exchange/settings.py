@@ -171,6 +171,14 @@ class Settings(_Section, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"{name}: expected at most {high}, as another setting says, was {low}")
 
 
+def opening_at_once(settings: Settings | None = None) -> Settings:
+    """Return settings in which shards that come back open at once: for tools that measure or test something else."""
+    settings = settings or Settings()
+    at_once = Recovery(cancel_only_ms=0, post_only_ms=0, ramp_ms=0, healthy_ms=0)
+    stages = msgspec.structs.replace(settings.stages, warm=at_once, cold=at_once)
+    return msgspec.structs.replace(settings, stages=stages)
+
+
 def parse_settings(toml: str) -> Settings:
     """Read settings. Raises `SettingsInvalid`."""
     try:

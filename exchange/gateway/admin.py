@@ -39,7 +39,13 @@ class Supervisor(Protocol):
 
     async def create_instrument(self, instrument: Instrument, shard: str) -> ControlResult: ...
 
-    async def set_stage(self, shard: str, stage: int, orders_per_s: int, reason: str) -> list[str]: ...
+    async def set_stage(self, request: bytes) -> tuple[str, str, list[str]]:
+        """Do what a SetStageRequest, serialised, asks for; return (reason, message) why not, and what to."""
+        ...
+
+    async def unpark(self, name: str) -> tuple[str, str]:
+        """Start a component again that was parked; else return why not, as (reason, message)."""
+        ...
 
     async def status(self) -> bytes:
         """Return a GetStatusResponse, serialised."""
@@ -171,19 +177,23 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
 
     async def SetStage(self, request: Any, context: Any) -> Any:
         await authenticate(context, self._ledger, Permission.OPERATOR)
-        if request.stage in (types_pb2.STAGE_UNSPECIFIED, types_pb2.STAGE_REPLAYING):
-            message = "stage: expected CANCEL_ONLY, POST_ONLY, LIMITED, OPEN or HALTED"
-            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "STAGE_INVALID", message)
         try:
-            shards = await self._supervisor.set_stage(
-                request.shard, request.stage, request.orders_per_s, request.reason[:200]
-            )
+            reason, message, names = await self._supervisor.set_stage(request.SerializeToString())
         except PeerUnavailable as error:
             await self._away(context, "supervisor", str(error))
-        if not shards:
-            message = f"no shard {request.shard!r}"
-            await abort(context, grpc.StatusCode.NOT_FOUND, "SHARD_UNKNOWN", message)
-        return admin_pb2.SetStageResponse(shards=shards)
+        if reason:
+            await abort(context, _code_of(reason), reason, message)
+        return admin_pb2.SetStageResponse(names=names)
+
+    async def Unpark(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        try:
+            reason, message = await self._supervisor.unpark(request.component)
+        except PeerUnavailable as error:
+            await self._away(context, "supervisor", str(error))
+        if reason:
+            await abort(context, _code_of(reason), reason, message)
+        return admin_pb2.UnparkResponse()
 
     async def GetStatus(self, request: Any, context: Any) -> Any:
         await authenticate(context, self._ledger, Permission.OPERATOR)
@@ -215,9 +225,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         try:
             reason, message = await self._supervisor.start_maintenance(request.SerializeToString())
             if reason:
-                is_unknown = reason.endswith("_UNKNOWN")
-                code = grpc.StatusCode.NOT_FOUND if is_unknown else grpc.StatusCode.FAILED_PRECONDITION
-                await abort(context, code, reason, message)
+                await abort(context, _code_of(reason), reason, message)
             begun = admin_pb2.GetMaintenanceResponse.FromString(await self._supervisor.maintenance())
         except PeerUnavailable as error:
             await self._away(context, "supervisor", str(error))
@@ -240,6 +248,15 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     async def _away(self, context: Any, who: str, detail: str) -> NoReturn:
         message = f"{who}: {detail}"
         await abort(context, grpc.StatusCode.UNAVAILABLE, f"{who.upper()}_UNAVAILABLE", message, UNAVAILABLE_RETRY_MS)
+
+
+def _code_of(reason: str) -> grpc.StatusCode:
+    """Return the gRPC code of a supervisor's refusal."""
+    if reason.endswith("_UNKNOWN"):
+        return grpc.StatusCode.NOT_FOUND
+    if reason.endswith(("_INVALID", "_MISSING")):
+        return grpc.StatusCode.INVALID_ARGUMENT
+    return grpc.StatusCode.FAILED_PRECONDITION
 
 
 def encode_instrument(

@@ -143,6 +143,10 @@ class StagePolicy:
         self._entered_s = self._ramp_s = now_s - in_stage_s
         self._orders_per_s = orders_per_s
 
+    def current(self, now_s: float, reason: str) -> Move:
+        """Return the stage at hand as a move."""
+        return self._move(now_s, reason)
+
     def skip(self, now_s: float, reason: str) -> Move:
         """Go one stage up now: a person wants it."""
         self._enter(_above(self.stage), now_s)

@@ -87,8 +87,7 @@ def test_the_rate_in_limited_goes_up_along_the_ramp() -> None:
     run.feed(WELL, 14)
     began_s = next(at_s for at_s, move in run.moves if move.stage == Stage.LIMITED)
     rates = [(at_s - began_s, move.orders_per_s) for at_s, move in run.moves if move.stage == Stage.LIMITED]
-    assert rates[0] == (0, 90)
-    assert rates[-1][1] == 900
+    assert (rates[0][1], rates[-1][1]) == (90, 900)
     assert [rate for _, rate in rates] == sorted(rate for _, rate in rates)
     assert all(rate <= ramp_rate(1_000, into_s, 8) for into_s, rate in rates)
     # A step is a command in the shard's journal: not at every sample.
@@ -137,17 +136,17 @@ def test_an_overload_of_a_second_takes_it_back_by_one_stage_and_half_the_rate() 
     run.feed(WELL, 4)
     assert run.stages == UPWARDS
     run.feed(SLOW, 0.9)
-    assert run.policy.stage == Stage.OPEN
+    assert run.stages == UPWARDS
     run.feed(SLOW, 0.2)
-    assert run.policy.stage == Stage.LIMITED
+    assert run.stages == [*UPWARDS, Stage.LIMITED]
     assert run.moves[-1][1].orders_per_s == 450
     assert run.moves[-1][1].reason.startswith("overloaded for 1.0 s, delay by class 1: 500 ms")
     assert run.moves[-1][1].next_in_s == 10
     # Not up again before the hysteresis is over, however well it is.
     run.feed(WELL, 9.8)
-    assert run.policy.stage == Stage.LIMITED
+    assert run.stages == [*UPWARDS, Stage.LIMITED]
     run.feed(WELL, 0.5)
-    assert run.policy.stage == Stage.OPEN
+    assert run.stages == [*UPWARDS, Stage.LIMITED, Stage.OPEN]
 
 
 def test_three_steps_back_leave_it_with_a_person() -> None:
@@ -183,9 +182,9 @@ def test_a_shard_that_was_not_heard_of_has_not_been_well_meanwhile() -> None:
     run.feed(WELL, 0.3)
     run.now_s += 5
     run.feed(WELL, 0.3)
-    assert run.policy.stage == Stage.CANCEL_ONLY
+    assert run.stages == [Stage.CANCEL_ONLY]
     run.feed(WELL, 0.4)
-    assert run.policy.stage == Stage.POST_ONLY
+    assert run.stages == [Stage.CANCEL_ONLY, Stage.POST_ONLY]
 
 
 def test_another_supervisor_goes_on_where_the_first_one_was() -> None:
