@@ -60,6 +60,7 @@ from exchange.client._enums import (
     SelfTradePrevention,
     Side,
     Stage,
+    StageAction,
     TimeInForce,
 )
 from exchange.client._environment import Environment
@@ -187,6 +188,7 @@ __all__ = [
     "SettingsVersion",
     "Side",
     "Stage",
+    "StageAction",
     "StageForbids",
     "Statistics",
     "Stream",

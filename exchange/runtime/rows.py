@@ -23,6 +23,7 @@ from exchange.engine.control import (
     HoldStage,
     NoteBreak,
     NoteMaintenance,
+    Park,
     PlaceInstrument,
     Promote,
     TakeIncarnation,
@@ -78,6 +79,7 @@ CONTROL_COMMANDS = (
     Promote,
     DrainNode,
     NoteMaintenance,
+    Park,
     ProposeSettings,
     NoteRollout,
 )

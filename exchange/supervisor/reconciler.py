@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from random import Random
 
 import structlog
 
@@ -23,12 +24,15 @@ from exchange.supervisor.component import AUDITOR, LEDGER, SUPERVISOR, Launcher,
 from exchange.supervisor.configuration import Configuration
 from exchange.supervisor.detector import Detector
 from exchange.supervisor.event_log import EventLog
+from exchange.supervisor.governor import RestartGovernor
 from exchange.supervisor.lifecycle import Lifecycle
 from exchange.supervisor.nodes import Nodes
 from exchange.supervisor.operator import Operator
+from exchange.supervisor.reopening import Reopening
 from exchange.supervisor.settings import SettingsInForce, SettingsPublisher
 from exchange.supervisor.settings_answers import SettingsAnswers
 from exchange.supervisor.shards import Shards
+from exchange.supervisor.stages_by_hand import StagesByHand
 from exchange.supervisor.starter import Starter
 from exchange.supervisor.takeover import Takeover
 from exchange.supervisor.topology import TopologyPublisher
@@ -50,6 +54,7 @@ class Reconciler:
         actor_name: str = SUPERVISOR,
         monotonic_s: Callable[[], float] = time.monotonic,
         clock_ns: Callable[[], int] = time.time_ns,
+        random: Random | None = None,
     ) -> None:
         self._control = control
         self._monotonic_s = monotonic_s
@@ -69,18 +74,21 @@ class Reconciler:
         )
         self.settings_answers = SettingsAnswers(self.configuration, in_force)
         self._topology = topology = TopologyPublisher(parts, commands, actor_name)
-        self._shards = shards = Shards(commands, [parts[name] for name in config.gateway_names])
-        self._alarms = Alarms(lambda: self.machine, commands.decide, commands.send)
+        self.reopening = reopening = Reopening(parts, commands, events, in_force.of, clock_ns, monotonic_s)
+        self._shards = shards = Shards(commands, reopening, [parts[name] for name in config.gateway_names])
+        self._alarms = Alarms(lambda: self.machine, commands.decide)
+        governor = RestartGovernor(lambda: self.settings.governor, random or Random())
         detector = Detector(in_force, parts, events, wake, monotonic_s)
         starter = Starter(config, parts, commands, nodes, shards, launcher, in_force)
         takeover = Takeover(commands, shards, events, monotonic_s)
         self.lifecycle = Lifecycle(
-            parts, commands, events, detector, starter, takeover, topology, wake=wake, monotonic_s=monotonic_s
+            parts, commands, events, detector, starter, takeover, topology, governor, wake, monotonic_s
         )
         self._adoption = Adoption(
             parts, commands, events, launcher, self.lifecycle, shards, takeover, monotonic_s=monotonic_s
         )
-        self.operator = Operator(config.shard_names, parts, commands, events, nodes, topology, clock_ns)
+        self.operator = Operator(config.shard_names, parts, commands, events, nodes, topology, self.lifecycle, clock_ns)
+        self.stages_by_hand = StagesByHand(config.shard_names, parts, commands, reopening, events)
 
     @property
     def machine(self) -> Control:
@@ -98,6 +106,11 @@ class Reconciler:
         return self.lifecycle.is_ready
 
     @property
+    def is_open(self) -> bool:
+        """Whether all of it takes orders, too: no shard is still reopening."""
+        return self.is_ready and self.reopening.all_open
+
+    @property
     def is_complete(self) -> bool:
         """Whether the standbys follow, too."""
         return self.lifecycle.is_complete
@@ -106,6 +119,7 @@ class Reconciler:
         """Take an incarnation of our own, which stamps what we send, and adopt what an earlier supervisor has left."""
         await self.commands.begin()
         await self.configuration.begin()
+        self.lifecycle.know_parked()
         await self.nodes.read()
         await self._adoption.adopt_all()
 
@@ -129,6 +143,7 @@ class Reconciler:
             self._topology.watch(component)
             self._settings.watch(component)
             self._shards.watch_sessions(component, now_s)
+            self.reopening.watch(component, now_s)
         self._alarms.see(self.components[AUDITOR].vitals.get("breaks", ()), now_s)
         self.configuration.watch(now_s)
         self._ticked.set()
@@ -147,6 +162,7 @@ class Reconciler:
         self._stopping = True
         await self._alarms.stop()
         await self.configuration.stop()
+        self.reopening.stop()
         running = [c for c in self.components.values() if c.process is not None]
         for components in (
             [c for c in running if not c.machine or c.is_standby],

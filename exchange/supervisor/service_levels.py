@@ -84,7 +84,7 @@ def read(components: Iterable[Component]) -> dict[Part, Reading]:
                 shed = sum(n for reasons in link.get("shed", {}).values() for n in reasons.values())
                 readings[component.name, machine] = Reading(_p99_of(link), shed, shed)
         elif component.machine and not component.is_standby:
-            load = vitals.get("load", {})
+            load = vitals.get("load") or {}
             # What was late was admitted, too.
             shed = load.get("shed", 0)
             readings[component.machine,] = Reading(
