@@ -68,6 +68,7 @@ class SupervisorActor:
             snapshot_every_commands=self._config.snapshot_every_commands,
             end_holder=end_if_ours,
         )
+        control.snapshotter.leaves_it_to_standby = self._config.standbys and self._config.nats is None
         if self._config.standbys:
             await control.follow()
             self._control = control
@@ -121,7 +122,7 @@ class SupervisorActor:
         reconciler = self._reconciler
         return {
             "is_active": reconciler is not None,
-            "incarnation": 0 if reconciler is None else reconciler.incarnation,
+            "incarnation": 0 if reconciler is None else reconciler.commands.incarnation,
             "pid": os.getpid(),
             "address": _address(),
             "node": ray.get_runtime_context().get_node_id(),
@@ -149,16 +150,16 @@ class SupervisorActor:
         return key.done() and (reconciler.is_complete if complete else reconciler.is_ready)
 
     async def create_instrument(self, fields: tuple[Any, ...], shard: str) -> tuple[Any, ...]:
-        return tuple(await self._active.create_instrument(Instrument(*fields), shard))
+        return tuple(await self._active.operator.create_instrument(Instrument(*fields), shard))
 
     async def set_stage(self, shard: str, stage: int, orders_per_s: int, reason: str) -> list[str]:
-        return await self._active.set_stage(shard, stage, orders_per_s, reason)
+        return await self._active.operator.set_stage(shard, stage, orders_per_s, reason)
 
     async def status(self) -> bytes:
-        return self._active.status(__version__)
+        return self._active.operator.status(__version__)
 
     async def events(self, after_sequence: int) -> bytes:
-        return self._active.encode_events(after_sequence)
+        return self._active.operator.encode_events(after_sequence)
 
     async def start_maintenance(self, request: bytes) -> tuple[str, str]:
         """Return why it is refused, as (reason, message), ("", "") if it has begun."""
@@ -173,7 +174,7 @@ class SupervisorActor:
             os._exit(1)
 
     async def audit(self) -> bytes:
-        return await self._active.audit()
+        return await self._active.operator.audit()
 
     async def pid(self) -> int:
         return os.getpid()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from exchange import __version__
-from exchange.cli import account, admin, maintenance, orders
+from exchange.cli import account, admin, maintenance, nats_options, orders
 from exchange.cli.connection import DATA_DEFAULT, Address, Data, Json, Key, connect
 from exchange.cli.output import show, show_line
 
@@ -74,17 +74,19 @@ def up(
     port: Annotated[int, typer.Option(help="Port of the first gateway; 0 takes a free one.")] = 7700,
     shards: Annotated[int, typer.Option(help="Shards; instruments are spread over them.")] = 2,
     gateways: Annotated[int, typer.Option(help="Gateways; each listens on a port of its own.")] = 1,
+    same_port: Annotated[
+        bool, typer.Option("--same-port", help="All gateways listen on --port: each is on a machine of its own.")
+    ] = False,
     nodes: Annotated[int, typer.Option(help="Ray nodes to start here; of a cluster that runs, to wait for.")] = 1,
     journal: Annotated[
         str, typer.Option(help='"file", on one machine, or "nats": without --nats, three servers of its own here.')
     ] = "file",
-    nats: Annotated[
-        list[str] | None, typer.Option(help="nats://HOST:PORT of a server of the journals; once for each of them.")
-    ] = None,
-    nats_monitoring: Annotated[
-        list[str] | None, typer.Option(help="http://HOST:PORT of a server's monitoring; once for each of them.")
-    ] = None,
-    nats_credentials: Annotated[Path | None, typer.Option(help="File with the credentials for these servers.")] = None,
+    nats: nats_options.Servers = None,
+    nats_monitoring: nats_options.Monitoring = None,
+    nats_credentials: nats_options.Credentials = None,
+    nats_ca: nats_options.CaFile = None,
+    nats_certificate: nats_options.CertificateFile = None,
+    nats_key: nats_options.KeyFile = None,
     standbys: Annotated[
         bool, typer.Option(help="A second process for each machine, which takes over when the first one is lost.")
     ] = True,
@@ -96,22 +98,25 @@ def up(
     DATA/operator.key. On a cluster the directory is one of each machine, and the journals are in NATS.
     """
     from exchange.config import ExchangeConfig
-    from exchange.runtime.journal.nats_settings import NatsSettings
 
-    settings = None
-    if nats:
-        settings = NatsSettings(
-            servers=tuple(nats), monitoring_urls=tuple(nats_monitoring or ()), credentials_file=nats_credentials
-        )
     config = ExchangeConfig(
         data_dir=data.absolute() if ray_address else data,
         host=host,
         port=port,
         shards=shards,
         gateways=gateways,
+        same_port=same_port,
         nodes=nodes,
         journal=journal,
-        nats=settings,
+        nats=nats_options.settings_of(
+            journal,
+            nats,
+            nats_monitoring,
+            credentials=nats_credentials,
+            ca=nats_ca,
+            certificate=nats_certificate,
+            key=nats_key,
+        ),
         standbys=standbys,
     )
     if ray_address:

@@ -251,7 +251,7 @@ class Link:
     async def _call(self, peer: Peer, entries: list[_Entry], n: int) -> bytes:
         now_s = self._monotonic_s()
         segments = [e.segment._replace(remaining_ms=max(int((e.deadline_s - now_s) * 1_000), 0)) for e in entries]
-        return await peer.submit(pack(LinkBatch(self._name, self._incarnation, n, segments)))
+        return await peer.submit(pack(LinkBatch(self._name, self._incarnation, n, segments, now_s)))
 
     def _interrupt(self, n: int, error: str) -> float:
         """Note that the host takes nothing for now; return the time."""

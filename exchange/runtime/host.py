@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
@@ -26,15 +25,8 @@ from exchange.runtime.journal import (
     JournalUnavailable,
 )
 from exchange.runtime.machine import MachineType
-from exchange.runtime.messages import (
-    LinkBatch,
-    RecordPayload,
-    ReplyStatus,
-    SegmentKind,
-    SegmentReply,
-    pack,
-    unpack_record,
-)
+from exchange.runtime.mailbox import Letter, Mailbox, answer_alike, refuse
+from exchange.runtime.messages import LinkBatch, RecordPayload, ReplyStatus, pack_record, unpack_record
 from exchange.runtime.recovery import (
     LinkState,
     Recovered,
@@ -44,17 +36,15 @@ from exchange.runtime.recovery import (
     recover,
     take_snapshot,
 )
-from exchange.runtime.snapshot import SnapshotStore, SnapshotUnavailable
+from exchange.runtime.snapshot import SnapshotBusy, SnapshotStore, SnapshotUnavailable
 from exchange.runtime.snapshotter import Snapshotter
 from exchange.runtime.standby import Standby
+from exchange.runtime.transit import Transit
 
-RECORD_BYTES_MAX = 256 << 10
-MAILBOX_BYTES_MAX = 64 << 20
 REOPEN_INTERVAL_S = 0.5
 LOCK_WAIT_S = 2.0
 """How long a journal may be locked by a process that was killed; the kernel lets go of it within milliseconds."""
 LOCK_RETRY_S = 0.005
-_NO_ROWS = pack([])
 
 _log = structlog.get_logger()
 
@@ -72,19 +62,6 @@ class Role(IntEnum):
     """Writes the journal."""
     RETIRED = 3
     """Has handed over, or was fenced: it stops for good."""
-
-
-@dataclass(slots=True)
-class _Letter:
-    """A batch that waits in the mailbox."""
-
-    batch: LinkBatch
-    arrived_s: float
-    answer: asyncio.Future[bytes]
-    size: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.size = sum(len(segment.data) for segment in self.batch.segments)
 
 
 class Host:
@@ -130,10 +107,8 @@ class Host:
         self._clock_ns = clock_ns
         self._monotonic_s = monotonic_s
         self._writer = writer or ThreadPoolExecutor(1, thread_name_prefix="journal")
-        self._mailbox: list[_Letter] = []
-        self._mailbox_bytes = 0
-        self._arrived = asyncio.Event()
-        self._waiting: dict[str, _Letter] = {}
+        self._mailbox = Mailbox()
+        self._transit = Transit()
         # Batches of a record that may yet turn out to be in the journal: sent again, they are not refused either.
         self._in_doubt: dict[str, tuple[int, int]] = {}
         self._at = Recovered(kind.new())
@@ -213,7 +188,7 @@ class Host:
 
     async def _serve(self, *, begin: bool) -> None:
         self.role = Role.PRIMARY
-        self.snapshotter.see(self.at)
+        self.snapshotter.passes(self.at)
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(self._on_end)
         first = self.kind.first_segment()
@@ -226,7 +201,7 @@ class Host:
         What waits and what comes raises `NotPrimary`: its link keeps it for the host that takes over.
         """
         self._is_handing_over = self._stopping = True
-        self._arrived.set()
+        self._mailbox.arrived.set()
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
         self.role = Role.RETIRED
@@ -245,41 +220,37 @@ class Host:
             if done is not None and _is_old(batch, done):
                 if (batch.incarnation, batch.n) == (done.incarnation, done.n):
                     return done.replies
-                return _refuse(
-                    batch, RejectReason.MALFORMED, f"{batch.link} has gone on to {done.incarnation}.{done.n}"
-                )
-            same = self._waiting.get(batch.link)
-            if same is not None and (same.batch.incarnation, same.batch.n) == (batch.incarnation, batch.n):
+                return refuse(batch, RejectReason.MALFORMED, f"{batch.link} has gone on to {done.incarnation}.{done.n}")
+            same = self._mailbox.same_as(batch)
+            if same is not None:
                 return await asyncio.shield(same.answer)
         is_in_doubt = self._in_doubt.get(batch.link) == (batch.incarnation, batch.n)
         status = ReplyStatus.UNKNOWN if is_in_doubt else ReplyStatus.REFUSED
         if self._stopping:
-            return _answer_all(batch, status, RejectReason.SHARD_UNAVAILABLE, "stopped")
+            return answer_alike(batch, status, RejectReason.SHARD_UNAVAILABLE, "stopped")
         if self.failure is not None:
-            return _answer_all(batch, status, RejectReason.JOURNAL_UNAVAILABLE, self.failure)
-        letter = _Letter(batch, self._monotonic_s(), asyncio.get_running_loop().create_future())
-        if self._mailbox_bytes + letter.size > MAILBOX_BYTES_MAX:
-            return _refuse(batch, RejectReason.QUEUE_FULL, "the mailbox is full")
-        if batch.link:
-            self._waiting[batch.link] = letter
-        self._mailbox.append(letter)
-        self._mailbox_bytes += letter.size
-        self._arrived.set()
+            return answer_alike(batch, status, RejectReason.JOURNAL_UNAVAILABLE, self.failure)
+        now_s = self._monotonic_s()
+        # What it spent on its way counts towards its deadlines, as what it spends here does.
+        waited_s = self._transit.waited_s(batch.link, batch.incarnation, batch.sent_s, now_s) if batch.sent_s else 0.0
+        letter = Letter(batch, now_s - waited_s)
+        if not self._mailbox.put(letter):
+            return refuse(batch, RejectReason.QUEUE_FULL, "the mailbox is full")
         return await asyncio.shield(letter.answer)
 
-    async def _trim(self) -> None:
+    def _trim(self) -> None:
         """Let go of the journal behind the older of the snapshots."""
         try:
             kept = self.snapshots.sequences
             if len(kept) > 1:
-                await self._in_writer(lambda: self.journal.trim(kept[-1]))
+                self.journal.trim(kept[-1])
         except (JournalUnavailable, SnapshotUnavailable) as error:
             _log.warning("journal.not_trimmed", machine=self.journal.machine_name, error=str(error))
 
     async def stop(self) -> None:
         """Finish the record in flight, refuse the rest, write a snapshot, and let go of the journal."""
         self._stopping = True
-        self._arrived.set()
+        self._mailbox.arrived.set()
         if self.standby is not None:
             self.standby.stop()
         tasks = [task for task in (self._task, self._following) if task is not None]
@@ -288,6 +259,8 @@ class Host:
         try:
             if self.role == Role.PRIMARY and self.failure is None and self.broken is None:
                 await self._in_writer(lambda: take_snapshot(self.kind, self.at, self.snapshots))
+        except SnapshotBusy:
+            pass  # the standby's of this moment is as good
         finally:
             await self._in_writer(self.journal.close)
             self._writer.shutdown()
@@ -306,67 +279,51 @@ class Host:
                 await self._reopen()
             if self.fenced.is_set():
                 break
-        rest, self._mailbox = self._mailbox, []
-        self._leave(rest)
+        self._leave(self._mailbox.take_all())
 
-    def _leave(self, letters: list[_Letter]) -> None:
+    def _leave(self, letters: list[Letter]) -> None:
         """Answer what will not be written here: only if nobody takes over, it is surely not executed."""
         if self._is_handing_over or self.fenced.is_set():
             for letter in letters:
-                self._waiting.pop(letter.batch.link, None)
-                letter.answer.set_exception(NotPrimary(f"{self.journal.machine_name}: another writes the journal"))
-                letter.answer.exception()  # nobody waits for a tick's
+                self._mailbox.answer(letter, NotPrimary(f"{self.journal.machine_name}: another writes the journal"))
         else:
-            self._answer(letters, [_refuse(x.batch, RejectReason.SHARD_UNAVAILABLE, "stopped") for x in letters])
+            self._answer(letters, [refuse(x.batch, RejectReason.SHARD_UNAVAILABLE, "stopped") for x in letters])
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             self.broken = task.exception()
             self._stopping = True
             _log.error("host.broken", machine=self.journal.machine_name, error=repr(self.broken))
-            for letter in [*self._mailbox, *self._waiting.values()]:
-                if not letter.answer.done():
-                    letter.answer.set_exception(RuntimeError(f"the host is broken: {self.broken!r}"))
+            self._mailbox.fail_all(RuntimeError(f"the host is broken: {self.broken!r}"))
 
     async def _wait_for_work(self) -> None:
         if self._mailbox or self._stopping:
             return
-        self._arrived.clear()
+        self._mailbox.arrived.clear()
         due_ns = self.machine.next_timer_ns()
         timeout_s = None if due_ns is None else max((due_ns - self._clock_ns()) / 1e9, 0)
         try:
             async with asyncio.timeout(timeout_s):
-                await self._arrived.wait()
+                await self._mailbox.arrived.wait()
         except TimeoutError:
             pass
 
-    def _take_letters(self) -> list[_Letter]:
+    def _take_letters(self) -> list[Letter]:
         """Return what makes the next record: the timers that are due, then the mailbox in order, up to the limit."""
-        letters: list[_Letter] = []
-        size = 0
+        letters: list[Letter] = []
         due_ns = self.machine.next_timer_ns()
         tick = self.kind.tick()
         if tick is not None and due_ns is not None and due_ns <= self._clock_ns():
-            answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-            letters.append(_Letter(LinkBatch("", 0, 0, [tick]), self._monotonic_s(), answer))
-        taken = 0
-        for letter in self._mailbox:
-            if taken and size + letter.size > RECORD_BYTES_MAX:
-                break
-            size += letter.size
-            taken += 1
-        letters += self._mailbox[:taken]
-        del self._mailbox[:taken]
-        self._mailbox_bytes -= size
-        return letters
+            letters.append(Letter(LinkBatch("", 0, 0, [tick]), self._monotonic_s()))
+        return letters + self._mailbox.take()
 
-    async def _write(self, letters: list[_Letter]) -> None:
+    async def _write(self, letters: list[Letter]) -> None:
         """Journal one record, then apply it and answer."""
         now_s = self._monotonic_s()
-        batches = [_mark_late(letter, now_s) for letter in letters]
+        batches = [letter.as_journaled(now_s) for letter in letters]
         payload = RecordPayload(max(self._clock_ns(), self.machine.time_ns), batches)
         record = self.at.record + 1
-        append = self._in_writer(lambda: self.journal.append(self.epoch, record, pack(payload)))
+        append = self._in_writer(lambda: self.journal.append(self.epoch, record, pack_record(payload)))
         # The thread is in the kernel for most of it: read the commands meanwhile.
         writing = asyncio.ensure_future(append)
         await asyncio.sleep(0)
@@ -380,10 +337,10 @@ class Host:
             if not error.surely_absent:
                 self._in_doubt = {x.batch.link: (x.batch.incarnation, x.batch.n) for x in letters if x.batch.link}
             reason = RejectReason.JOURNAL_UNAVAILABLE
-            self._answer(letters, [_answer_all(letter.batch, status, reason, str(error)) for letter in letters])
+            self._answer(letters, [answer_alike(letter.batch, status, reason, str(error)) for letter in letters])
             return
         except JournalRecordTooLarge as error:
-            self._answer(letters, [_refuse(x.batch, RejectReason.MALFORMED, str(error)) for x in letters])
+            self._answer(letters, [refuse(x.batch, RejectReason.MALFORMED, str(error)) for x in letters])
             return
         except (JournalFenced, JournalCorrupt) as error:
             _log.error("journal.fenced", machine=self.journal.machine_name, error=str(error))
@@ -393,7 +350,7 @@ class Host:
             return
         self._answer(letters, self._apply(record, self.epoch, payload, decoded))
         if self.snapshotter.see(self.at):
-            await self._trim()
+            await self._in_writer(self._trim)
         if self.on_applied is not None:
             self.on_applied()
 
@@ -405,11 +362,9 @@ class Host:
         results = apply_record(self.kind, self.at, record, epoch, payload, decoded)
         return answer_record(self.kind, self.at, payload, decoded, results)
 
-    def _answer(self, letters: list[_Letter], answers: list[bytes]) -> None:
+    def _answer(self, letters: list[Letter], answers: list[bytes]) -> None:
         for letter, answer in zip(letters, answers, strict=True):
-            if self._waiting.get(letter.batch.link) is letter:
-                del self._waiting[letter.batch.link]
-            letter.answer.set_result(answer)
+            self._mailbox.answer(letter, answer)
 
     async def _reopen(self) -> None:
         """Try to bring the journal back; commands are refused until that works.
@@ -428,8 +383,8 @@ class Host:
                 return
             except JournalUnavailable as error:
                 self.failure = str(error)
-                rest, self._mailbox, self._mailbox_bytes = self._mailbox, [], 0
-                refusals = [_refuse(x.batch, RejectReason.JOURNAL_UNAVAILABLE, self.failure) for x in rest]
+                rest = self._mailbox.take_all()
+                refusals = [refuse(x.batch, RejectReason.JOURNAL_UNAVAILABLE, self.failure) for x in rest]
                 self._answer(rest, refusals)
                 await asyncio.sleep(REOPEN_INTERVAL_S)
             else:
@@ -448,23 +403,3 @@ class Host:
 
 def _is_old(batch: LinkBatch, done: LinkState) -> bool:
     return (batch.incarnation, batch.n) <= (done.incarnation, done.n)
-
-
-def _mark_late(letter: _Letter, now_s: float) -> LinkBatch:
-    """Return the batch as it is journaled: what is past its deadline keeps its place, so that answers do, too."""
-    waited_ms = (now_s - letter.arrived_s) * 1_000
-    segments = letter.batch.segments
-    if all(segment.remaining_ms >= waited_ms for segment in segments):
-        return letter.batch
-    kind = int(SegmentKind.LATE)
-    return letter.batch._replace(
-        segments=[s if s.remaining_ms >= waited_ms else s._replace(kind=kind, data=_NO_ROWS) for s in segments]
-    )
-
-
-def _refuse(batch: LinkBatch, reason: RejectReason, detail: str) -> bytes:
-    return _answer_all(batch, ReplyStatus.REFUSED, reason, detail)
-
-
-def _answer_all(batch: LinkBatch, status: ReplyStatus, reason: int, detail: str) -> bytes:
-    return pack([SegmentReply(int(status), int(reason), b"", detail) for _ in batch.segments])

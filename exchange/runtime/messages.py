@@ -35,12 +35,16 @@ class Segment(NamedTuple):
 
 
 class LinkBatch(NamedTuple):
-    """What a link sends: number `n` of this incarnation of the link. Sent again after a failure, it is the same."""
+    """What a link sends: number `n` of this incarnation of the link. Sent again after a failure, it is the same.
+
+    `sent_s` is what the link's monotonic clock showed (0: it does not say). It is of no use later, so not journaled.
+    """
 
     link: str
     incarnation: int
     n: int
     segments: list[Segment]
+    sent_s: float = 0.0
 
 
 class ReplyStatus(IntEnum):
@@ -96,8 +100,13 @@ def _unpack_integer(code: int, data: bytes) -> int:
 
 
 def unpack_batch(row: Any) -> LinkBatch:
-    link, incarnation, n, segments = row
-    return LinkBatch(link, incarnation, n, [Segment(*segment) for segment in segments])
+    link, incarnation, n, segments, *sent_s = row
+    return LinkBatch(link, incarnation, n, [Segment(*segment) for segment in segments], *sent_s)
+
+
+def pack_record(payload: RecordPayload) -> bytes:
+    time_ns, batches = payload
+    return pack((time_ns, [(link, incarnation, n, segments) for link, incarnation, n, segments, _ in batches]))
 
 
 def unpack_record(data: bytes) -> RecordPayload:

@@ -1,6 +1,7 @@
 """Snapshots: the state of a machine at a sequence, in files that are whole or not there.
 
     DIRECTORY/SEQUENCE-EPOCH.snapshot    the newest two are kept
+    DIRECTORY/lock                       locked by who writes one
 
 Layout, little endian: magic EKSN, version u16, length of the state hash u16, sequence u64, epoch
 u64, machine version u32, payload length u64, CRC32C u32 of all before it and the state hash, CRC32C
@@ -24,6 +25,7 @@ from exchange.runtime.journal.filesystem import (
 from exchange.runtime.journal.record import crc32c
 
 SNAPSHOTS_KEPT = 2
+LOCK_FILE = "lock"
 _MAGIC = b"EKSN"
 _VERSION = 2
 _FIELDS = struct.Struct("<4sHHQQIQ")
@@ -42,6 +44,12 @@ class SnapshotUnavailable(SnapshotError):
     """The storage failed; the snapshots that were there still are."""
 
     code = "SNAPSHOT_UNAVAILABLE"
+
+
+class SnapshotBusy(SnapshotUnavailable):
+    """Another process is writing one into the same directory; it is no loss that this one was not."""
+
+    code = "SNAPSHOT_BUSY"
 
 
 class SnapshotCorrupt(SnapshotError):
@@ -79,7 +87,7 @@ class SnapshotDamage:
 
 
 class SnapshotStore:
-    """The snapshots of one machine, in a directory of their own. One process writes, any may read.
+    """The snapshots of one machine, in a directory of their own. One process at a time writes, any may read.
 
     Every method raises `SnapshotUnavailable` when the storage fails.
     """
@@ -111,7 +119,7 @@ class SnapshotStore:
             raise SnapshotUnavailable(f"could not list {self._directory}: {error}") from error
 
     def write(self, snapshot: Snapshot) -> None:
-        """Store the snapshot and `prune`; it is durable on return."""
+        """Store the snapshot and `prune`; it is durable on return. Raises `SnapshotBusy` if another one is writing."""
         fields = _FIELDS.pack(
             _MAGIC,
             _VERSION,
@@ -124,14 +132,21 @@ class SnapshotStore:
         checksums = _CHECKSUMS.pack(crc32c(fields + snapshot.state_hash), crc32c(snapshot.payload))
         path = self._path(snapshot.sequence, snapshot.epoch)
         try:
-            write_aside(
-                self._filesystem,
-                path,
-                [fields + checksums + snapshot.state_hash, snapshot.payload],
-            )
+            lock = self._filesystem.open_for_writing(self._directory / LOCK_FILE, create=True)
+            try:
+                # It also keeps `prune` from what another one has not renamed yet.
+                if not self._filesystem.try_lock(lock):
+                    raise SnapshotBusy(f"{path} was not written: another process is writing a snapshot")
+                write_aside(
+                    self._filesystem,
+                    path,
+                    [fields + checksums + snapshot.state_hash, snapshot.payload],
+                )
+                self.prune()
+            finally:
+                self._filesystem.close(lock)
         except OSError as error:
             raise SnapshotUnavailable(f"could not write {path}: {error}") from error
-        self.prune()
 
     def latest(self) -> Snapshot | None:
         """Return the newest snapshot that verifies, None if there are none at all.
@@ -142,7 +157,11 @@ class SnapshotStore:
         damages: list[SnapshotDamage] = []
         try:
             for sequence, epoch in self._keys():
-                found = self._read(sequence, epoch)
+                try:
+                    found = self._read(sequence, epoch)
+                except FileNotFoundError:
+                    # Who wrote a newer one has just pruned it.
+                    return self.latest()
                 if isinstance(found, Snapshot):
                     return found
                 damages.append(found)

@@ -16,7 +16,7 @@ import structlog
 from exchange.runtime.journal import Journal, JournalTrimmed, JournalUnavailable, Record
 from exchange.runtime.machine import MachineType
 from exchange.runtime.recovery import Recovered, Replay, load_latest
-from exchange.runtime.snapshot import SnapshotStore
+from exchange.runtime.snapshot import SnapshotStore, SnapshotUnavailable
 from exchange.runtime.snapshotter import Snapshotter
 
 POLL_S = 0.01
@@ -80,9 +80,12 @@ class Standby:
     async def _catch_up(self) -> None:
         """Begin again: the writer has gone on by more than its journal holds, so its snapshots are newer."""
         record = self.at.record
-        if self._fetch_snapshot is not None and not await self._fetch_snapshot():
-            self.failure = "the journal is trimmed, and no snapshot could be had from the writer"
-        await self.load()
+        try:
+            if self._fetch_snapshot is not None and not await self._fetch_snapshot():
+                self.failure = "the journal is trimmed, and no snapshot could be had from the writer"
+            await self.load()
+        except SnapshotUnavailable as error:
+            self.failure = f"the journal is trimmed, and no newer snapshot could be read or stored: {error}"
         if self.at.record <= record:
             await asyncio.sleep(FETCH_RETRY_S)
 
@@ -115,4 +118,4 @@ class Standby:
         self._checksums[record.sequence] = self.at.feed.checksum
         if len(self._checksums) > CHECKSUMS_KEPT:
             del self._checksums[next(iter(self._checksums))]
-        self._snapshotter.see(self.at, self._replay.settle)
+        self._snapshotter.see_as_standby(self.at, self._replay.settle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Protocol
@@ -158,6 +159,11 @@ class Component:
     def can_take_over(self) -> bool:
         """Whether it is a standby that follows."""
         return self.is_standby and self.is_up and self.vitals.get("role") == Role.STANDBY
+
+    @staticmethod
+    def listens_on(vitals: Mapping[str, Any]) -> int:
+        """Return the port that a gateway's vitals tell, 0 of others."""
+        return int(vitals.get("address", "").rpartition(":")[2] or 0)
 
     def measure(self, now_s: float) -> None:
         """Read from the vitals what share of a core the process uses, once a second."""

@@ -119,7 +119,7 @@ class Maintenance:
             if not force:
                 check_safe(what, steps, view)
             if what.kind != Kind.RESTART:
-                await self._reconciler.decide(DrainNode(what.node, what.kind == Kind.DRAIN))
+                await self._reconciler.commands.decide(DrainNode(what.node, what.kind == Kind.DRAIN))
             waiting = tuple(MaintenanceStep(int(s.action), s.component, int(State.WAITING)) for s in steps)
             now_ns = self._reconciler.now_ns()
             note = NoteMaintenance(int(what.kind), what.node, what.machine, int(State.RUNNING), waiting, now_ns)
@@ -164,7 +164,7 @@ class Maintenance:
         reconciler = self._reconciler
         return View(
             components=reconciler.components,
-            nodes=reconciler.nodes,
+            nodes=reconciler.nodes.alive,
             drained=reconciler.machine.drained,
             active_supervisor=self._supervisors.node,
             standby_supervisor=await self._supervisors.standby_node(),
@@ -199,12 +199,12 @@ class Maintenance:
         await reconciler.until(lambda: component.state != ComponentState.STARTING, STEP_TIMEOUT_S)
         before = component.incarnation
         if step.action == Action.HAND_OVER:
-            await reconciler.begin_hand_over(step.component)
+            await reconciler.lifecycle.begin_hand_over(step.component)
         else:
             try:
-                await reconciler.take_down(component)
+                await reconciler.lifecycle.take_down(component)
             finally:
-                reconciler.release(component)
+                reconciler.lifecycle.release(component)
 
         def is_done() -> bool:
             is_new = component.state == ComponentState.UP and component.incarnation != before
@@ -234,7 +234,7 @@ class Maintenance:
         component = self._reconciler.components.get(step.component)
         if component is None:
             return ""
-        names = {node.id: node.name for node in self._reconciler.nodes}
+        names = {node.id: node.name for node in self._reconciler.nodes.alive}
         if component.is_spare:
             return "held down: its node is drained"
         return f"on {names.get(component.node, component.node)}"
@@ -248,7 +248,7 @@ class Maintenance:
         step = note.steps[number]._replace(state=int(state), detail=detail)
         step = step._replace(begin_ns=now_ns) if state == State.RUNNING else step._replace(end_ns=now_ns)
         steps = (*note.steps[:number], step, *note.steps[number + 1 :])
-        await self._reconciler.decide(note._replace(steps=steps))
+        await self._reconciler.commands.decide(note._replace(steps=steps))
         text = f"{number + 1}/{len(steps)} {Action(step.action).name.lower()}: {state.name.lower()}"
         self._reconciler.events.note("maintenance", step.component, f"{text} {detail}".strip())
 
@@ -258,7 +258,7 @@ class Maintenance:
         await self._note(note._replace(state=int(state), end_ns=self._reconciler.now_ns(), detail=detail))
 
     async def _note(self, note: NoteMaintenance) -> None:
-        await self._reconciler.decide(note)
+        await self._reconciler.commands.decide(note)
         what = What(Kind(note.kind), note.node, note.machine)
         text = f"{what}: {State(note.state).name.lower()} {note.detail}".strip()
         self._reconciler.events.note("maintenance", SUPERVISOR, text)

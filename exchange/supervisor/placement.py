@@ -8,9 +8,16 @@ from exchange.supervisor.component import Component, Node
 
 
 def place(
-    component: Component, components: Iterable[Component], nodes: Sequence[Node], drained: Collection[str] = ()
+    component: Component,
+    components: Iterable[Component],
+    nodes: Sequence[Node],
+    drained: Collection[str] = (),
+    *,
+    is_single: bool = False,
 ) -> Node | None:
     """Return the node for a component, None if there is none for it now. `drained` are names of nodes to leave out.
+
+    `is_single`: the exchange has one node. That one is alive alone says nothing: others may be away.
 
     A gateway goes where there is none, and if it can where it was, since clients know its address; a standby away from
     its primary, if there is another node; a machine where there are fewest. After a start that failed it is the next
@@ -21,8 +28,8 @@ def place(
         taken = {c.node for c in others if c.is_gateway}
         free = [node for node in nodes if node.id not in taken and node.name not in drained]
         free.sort(key=lambda node: node.id != component.home)
-        # On a single machine there may be more gateways than nodes.
-        return next(iter(free), nodes[0] if len(nodes) == 1 else None)
+        # On a single machine there may be more gateways than nodes; elsewhere a second one on a node lowers no load.
+        return next(iter(free), nodes[0] if is_single and nodes else None)
     candidates = nodes = [node for node in nodes if node.name not in drained]
     if component.is_standby:
         primary = {c.node for c in others if c.machine == component.machine}

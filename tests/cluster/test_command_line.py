@@ -16,14 +16,17 @@ from typing import Any
 
 import pytest
 
+from exchange.runtime.nats_servers import NatsServers
+from tests.runtime.certificates import make_certificates, tls_of_server
+
 pytestmark = pytest.mark.cluster
 README = Path(__file__).parents[2] / "README.md"
 EXCHANGE = [sys.executable, "-c", "from exchange.cli import main; main()"]
 
 
 @contextmanager
-def up(data: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [*EXCHANGE, "up", "--data", str(data), "--port", "0", "--shards", "1"]
+def up(data: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    command = [*EXCHANGE, "up", "--data", str(data), "--port", "0", "--shards", "1", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"}) as process:
         try:
             assert process.stdout is not None
@@ -109,3 +112,17 @@ def test_an_exchange_serves_stops_cleanly_and_carries_on(tmp_path: Path) -> None
         assert error.startswith("error ")
         assert "Traceback" not in error
         run(tmp_path, "orders", "place", "BTC-USDT", "sideways", "1", expect=2)
+
+
+@pytest.mark.slow
+def test_journals_on_servers_with_tls_are_reached_from_the_command_line(tmp_path: Path) -> None:
+    files = make_certificates(tmp_path)
+    data = tmp_path / "exchange"
+    with NatsServers.start(tmp_path / "nats", servers=1, configuration=tls_of_server(files)) as servers:
+        options = ["--journal", "nats", "--no-standbys", "--nats-monitoring", servers.monitoring_urls[0]]
+        options += ["--nats", servers.urls[0].replace("nats:", "tls:"), "--nats-ca", str(files / "ca.pem")]
+        options += ["--nats-certificate", str(files / "node.pem"), "--nats-key", str(files / "node.key")]
+        with up(data, *options):
+            run(data, "admin", "asset", "create", "BTC", "--scale", "8")
+            (asset,) = run(data, "admin", "asset", "list", "--json")
+    assert (asset["symbol"], asset["scale"]) == ("BTC", 8)

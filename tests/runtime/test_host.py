@@ -17,7 +17,7 @@ from exchange.engine.words import RejectReason, Stage
 from exchange.runtime.codec import ShardType
 from exchange.runtime.host import Host, NotPrimary
 from exchange.runtime.journal import JournalFenced, JournalUnavailable, MemoryJournal
-from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, SegmentKind, unpack_replies
+from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, SegmentKind, unpack_record, unpack_replies
 from exchange.runtime.recovery import StateHash, recover
 from exchange.runtime.rows import rows_segment
 from exchange.runtime.snapshot import SnapshotStore
@@ -309,6 +309,28 @@ async def test_a_command_past_its_deadline_is_refused_before_the_journal(
     replayed = recover(host.kind, journal, SnapshotStore(tmp_path / "without"))
     assert host.kind.state_hash(replayed.machine) == host.kind.state_hash(again.machine)
     await again.stop()
+
+
+async def test_a_deadline_that_passed_while_the_batch_lay_before_a_paused_host_is_past(
+    make_host: Callable[..., Host], clock: Clock
+) -> None:
+    journal = MemoryJournal("shard-0")
+    host = await opened(make_host(journal))
+    # The link's clock shows something else than ours, on another machine.
+    prompt = LinkBatch("gateway-0", 1, 1, [place("prompt")], sent_s=77.0)
+    assert unpack_replies(await host.submit(prompt))[0].status == ReplyStatus.DONE
+    clock.ns += 3_010_000_000
+    # Sent 10 ms after the first one, so it was on its way for 3 s, of which nothing was seen here.
+    batch = LinkBatch("gateway-0", 1, 2, [place("late"), place("patient", remaining_ms=5_000)], sent_s=77.01)
+    late, patient = unpack_replies(await host.submit(batch))
+    assert (late.status, late.reason) == (ReplyStatus.REFUSED, RejectReason.DEADLINE_EXCEEDED)
+    assert patient.status == ReplyStatus.DONE
+    names = [order.request.client_order_id for order in host.machine.books["BTC-USDT"].orders()]
+    assert names == ["prompt", "patient"]
+    # When it was sent is in no record.
+    last = unpack_record(list(journal.read(1))[-1].payload)
+    assert last.batches[0].sent_s == 0
+    await host.stop()
 
 
 async def test_a_writer_that_was_fenced_stops_for_good(make_host: Callable[..., Host]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import signal
-import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +16,7 @@ from exchange.runtime.journal import JournalUnavailable
 from exchange.runtime.journal.nats import NatsJournal
 from exchange.runtime.journal.nats_settings import NatsSettings
 from exchange.runtime.nats_servers import NatsServers
+from tests.runtime.certificates import make_certificates, tls_of_server
 
 ONE = ("nats://a:4222",)
 LOGIN = 'authorization { user: "exchange", password: "hush" }\n'
@@ -78,27 +78,12 @@ def test_servers_that_are_not_there_are_unavailable_and_named() -> None:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory with ca.pem, and node.pem and node.key that it signed for the loopback address."""
-    directory = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca", "-days", "2")
-    openssl("req", *key, "-keyout", "node.key", "-out", "node.csr", "-subj", "/CN=node")
-    (directory / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
-    openssl("x509", "-req", "-in", "node.csr", "-out", "node.pem", *signing)
-    return directory
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="module")
 def secured(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsSettings]:
-    configuration = (
-        f'tls {{ cert_file: "{files}/node.pem", key_file: "{files}/node.key", ca_file: "{files}/ca.pem", '
-        "verify: true }\n" + LOGIN
-    )
+    configuration = tls_of_server(files) + LOGIN
     directory = tmp_path_factory.mktemp("secured")
     with NatsServers.start(directory, servers=1, configuration=configuration) as servers:
         yield replace(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from exchange.runtime.journal.filesystem import OsFilesystem
 from exchange.runtime.snapshot import (
     Snapshot,
     SnapshotCorrupt,
@@ -111,7 +112,7 @@ def test_if_none_verifies_it_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("trouble", Trouble)
 def test_trouble_at_any_operation_leaves_the_last_or_the_new_snapshot(trouble: Trouble) -> None:
     directory = Path("/snapshots")
-    for operation in range(14):
+    for operation in range(16):
         for seed in range(10):
             filesystem = CrashingFilesystem(seed)
             store = SnapshotStore(directory, filesystem)
@@ -149,3 +150,20 @@ def test_a_failing_disk_is_reported_and_the_last_snapshot_stays() -> None:
     assert store.latest() == snapshot_at(1)
     store.write(snapshot_at(3))
     assert store.latest() == snapshot_at(3)
+
+
+def test_one_that_is_pruned_while_it_is_looked_at_is_no_loss(tmp_path: Path) -> None:
+    writer = SnapshotStore(tmp_path)
+    writer.write(snapshot_at(1))
+
+    class Interrupted(OsFilesystem):
+        """The writer goes on between listing and reading."""
+
+        def list_directory(self, path: Path) -> list[str]:
+            names = super().list_directory(path)
+            if not writer.sequences[0] > 1:
+                for sequence in (2, 3):
+                    writer.write(snapshot_at(sequence))
+            return names
+
+    assert SnapshotStore(tmp_path, Interrupted()).latest() == snapshot_at(3)

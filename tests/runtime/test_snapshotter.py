@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
+import threading
 from pathlib import Path
 
 from structlog.testing import capture_logs
@@ -15,7 +18,7 @@ from exchange.runtime.journal import MemoryJournal
 from exchange.runtime.messages import LinkBatch, Segment, SegmentKind
 from exchange.runtime.recovery import Recovered, StateHash, recover
 from exchange.runtime.rows import rows_segment
-from exchange.runtime.snapshot import SnapshotStore, SnapshotUnavailable
+from exchange.runtime.snapshot import LOCK_FILE, SnapshotStore, SnapshotUnavailable
 from exchange.runtime.snapshotter import Snapshotter
 from exchange.runtime.storage import KINDS, open_storage
 from exchange.v1 import trading_pb2, types_pb2
@@ -102,48 +105,134 @@ class _Counted(Snapshotter):
 
 
 class _Store(SnapshotStore):
-    there: tuple[int, ...] = ()
+    """`there` are the sequences; None: the disk fails. It notes which threads look."""
+
+    there: tuple[int, ...] | None = ()
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.looked: list[str] = []
 
     @property
     def sequences(self) -> tuple[int, ...]:
+        self.looked.append(threading.current_thread().name)
+        if self.there is None:
+            raise SnapshotUnavailable("could not list: the disk is gone")
         return self.there
 
 
-def see_all(snapshotter: Snapshotter, at: Recovered, records: range) -> list[int]:
+async def see_all(snapshotter: Snapshotter, at: Recovered, records: range) -> list[int]:
     """Let records of one command each pass; return those at which a multiple was passed."""
     passed = []
     for record in records:
         at.record = at.machine.sequence = record
         if snapshotter.see(at):
             passed.append(record)
+            await snapshotter.settle()
     return passed
 
 
-def test_a_primary_takes_them_itself_only_while_its_standby_does_not(tmp_path: Path) -> None:
+async def test_a_primary_takes_them_itself_only_while_its_standby_does_not(tmp_path: Path) -> None:
     store = _Store(tmp_path)
     snapshotter = _Counted(SHARD, store, 10)
     snapshotter.leaves_it_to_standby = True
     at = Recovered(SHARD.new())
-    # Nobody has taken one yet.
-    assert see_all(snapshotter, at, range(11)) == [10]
-    assert snapshotter.begun == 1
-    # The standby's of record 10 is there when 20 is passed, and so on.
+    # The standby passes the first one in this moment, too.
+    assert await see_all(snapshotter, at, range(11)) == [10]
+    assert snapshotter.begun == 0
+    # Its snapshot of record 10 is there when 20 is passed, and so on.
     store.there = (10,)
-    assert see_all(snapshotter, at, range(11, 21)) == [20]
+    assert await see_all(snapshotter, at, range(11, 21)) == [20]
     store.there = (20, 10)
-    assert see_all(snapshotter, at, range(21, 31)) == [30]
-    assert snapshotter.begun == 1
+    assert await see_all(snapshotter, at, range(21, 31)) == [30]
+    assert snapshotter.begun == 0
     # That of 30 does not come.
-    assert see_all(snapshotter, at, range(31, 41)) == [40]
-    assert snapshotter.begun == 2
+    assert await see_all(snapshotter, at, range(31, 41)) == [40]
+    assert snapshotter.begun == 1
+    # Nothing of that is looked up in the thread of the event loop.
+    assert len(store.looked) == 3
+    assert threading.current_thread().name not in store.looked
 
 
-def test_the_first_look_after_a_start_takes_none(tmp_path: Path) -> None:
+async def test_a_disk_that_cannot_be_read_costs_a_snapshot_and_not_the_host(tmp_path: Path) -> None:
+    store = _Store(tmp_path)
+    host = Host(SHARD, MemoryJournal("shard-0"), store, snapshot_every_commands=10, clock_ns=lambda: 1)
+    host.snapshotter.leaves_it_to_standby = True
+    await host.start()
+    await open_market(host)
+    store.there = None
+    with capture_logs() as logs:
+        for number in range(1, 31):
+            await host.submit(LinkBatch("g", 1, number, [place(number)]))
+            await host.snapshotter.settle()
+    assert {"snapshot.failed", "journal.not_trimmed"} <= {log["event"] for log in logs}
+    assert host.broken is None
+    await host.stop()
+
+
+async def test_a_standby_takes_every_one_whatever_is_there(tmp_path: Path) -> None:
+    snapshotter = _Counted(SHARD, _Store(tmp_path), 10)
+    snapshotter.leaves_it_to_standby = True
+    at = Recovered(SHARD.new())
+    for record in range(41):
+        at.record = at.machine.sequence = record
+        snapshotter.see_as_standby(at, lambda: None)
+    assert snapshotter.begun == 4
+
+
+async def test_on_one_disk_the_standby_takes_each_and_the_primary_none(tmp_path: Path) -> None:
+    journal = MemoryJournal("shard-0")
+    hosts = [
+        Host(SHARD, journal, SnapshotStore(tmp_path), snapshot_every_commands=7, clock_ns=lambda: 1) for _ in range(2)
+    ]
+    primary, standby = hosts
+    for host in hosts:
+        host.snapshotter.leaves_it_to_standby = True
+    await primary.start()
+    await standby.follow()
+    with capture_logs() as logs:
+        await open_market(primary)
+        for number in range(1, 40):
+            await primary.submit(LinkBatch("g", 1, number, [place(number)]))
+            while standby.at.record < primary.at.record:  # noqa: ASYNC110  # it polls the journal
+                await asyncio.sleep(0.001)
+            for host in hosts:
+                await host.snapshotter.settle()
+    assert [log for log in logs if log["event"].startswith("snapshot.")] == []
+    assert len(standby.snapshots.sequences) == 2
+    assert standby.at.hashed.sequence == standby.machine.sequence // 7 * 7
+    assert primary.at.hashed == StateHash()
+    await standby.stop()
+    await primary.stop()
+
+
+async def test_the_first_look_after_a_start_takes_none(tmp_path: Path) -> None:
     snapshotter = _Counted(SHARD, SnapshotStore(tmp_path), 10)
     at = Recovered(SHARD.new())
-    assert see_all(snapshotter, at, range(35, 40)) == []
-    assert see_all(snapshotter, at, range(40, 61)) == [40, 50, 60]
+    assert await see_all(snapshotter, at, range(35, 40)) == []
+    assert await see_all(snapshotter, at, range(40, 61)) == [40, 50, 60]
     assert snapshotter.begun == 3
+
+
+async def test_of_two_that_are_begun_at_once_one_is_written_and_the_other_is_no_failure(tmp_path: Path) -> None:
+    store = SnapshotStore(tmp_path)
+    at = Recovered(SHARD.new())
+    at.record = at.machine.sequence = 10
+    lock = os.open(tmp_path / LOCK_FILE, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    snapshotter = Snapshotter(SHARD, store, 10)
+    pending = tmp_path / "00000000000000000010-00000000000000000000.snapshot.pending"
+    pending.write_bytes(b"the other one's, half written")
+    with capture_logs() as logs:
+        snapshotter.begin(at)
+        await snapshotter.settle()
+    assert [log["event"] for log in logs] == ["snapshot.left_to_another"]
+    assert pending.read_bytes() == b"the other one's, half written"
+    os.close(lock)
+    snapshotter.begin(at)
+    await snapshotter.settle()
+    assert store.sequences == (10,)
+    assert not pending.exists()
 
 
 class _Broken(SnapshotStore):

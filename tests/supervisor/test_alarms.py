@@ -38,7 +38,7 @@ def stages(cluster: ClusterInMemory) -> list[int]:
 
 
 def status_of(cluster: ClusterInMemory, name: str) -> Any:
-    status = admin_pb2.GetStatusResponse.FromString(cluster.reconciler.status("0"))
+    status = admin_pb2.GetStatusResponse.FromString(cluster.reconciler.operator.status("0"))
     return next(component for component in status.components if component.name == name)
 
 
@@ -72,7 +72,7 @@ async def test_a_shard_that_an_operator_opened_again_stays_open_whatever_is_rest
     cluster = await new_cluster(tmp_path)
     cluster.processes[AUDITOR].breaks = [a_break()]
     await cluster.until(lambda: stages(cluster)[1] == CANCEL_ONLY)
-    await cluster.reconciler.set_stage("shard-1", OPEN, 0, "looked into")
+    await cluster.reconciler.operator.set_stage("shard-1", OPEN, 0, "looked into")
     await cluster.replace_supervisor()
     await cluster.until(lambda: cluster.reconciler.is_ready)
     await cluster.until(lambda: cluster.reconciler.components[AUDITOR].state.name == "UP")
@@ -113,7 +113,7 @@ async def test_a_shard_that_cannot_be_told_is_told_as_soon_as_it_can(tmp_path: P
 
 async def test_a_shard_that_is_halted_stays_halted(tmp_path: Path) -> None:
     cluster = await new_cluster(tmp_path)
-    await cluster.reconciler.set_stage("shard-1", HALTED, 0, "by hand")
+    await cluster.reconciler.operator.set_stage("shard-1", HALTED, 0, "by hand")
     cluster.processes[AUDITOR].breaks = [a_break(("shard-1", "shard-2"))]
     await cluster.until(lambda: stages(cluster)[2] == CANCEL_ONLY)
     assert stages(cluster)[1] == HALTED
@@ -134,7 +134,7 @@ async def test_trading_starts_and_goes_on_without_an_auditor(tmp_path: Path) -> 
     assert cluster.reconciler.is_ready
     await cluster.until(lambda: status_of(cluster, AUDITOR).restarts == 1)
     await cluster.until(lambda: cluster.reconciler.components[AUDITOR].state.name == "UP")
-    audit = asyncio.create_task(cluster.reconciler.audit())
+    audit = asyncio.create_task(cluster.reconciler.operator.audit())
     await cluster.until(audit.done)
     assert audit.result() == b"audited"
     await cluster.end()

@@ -159,7 +159,7 @@ async def test_the_supervisor_that_comes_at_the_last_step_finds_it_done(tmp_path
     world = await World(tmp_path).begin()
     await world.run(ALL)
     steps = (*world.note.steps[:-1], world.note.steps[-1]._replace(state=int(State.RUNNING)))
-    await world.cluster.reconciler.decide(world.note._replace(state=int(State.RUNNING), steps=steps))
+    await world.cluster.reconciler.commands.decide(world.note._replace(state=int(State.RUNNING), steps=steps))
     await Maintenance(world.cluster.reconciler, world.supervisors).resume()
     assert (State(world.note.state), State(world.note.steps[-1].state)) == (State.DONE, State.DONE)
     await world.cluster.end()
@@ -168,10 +168,10 @@ async def test_the_supervisor_that_comes_at_the_last_step_finds_it_done(tmp_path
 async def test_what_is_unsafe_is_refused_unless_it_is_forced(tmp_path: Path) -> None:
     world = await World(tmp_path).begin()
     cluster = world.cluster
-    await cluster.reconciler.set_stage("shard-1", int(Stage.CANCEL_ONLY), 0, "test")
+    await cluster.reconciler.operator.set_stage("shard-1", int(Stage.CANCEL_ONLY), 0, "test")
     await cluster.until(lambda: cluster.components["shard-1"].vitals["stage"] == Stage.CANCEL_ONLY)
     assert await world.refused(SHARD_0) == "SHARD_NOT_OPEN"
-    await cluster.reconciler.set_stage("shard-1", int(Stage.OPEN), 0, "test")
+    await cluster.reconciler.operator.set_stage("shard-1", int(Stage.OPEN), 0, "test")
     await cluster.until(lambda: cluster.components["shard-1"].vitals["stage"] == Stage.OPEN)
     cluster.components["ledger"].utilisation = 0.7
     assert await world.refused(SHARD_0) == "BUSY"

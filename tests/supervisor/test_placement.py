@@ -18,7 +18,7 @@ def components(*, shards: int = 2, gateways: int = 3) -> dict[str, Component]:
 def placed(some: dict[str, Component], nodes: list[Node]) -> dict[str, str]:
     for component in some.values():
         if not component.node:
-            node = place(component, some.values(), nodes)
+            node = place(component, some.values(), nodes, is_single=len(nodes) == 1)
             component.node = node.id if node else ""
     return {name: component.node for name, component in some.items()}
 
@@ -70,3 +70,13 @@ def test_after_a_start_that_failed_it_is_the_next_nodes_turn() -> None:
 def test_without_a_node_there_is_no_place() -> None:
     some = components()
     assert [place(some[name], some.values(), []) for name in ("ledger", "gateway-0", "ledger-standby")] == [None] * 3
+
+
+def test_a_gateway_is_not_put_beside_another_one_when_all_nodes_but_one_are_away() -> None:
+    some = components()
+    placed(some, NODES)
+    for component in some.values():
+        if component.node != "id-0":
+            component.node = ""
+    assert place(some["gateway-1"], some.values(), NODES[:1]) is None
+    assert place(some["gateway-1"], some.values(), NODES[:1], is_single=True) == NODES[0]

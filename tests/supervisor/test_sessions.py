@@ -14,8 +14,8 @@ from exchange.engine.instrument import Instrument
 from exchange.engine.words import CloseReason, Stage
 from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, SegmentKind, pack, unpack_replies
 from exchange.runtime.rows import rows_segment
-from exchange.supervisor.reconciler import SESSIONS_RETRY_S
 from exchange.supervisor.sessions import SESSION_BITS, cancel_ended
+from exchange.supervisor.shards import SESSIONS_RETRY_S
 from exchange.v1 import trading_pb2, types_pb2
 from tests.runtime.money import BUY, grants
 from tests.supervisor.cluster_in_memory import ClusterInMemory
@@ -29,7 +29,7 @@ async def new_cluster(directory: Path) -> ClusterInMemory:
     await cluster.begin()
     for shard, symbol in SYMBOLS.items():
         base = symbol.partition("-")[0]
-        await cluster.reconciler.create_instrument(Instrument(symbol, base, "USDT", 2, 4, 6), shard)
+        await cluster.reconciler.operator.create_instrument(Instrument(symbol, base, "USDT", 2, 4, 6), shard)
         batch = pack(LinkBatch("ledger", 1, 1, [rows_segment(grants(symbol, (1, BUY)))]))
         await cluster.processes[shard].submit(batch)
     return cluster

@@ -16,14 +16,14 @@ async def test_the_state_hash_comes_with_the_sequence_at_which_it_holds(tmp_path
     host = cluster.processes["shard-0"].host
 
     def told() -> admin_pb2.Component:
-        status = admin_pb2.GetStatusResponse.FromString(cluster.reconciler.status("0"))
+        status = admin_pb2.GetStatusResponse.FromString(cluster.reconciler.operator.status("0"))
         return next(c for c in status.components if c.name == "shard-0")
 
     assert (told().state_hash, told().state_hash_sequence) == ("", 0)
     take_snapshot(host.kind, host.at, host.snapshots)
     expected = host.kind.state_hash(host.machine).hex(), host.machine.sequence
     await cluster.until(lambda: (told().state_hash, told().state_hash_sequence) == expected)
-    await cluster.reconciler.set_stage("shard-0", 2, 0, "test")
+    await cluster.reconciler.operator.set_stage("shard-0", 2, 0, "test")
     await cluster.until(lambda: told().sequence == expected[1] + 1)
     assert (told().state_hash, told().state_hash_sequence) == expected
     await cluster.end()

@@ -11,7 +11,8 @@ from exchange.engine.control import Promote, TakeIncarnation
 from exchange.engine.words import Stage
 from exchange.runtime.host import Role
 from exchange.supervisor.component import ComponentState
-from exchange.supervisor.reconciler import CannotHandOver
+from exchange.supervisor.lifecycle import CannotHandOver
+from exchange.supervisor.takeover import StandbyOutdated
 from tests.supervisor.cluster_in_memory import ClusterInMemory
 
 STANDBY = "shard-0-standby"
@@ -205,7 +206,7 @@ async def test_a_machine_hands_over_to_its_standby_and_gets_a_new_one(tmp_path: 
     cluster = await new_cluster(tmp_path)
     old, standby = cluster.processes["shard-0"], cluster.processes[STANDBY]
     commands = len(cluster.journaled("shard-0"))
-    done = cluster.reconciler.begin_hand_over("shard-0")
+    done = cluster.reconciler.lifecycle.begin_hand_over("shard-0")
     await cluster.until(done.done)
     done.result()
     await cluster.until(lambda: is_up(cluster, "shard-0", standby.incarnation))
@@ -224,7 +225,7 @@ async def test_a_primary_that_hangs_when_it_is_to_hand_over_is_ended(tmp_path: P
     cluster = await new_cluster(tmp_path)
     old, standby = cluster.processes["shard-0"], cluster.processes[STANDBY]
     old.stuck.add("hand_over")
-    done = cluster.reconciler.begin_hand_over("shard-0")
+    done = cluster.reconciler.lifecycle.begin_hand_over("shard-0")
     await cluster.until(lambda: is_up(cluster, "shard-0", standby.incarnation))
     assert done.done()
     assert not old.alive
@@ -236,10 +237,38 @@ async def test_nothing_is_handed_over_without_a_standby_that_follows(tmp_path: P
     cluster.refused.add(STANDBY)
     await cluster.lose(STANDBY)
     with pytest.raises(CannotHandOver, match="shard-0: expected a standby"):
-        cluster.reconciler.begin_hand_over("shard-0")
+        cluster.reconciler.lifecycle.begin_hand_over("shard-0")
     assert cluster.components["shard-0"].state == ComponentState.UP
     cluster.refused.clear()
     await cluster.until(lambda: cluster.reconciler.is_complete)
+    await cluster.end()
+
+
+async def test_a_primary_goes_on_when_the_journal_knows_another_standby_than_the_one_at_hand(tmp_path: Path) -> None:
+    cluster = await new_cluster(tmp_path)
+    old, standby = cluster.processes["shard-0"], cluster.processes[STANDBY]
+    await cluster.reconciler.commands.take_incarnation(STANDBY)
+    done = cluster.reconciler.lifecycle.begin_hand_over("shard-0")
+    await cluster.until(done.done)
+    with pytest.raises(StandbyOutdated, match=f"its incarnation {standby.incarnation}, the journal has started"):
+        done.result()
+    await cluster.until(lambda: cluster.reconciler.is_complete)
+    assert cluster.processes["shard-0"] is old
+    assert "hand_over" not in old.calls
+    assert old.host.role == Role.PRIMARY
+    # That one is none, so it is replaced.
+    assert not standby.alive
+    await cluster.end()
+
+
+async def test_a_standby_that_the_journal_does_not_know_takes_nothing_over(tmp_path: Path) -> None:
+    cluster = await new_cluster(tmp_path)
+    standby = cluster.processes[STANDBY]
+    await cluster.reconciler.commands.take_incarnation(STANDBY)
+    cluster.processes["shard-0"].die()
+    await cluster.until(lambda: not standby.alive)
+    await cluster.until(lambda: cluster.reconciler.is_complete)
+    assert "promote" not in standby.calls
     await cluster.end()
 
 

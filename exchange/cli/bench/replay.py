@@ -18,7 +18,7 @@ from exchange.engine.words import OrderType, Side, Stage, TimeInForce
 from exchange.runtime.codec import ShardType
 from exchange.runtime.journal import FileJournal
 from exchange.runtime.machine import Machine
-from exchange.runtime.messages import LinkBatch, RecordPayload, Segment, SegmentKind, pack
+from exchange.runtime.messages import LinkBatch, RecordPayload, Segment, SegmentKind, pack_record
 from exchange.runtime.recovery import recover
 from exchange.runtime.rows import rows_segment
 from exchange.runtime.snapshot import SnapshotStore
@@ -40,13 +40,13 @@ def measure() -> Figure:
         journal = FileJournal.open(Path(directory) / "journal", "shard-0")
         epoch = journal.acquire()
         segments = [rows_segment([AddInstrument(instrument), SetStage(int(Stage.OPEN)), *_endowed()])]
-        journal.append(epoch, 1, pack(RecordPayload(1, [LinkBatch("bench", 1, 1, segments)])))
+        journal.append(epoch, 1, pack_record(RecordPayload(1, [LinkBatch("bench", 1, 1, segments)])))
         for n in range(2, RECORDS + 2):
             request = trading_pb2.TradeRequest(
                 commands=[command_message(flow.command()) for _ in range(COMMANDS_PER_RECORD)]
             )
             segments = [Segment(int(SegmentKind.TRADE), 1, 0, 1_000, request.SerializeToString())]
-            journal.append(epoch, n, pack(RecordPayload(n, [LinkBatch("bench", 1, n, segments)])))
+            journal.append(epoch, n, pack_record(RecordPayload(n, [LinkBatch("bench", 1, n, segments)])))
         snapshots = SnapshotStore(Path(directory) / "snapshots")
         rates = []
         for _ in range(ROUNDS):

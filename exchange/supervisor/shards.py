@@ -1,0 +1,68 @@
+"""What a shard is told beyond the topology: its instruments, its stage, and which sessions have ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from exchange.engine.commands import AddInstrument, CancelSessions
+from exchange.supervisor.commands import Commands
+from exchange.supervisor.component import Component, ComponentState
+from exchange.supervisor.sessions import cancel_ended
+from exchange.supervisor.stages import OpenAtOnce
+
+SESSIONS_RETRY_S = 0.5
+
+_log = structlog.get_logger()
+
+
+class Shards:
+    """Prepares shards that start, and tells those that run when a gateway was replaced."""
+
+    def __init__(self, commands: Commands, gateway_names: Sequence[str]) -> None:
+        self._commands = commands
+        self._gateway_names = gateway_names
+        self._stages = OpenAtOnce()
+
+    async def prepare(self, shard: Component) -> None:
+        """Give a shard its instruments, and its first stage."""
+        machine = self._commands.machine
+        incarnations = self._gateway_incarnations()
+        await self._commands.send(
+            shard.name,
+            *(AddInstrument(instrument) for instrument, name in machine.instruments.values() if name == shard.name),
+            # Before it opens: what lived and died with a stream must not trade any more.
+            *self._cancel_ended(incarnations),
+            self._stages.first_stage(machine.held.get(shard.name)),
+        )
+        shard.sessions_of = incarnations
+
+    def watch_sessions(self, component: Component, now_s: float) -> None:
+        """Have a shard that is up cancel what ended sessions placed, again and again until it has journaled it."""
+        if not component.is_shard or component.state != ComponentState.UP:
+            return
+        task = component.sessions_task
+        if task is not None:
+            if not task.done():
+                return
+            component.sessions_task = None
+            error = task.exception()
+            if error is not None:
+                _log.warning("sessions.cancel_failed", name=component.name, error=repr(error))
+                component.sessions_next_s = now_s + SESSIONS_RETRY_S
+        if component.sessions_of != self._gateway_incarnations() and now_s >= component.sessions_next_s:
+            component.sessions_task = asyncio.create_task(self._cancel_ended_sessions(component))
+
+    async def _cancel_ended_sessions(self, shard: Component) -> None:
+        incarnations = self._gateway_incarnations()
+        await self._commands.send(shard.name, *self._cancel_ended(incarnations))
+        shard.sessions_of = incarnations
+
+    def _cancel_ended(self, incarnations: tuple[int, ...]) -> list[CancelSessions]:
+        return cancel_ended(filter(None, incarnations), self._commands.machine.incarnation)
+
+    def _gateway_incarnations(self) -> tuple[int, ...]:
+        """Return the last incarnation of each gateway; the ones before it were ended before it was started."""
+        return tuple(self._commands.machine.incarnations.get(name, 0) for name in self._gateway_names)
