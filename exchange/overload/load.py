@@ -37,11 +37,15 @@ class Load:
         """How many commands it could do if it did nothing else; 0 while nobody knows."""
         return self._rate.per_s
 
+    def set_half_life(self, half_life_s: float) -> None:
+        self._rate.half_life_s = half_life_s
+
     def note_work(self, commands: int, busy_s: float) -> None:
         """Take note of a record's commands, and how long they took without the journal."""
         self.done += commands
         self.busy_s += busy_s
-        self._rate.observe(commands, busy_s)
+        if commands:
+            self._rate.observe(commands, busy_s)
 
     def note_delay(self, work_class: WorkClass, delay_s: float) -> None:
         """Take note of how long something was here until it was answered."""

@@ -8,6 +8,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from exchange.overload.classes import WorkClass
 from exchange.overload.service_rate import capacity_of
+from exchange.settings import Settings
 
 T = TypeVar("T")
 
@@ -72,3 +73,15 @@ class ClassQueues(Generic[T]):
 
     def waiting(self, work_class: WorkClass) -> Iterator[Waiting[T]]:
         return iter(self._queues[work_class])
+
+
+def wait_s_max_of(settings: Settings) -> dict[WorkClass, float]:
+    """Return how long each class may wait that is bounded."""
+    if settings.is_naive:
+        return {}
+    queues = settings.queues
+    return {
+        WorkClass.PASSIVE: queues.passive_wait_ms / 1_000,
+        WorkClass.ORDERS: queues.orders_wait_ms / 1_000,
+        WorkClass.QUERIES: queues.queries_wait_ms / 1_000,
+    }

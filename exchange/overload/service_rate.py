@@ -12,10 +12,10 @@ class ServiceRate:
     estimate.
     """
 
-    __slots__ = ("_done", "_half_life_s", "_spent_s")
+    __slots__ = ("_done", "_spent_s", "half_life_s")
 
     def __init__(self, half_life_s: float) -> None:
-        self._half_life_s = half_life_s
+        self.half_life_s = half_life_s
         self._done = 0.0
         self._spent_s = 0.0
 
@@ -28,7 +28,7 @@ class ServiceRate:
         """Take note of work that took so long. `is_saturated`: more was waiting."""
         if spent_s <= 0 or (not is_saturated and done / spent_s <= self.per_s):
             return
-        kept = 0.5 ** (spent_s / self._half_life_s)
+        kept = 0.5 ** (spent_s / self.half_life_s)
         self._done = self._done * kept + done
         self._spent_s = self._spent_s * kept + spent_s
 
