@@ -113,14 +113,17 @@ class _RunningExchange:
             raise NoSupervisor("expected an active supervisor, found none; there may be one in a moment")
         return max(leads, key=lambda lead: lead[0])[1]
 
-    def wait(self, *, complete: bool = False) -> None:
-        """Return when orders are taken; `complete`: and all standbys follow. Raises `StartFailed`."""
+    def wait(self, *, complete: bool = False, opened: bool = True) -> None:
+        """Return when orders are taken; `complete`: and all standbys follow. Raises `StartFailed`.
+
+        Without `opened`, when everything runs: shards that were away may still be reopening, stage by stage.
+        """
         give_up_s = time.monotonic() + START_TIMEOUT_S
         detail = ""
         while time.monotonic() < give_up_s:
             try:
                 active = self._active()
-                if ray.get(active.is_ready.remote(complete), timeout=ASK_TIMEOUT_S):
+                if ray.get(active.is_ready.remote(complete, opened), timeout=ASK_TIMEOUT_S):
                     return
                 status = self.status()
             except (ray.exceptions.RayError, NoSupervisor) as error:

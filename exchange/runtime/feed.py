@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from exchange.engine.stages import StageRow
 from exchange.runtime.journal.record import crc32c
 from exchange.runtime.messages import pack, unpack
 
@@ -53,12 +54,15 @@ class BookDump(NamedTuple):
 
 
 class ShardDump(NamedTuple):
-    """Where a reader of a shard's feed starts: the state after the command `sequence`."""
+    """Where a reader of a shard's feed starts: the state after the command `sequence`.
+
+    `stages`: the whole shard's first, then those of instruments that have one of their own.
+    """
 
     epoch: int
     sequence: int
     time_ns: int
-    stage: int
+    stages: Sequence[StageRow]
     books: Sequence[BookDump]
 
 

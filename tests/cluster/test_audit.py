@@ -194,7 +194,7 @@ def test_money_that_the_ledger_never_granted_stops_the_shard_that_credited_it(
     assert next(row for row in audit.assets if row.asset == "USDT").difference == 77
 
     # What an operator has opened again stays open, though the break still stands.
-    operator.set_stage(Stage.OPEN, shard=shard.name, reason="looked into")
+    operator.resume(shard=shard.name, reason="looked into")
     until(lambda: {c.name: c for c in operator.status().components}[shard.name].stage == Stage.OPEN)
     assert [b.kind for b in operator.audit().breaks] == ["CREDITED"]
     assert [b.kind for b in operator.audit().breaks] == ["CREDITED"]

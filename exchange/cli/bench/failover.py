@@ -1,4 +1,4 @@
-"""`failover`: how long a market takes no order when its shard is lost, on three nodes, at 1,000 orders a second.
+"""`failover`: how long a market takes no order when its shard is lost or restarted, on three nodes, at 1,000 orders/s.
 
 The orders come in an open loop through the SDK: so an order that nobody took within its second counts as failed, and
 the time without orders is what clients see, not what the exchange says of itself. What the exchange did meanwhile, and
@@ -8,6 +8,7 @@ when, is told by its log of events.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -25,7 +26,15 @@ from exchange.cli.bench import Figure
 from exchange.cli.bench.failover_figure import Moment, draw
 from exchange.cli.bench.failover_load import DEADLINE_S, ORDERS_PER_S, OpenLoop
 from exchange.cli.bench.live import SYMBOL, OrderFlow, bearer, make_rich, open_market
-from exchange.client import AsyncClient, Client, Component, ComponentState, EvenkeelError
+from exchange.client import (
+    AsyncClient,
+    Client,
+    Component,
+    ComponentState,
+    EvenkeelError,
+    MaintenanceKind,
+    MaintenanceState,
+)
 from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
 
@@ -74,28 +83,57 @@ class Scenario:
 
     name: str
     words: str
-    failure: Callable[[LocalExchange, Component], Failure]
-    first_order_s_max: float
-    """By the median."""
+    failure: Callable[[LocalExchange, Client, Component], Failure]
+    limit_s: float
+    """By the median: to the first order, or if it is planned, of the longest pause."""
+    is_planned: bool = False
+
+    def value_of(self, failover: Failover) -> float:
+        return failover.longest_pause_s if self.is_planned else failover.first_order_s
 
 
-def kill_process(exchange: LocalExchange, shard: Component) -> Failure:
+def kill_process(exchange: LocalExchange, operator: Client, shard: Component) -> Failure:
     return Failure(lambda: os.kill(shard.pid, signal.SIGKILL))
 
 
-def kill_node(exchange: LocalExchange, shard: Component) -> Failure:
+def kill_node(exchange: LocalExchange, operator: Client, shard: Component) -> Failure:
     assert exchange.nodes is not None
     nodes, node = exchange.nodes, exchange.nodes.node(shard.node)
     return Failure(lambda: nodes.kill(node), lambda: nodes.start_again(node), AWAY_S)
 
 
-def pause_node(exchange: LocalExchange, shard: Component) -> Failure:
+def pause_node(exchange: LocalExchange, operator: Client, shard: Component) -> Failure:
     assert exchange.nodes is not None
     nodes, node = exchange.nodes, exchange.nodes.node(shard.node)
     return Failure(lambda: nodes.pause(node), lambda: nodes.resume(node), PAUSE_S)
 
 
-def kill_nats_leader(exchange: LocalExchange, shard: Component) -> Failure:
+def restart_shard(exchange: LocalExchange, operator: Client, shard: Component) -> Failure:
+    def begin() -> None:
+        operator.start_maintenance(MaintenanceKind.RESTART, shard=shard.name)
+
+    return Failure(begin, lambda: _wait_for(operator))
+
+
+def restart_all(exchange: LocalExchange, operator: Client, shard: Component) -> Failure:
+    def begin() -> None:
+        operator.start_maintenance(MaintenanceKind.RESTART)
+
+    return Failure(begin, lambda: _wait_for(operator))
+
+
+def _wait_for(operator: Client) -> None:
+    """Wait until the maintenance is over; the gateway and the supervisor that are asked are restarted, too."""
+    newest = None
+    while newest is None or newest.state is MaintenanceState.RUNNING:
+        time.sleep(POLL_S)
+        with contextlib.suppress(EvenkeelError):
+            newest = operator.maintenance().newest
+    if newest.state is not MaintenanceState.DONE:
+        raise RuntimeError(f"the maintenance ended as {newest.state.name}: {newest.detail}")
+
+
+def kill_nats_leader(exchange: LocalExchange, operator: Client, shard: Component) -> Failure:
     assert exchange.nats_servers is not None
     servers, number = exchange.nats_servers, leader_of(exchange, f"j-{SHARD}")
     return Failure(
@@ -117,6 +155,8 @@ SCENARIOS = (
     Scenario("failover", "kill -9 of a shard's process", kill_process, 1.0),
     Scenario("failover_node", "kill of the shard's whole node", kill_node, 2.0),
     Scenario("failover_pause", f"a pause of the shard's whole node for {PAUSE_S:.0f} s", pause_node, 3.0),
+    Scenario("handover", "a planned restart of the shard", restart_shard, 0.15, is_planned=True),
+    Scenario("rolling", "a planned restart of everything, one after the other", restart_all, 0.15, is_planned=True),
     Scenario("failover_nats", "kill of the NATS server that leads the journal", kill_nats_leader, 10.0),
 )
 
@@ -135,19 +175,23 @@ def measure(
             addresses = [c.address for c in exchange.status().components if c.name.startswith("gateway")]
             # Ray would end this process together with the first node.
             exchange.disconnect()
+            figures = []
             with Client(addresses, exchange.operator_key, timeout=10) as operator:
                 open_market(operator, SYMBOL)
                 accounts = tuple(operator.create_account(name).account_id for name in ("buyer", "seller"))
                 make_rich(operator, addresses[0], bearer(exchange.operator_key), accounts)
-            figures = []
-            for scenario in scenarios:
-                flow = OrderFlow((accounts[0], accounts[1]), f"{scenario.name}-")
-                failovers = uvloop.run(_measure(exchange, addresses, OpenLoop(flow), scenario, times))
-                figures.append(figure_of(scenario, failovers))
-                if figure_path is not None and scenario is scenarios[0]:
-                    by_length = sorted(failovers, key=lambda f: f.first_order_s)
-                    chosen = by_length[len(by_length) // 2]
-                    figure_path.write_text(draw(scenario.words, chosen.moments, chosen.taken_s))
+                for scenario in scenarios:
+                    flow = OrderFlow((accounts[0], accounts[1]), f"{scenario.name}-")
+
+                    def failure(shard: Component, scenario: Scenario = scenario) -> Failure:
+                        return scenario.failure(exchange, operator, shard)
+
+                    failovers = uvloop.run(_measure(addresses, exchange.operator_key, OpenLoop(flow), failure, times))
+                    figures.append(figure_of(scenario, failovers))
+                    if figure_path is not None and scenario is scenarios[0]:
+                        by_length = sorted(failovers, key=lambda f: f.first_order_s)
+                        chosen = by_length[len(by_length) // 2]
+                        figure_path.write_text(draw(scenario.words, chosen.moments, chosen.taken_s))
             return figures
 
 
@@ -156,38 +200,41 @@ def figure_of(scenario: Scenario, failovers: Sequence[Failover]) -> Figure:
         ordered = sorted(figures)
         return f"{median(ordered):,.{digits}f} (worst {ordered[-1]:,.{digits}f})"
 
-    value = median(f.first_order_s for f in failovers)
-    fenced = [f for f in failovers if f.fenced_s]
+    value = median(map(scenario.value_of, failovers))
     acts = ""
-    if fenced:
-        suspected, fence = both(f.suspected_s for f in fenced), both(f.fenced_s for f in fenced)
-        acts = (
-            f"suspicion {suspected} and to the new epoch {fence} in the {len(fenced)} in which a standby took over, to "
-        )
+    fenced = [f for f in failovers if f.fenced_s]
+    if not scenario.is_planned:
+        first_order = both(f.first_order_s for f in failovers)
+        acts = f"seconds from there to the first new order {first_order}; "
+        if fenced:
+            suspected, fence = both(f.suspected_s for f in fenced), both(f.fenced_s for f in fenced)
+            took_over = f"in the {len(fenced)} in which a standby took over"
+            acts = (
+                f"seconds from there to suspicion {suspected} and to the new epoch {fence} {took_over}, to the first "
+            )
+            acts += f"new order {first_order}; "
     detail = (
-        f"{scenario.words}, {len(failovers)} times, {ORDERS_PER_S:,} orders/s, open loop; seconds from there to "
-        f"{acts}the first new order {both(f.first_order_s for f in failovers)}; "
-        f"longest pause {both(f.longest_pause_s for f in failovers)}; failed orders "
+        f"{scenario.words}, {len(failovers)} times, {ORDERS_PER_S:,} orders/s, open loop; {acts}"
+        f"longest pause {both((f.longest_pause_s for f in failovers), 3)} s; failed orders "
         f"{both((f.failed for f in failovers), 0)}; reference: the most that is meant to be"
     )
-    limit_s = scenario.first_order_s_max
-    return Figure(scenario.name, value, "s", limit_s, value / limit_s, detail)
+    return Figure(scenario.name, value, "s", scenario.limit_s, value / scenario.limit_s, detail)
 
 
 async def _measure(
-    exchange: LocalExchange, addresses: Sequence[str], load: OpenLoop, scenario: Scenario, times: int
+    addresses: Sequence[str], key: str, load: OpenLoop, failure: Callable[[Component], Failure], times: int
 ) -> list[Failover]:
     failovers = []
     async with (
-        AsyncClient(addresses, exchange.operator_key, timeout=2.0) as operator,
-        AsyncClient(addresses, exchange.operator_key, timeout=DEADLINE_S, reconnect_timeout=None) as trader,
+        AsyncClient(addresses, key, timeout=2.0) as operator,
+        AsyncClient(addresses, key, timeout=DEADLINE_S, reconnect_timeout=None) as trader,
     ):
         running_load = asyncio.create_task(load.run(trader))
         for _ in range(times):
             await _whole(operator)
             await asyncio.sleep(SETTLE_S)
             shard = await _whole(operator)
-            failovers.append(await _one(load, operator, scenario.failure(exchange, shard)))
+            failovers.append(await _one(load, operator, failure(shard)))
         running_load.cancel()
         await asyncio.gather(running_load, return_exceptions=True)
     return failovers
