@@ -206,6 +206,7 @@ class Client:
 
     create_instrument = _blocking(AsyncClient.create_instrument)
     create_account = _blocking(AsyncClient.create_account)
+    set_account_tier = _blocking(AsyncClient.set_account_tier)
     list_accounts = _iterating(AsyncClient.list_accounts)
     create_api_key = _blocking(AsyncClient.create_api_key)
     list_api_keys = _iterating(AsyncClient.list_api_keys)

@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 from exchange.gateway.auth import Caller
 from exchange.gateway.draining import Draining
-from exchange.gateway.routing import RequestInvalid, Router, read_request
+from exchange.gateway.requests import RequestInvalid, read_request
+from exchange.gateway.routing import Router
 from exchange.v1 import trading_pb2
 
 BATCHES_IN_FLIGHT_MAX = 64

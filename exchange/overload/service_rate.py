@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import math
 
+FASTER = 10
+"""How much sooner a rate is believed that is higher: nothing is served faster than it can be, but much may delay it."""
+
 
 class ServiceRate:
-    """Work done by time spent on it, what is older counting half every `half_life_s` of that time.
+    """The geometric mean of what was served by time, what is older counting half every `half_life_s` of that time.
 
     What was done with room left says what was wanted rather than what could be served, so it only ever raises the
     estimate.
     """
 
-    __slots__ = ("_done", "_spent_s", "half_life_s")
+    __slots__ = ("half_life_s", "per_s")
 
     def __init__(self, half_life_s: float) -> None:
         self.half_life_s = half_life_s
-        self._done = 0.0
-        self._spent_s = 0.0
-
-    @property
-    def per_s(self) -> float:
+        self.per_s = 0.0
         """The estimate; 0 while there is none."""
-        return self._done / self._spent_s if self._spent_s > 0 else 0.0
 
     def observe(self, done: float, spent_s: float, *, is_saturated: bool = True) -> None:
         """Take note of work that took so long. `is_saturated`: more was waiting."""
-        if spent_s <= 0 or (not is_saturated and done / spent_s <= self.per_s):
+        if done <= 0 or spent_s <= 0:
             return
-        kept = 0.5 ** (spent_s / self.half_life_s)
-        self._done = self._done * kept + done
-        self._spent_s = self._spent_s * kept + spent_s
+        seen = done / spent_s
+        is_faster = seen > self.per_s
+        if self.per_s and (is_saturated or is_faster):
+            kept = 0.5 ** (spent_s * (FASTER if is_faster else 1) / self.half_life_s)
+            self.per_s = self.per_s**kept * seen ** (1 - kept)
+        elif is_saturated:
+            self.per_s = seen
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.per_s = 0.0
 
 
 def capacity_of(rate_per_s: float, wait_s: float) -> int | None:

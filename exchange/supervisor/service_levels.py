@@ -76,15 +76,13 @@ def read(components: Iterable[Component]) -> dict[Part, Reading]:
     """Return a reading of each machine, gateway and link, from the vitals of the processes that serve."""
     readings: dict[Part, Reading] = {}
     for component in components:
-        vitals = component.vitals
+        load = component.vitals.get("load") or {}
         if component.is_gateway:
-            limited = vitals.get("rate_limited", 0)
-            readings[component.name,] = Reading(0.0, vitals.get("requests", 0), limited)
-            for machine, link in vitals.get("links", {}).items():
+            readings[component.name,] = Reading(0.0, load.get("commands", 0), load.get("rate_limited", 0))
+            for machine, link in load.get("links", {}).items():
                 shed = sum(n for reasons in link.get("shed", {}).values() for n in reasons.values())
                 readings[component.name, machine] = Reading(_p99_of(link), shed, shed)
         elif component.machine and not component.is_standby:
-            load = vitals.get("load") or {}
             # What was late was admitted, too.
             shed = load.get("shed", 0)
             readings[component.machine,] = Reading(

@@ -11,18 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exchange.engine.ledger_words import Permission
-from exchange.gateway import routing
+from exchange.gateway import requests
 from exchange.gateway.auth import Caller
-from exchange.gateway.links import CANCELS, ORDERS, Link
+from exchange.gateway.held import HeldOrders, Pace
+from exchange.gateway.limits import Limits
+from exchange.gateway.links import Link
 from exchange.gateway.pending import PendingCommands
-from exchange.gateway.routing import COMMANDS_MAX, RequestInvalid, Router
+from exchange.gateway.requests import RequestInvalid
+from exchange.gateway.routing import COMMANDS_MAX, Router
+from exchange.overload.account_limits import Tier
+from exchange.overload.classes import WorkClass
 from exchange.runtime.codec import decode_trade
 from exchange.runtime.messages import Segment, SegmentReply
+from exchange.settings import Settings
 from exchange.v1 import trading_pb2
 
 SHARD_OF = {"BTC-USDT": "shard-0", "ETH-USDT": "shard-1"}
 TRADER = Caller(7, "key", (int(Permission.TRADE),))
 OPERATOR = Caller(7, "key", (int(Permission.TRADE), int(Permission.OPERATOR)))
+
+_, CANCELS, PASSIVE, ORDERS, _ = WorkClass
 
 Make = Callable[..., trading_pb2.Command]
 
@@ -38,8 +46,10 @@ class RecordingLink(Link):
     def is_up(self) -> bool:
         return True
 
-    def enqueue(self, segment: Segment, priority: int = ORDERS) -> asyncio.Future[SegmentReply]:
-        self.sent.append((segment, priority))
+    def enqueue(
+        self, segment: Segment, work_class: WorkClass = ORDERS, commands: int = 1
+    ) -> asyncio.Future[SegmentReply]:
+        self.sent.append((segment, work_class))
         return asyncio.get_running_loop().create_future()
 
 
@@ -53,8 +63,13 @@ def cancel(instrument: str = "BTC-USDT", *, on_behalf_of: int = 0) -> trading_pb
     return trading_pb2.Command(cancel=body, on_behalf_of=on_behalf_of)
 
 
-def amend(instrument: str = "BTC-USDT") -> trading_pb2.Command:
-    return trading_pb2.Command(amend=trading_pb2.AmendOrderRequest(instrument=instrument, client_order_id="o1"))
+def post_only(instrument: str = "BTC-USDT") -> trading_pb2.Command:
+    return place(instrument, post_only=True)
+
+
+def amend(instrument: str = "BTC-USDT", **fields: Any) -> trading_pb2.Command:
+    body = trading_pb2.AmendOrderRequest(instrument=instrument, client_order_id="o1", **fields)
+    return trading_pb2.Command(amend=body)
 
 
 def cancel_all(instrument: str = "BTC-USDT") -> trading_pb2.Command:
@@ -70,7 +85,9 @@ class Routed:
 
     def __init__(self) -> None:
         self.links = {shard: RecordingLink(shard) for shard in SHARD_OF.values()}
-        self.router = Router(self.links, SHARD_OF, {shard: PendingCommands() for shard in self.links})
+        pending = {shard: PendingCommands() for shard in self.links}
+        held = {shard: HeldOrders(lambda: Pace(None), lambda _: True, lambda: 200) for shard in self.links}
+        self.router = Router(self.links, SHARD_OF, pending, held, Limits(Settings(), lambda _: int(Tier.UNLIMITED)))
 
     def sent_by(self, data: bytes, caller: Caller = TRADER) -> list[tuple[Segment, int]]:
         self.router.trade(data, caller)
@@ -80,7 +97,8 @@ class Routed:
 # Few enough to be read one by one, and enough to be read by columns.
 @pytest.mark.parametrize("times", [1, 40])
 @pytest.mark.parametrize(
-    ("make", "priority"), [(place, ORDERS), (amend, ORDERS), (cancel, CANCELS), (cancel_all, CANCELS)]
+    ("make", "priority"),
+    [(place, ORDERS), (amend, PASSIVE), (post_only, PASSIVE), (cancel, CANCELS), (cancel_all, CANCELS)],
 )
 async def test_what_one_shard_can_take_goes_there_as_it_came(make: Make, priority: int, times: int) -> None:
     data = packed(*[make()] * times)
@@ -89,10 +107,19 @@ async def test_what_one_shard_can_take_goes_there_as_it_came(make: Make, priorit
 
 
 @pytest.mark.parametrize("times", [1, 40])
-@pytest.mark.parametrize("make", [place, amend, cancel])
-async def test_cancels_wait_for_the_orders_that_they_came_with(make: Make, times: int) -> None:
-    ((_, priority),) = Routed().sent_by(packed(*[cancel()] * times, make()))
-    assert priority == (CANCELS if make is cancel else ORDERS)
+@pytest.mark.parametrize(("make", "work_class"), [(place, ORDERS), (amend, PASSIVE), (post_only, PASSIVE)])
+async def test_cancels_stay_with_the_orders_that_they_came_with(make: Make, work_class: int, times: int) -> None:
+    ((_, sent_as),) = Routed().sent_by(packed(*[cancel()] * times, make()))
+    assert sent_as == work_class
+
+
+@pytest.mark.parametrize("times", [1, 40])
+@pytest.mark.parametrize("others", [[place(), post_only()], [amend(), amend(price=3)], [amend(requeue=True)]])
+async def test_a_request_is_as_urgent_as_its_least_urgent_command(
+    others: list[trading_pb2.Command], times: int
+) -> None:
+    ((_, sent_as),) = Routed().sent_by(packed(*[cancel()] * times, *others))
+    assert sent_as == ORDERS
 
 
 @pytest.mark.parametrize("times", [1, 40])
@@ -146,7 +173,7 @@ async def test_a_command_of_no_kind_behind_one_that_names_its_instrument_twice_c
     assert commands[1] == (7, "", "", 0), "it names nothing, so the shard refuses it"
 
 
-_kinds: list[Make] = [place, amend, cancel, cancel_all]
+_kinds: list[Make] = [place, post_only, amend, cancel, cancel_all]
 _commands = st.builds(
     lambda make, instrument: make(instrument), st.sampled_from(_kinds), st.sampled_from(["BTC-USDT", "ETH-USDT", ""])
 )
@@ -154,13 +181,24 @@ _commands = st.builds(
 
 @given(
     st.lists(_commands, min_size=20, max_size=40),
-    st.lists(st.sampled_from([place(queue_for_ms=3), place(on_behalf_of=4), cancel(), trading_pb2.Command()])),
+    st.lists(
+        st.sampled_from(
+            [
+                amend(price=3),
+                amend(requeue=True),
+                place(queue_for_ms=3),
+                place(on_behalf_of=4),
+                cancel(),
+                trading_pb2.Command(),
+            ]
+        )
+    ),
 )
 def test_by_columns_and_one_by_one_a_request_needs_the_same(
     commands: list[trading_pb2.Command], others: list[trading_pb2.Command]
 ) -> None:
     data = packed(*commands, *others)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(routing, "read_columns", lambda _: None)
-        one_by_one = routing._needs_of(data)
-    assert routing._needs_of(data) == one_by_one
+        monkeypatch.setattr(requests, "read_columns", lambda _: None)
+        one_by_one = requests.needs_of(data)
+    assert requests.needs_of(data) == one_by_one

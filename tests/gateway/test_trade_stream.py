@@ -11,7 +11,8 @@ import pytest
 
 from exchange.gateway import trade_stream
 from exchange.gateway.draining import Draining
-from exchange.gateway.routing import Answer, RequestInvalid
+from exchange.gateway.requests import RequestInvalid
+from exchange.gateway.routing import Answer
 from exchange.gateway.trade_stream import BATCHES_IN_FLIGHT_MAX, TradeStream
 from exchange.v1 import trading_pb2
 from tests.gateway.failover_world import until
@@ -37,7 +38,7 @@ class Served:
         if not number:
             raise RequestInvalid(grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED", "as the test says")
         self.taken[number] = asyncio.get_running_loop().create_future()
-        return Answer(self.taken[number], self.waits)
+        return Answer(self.taken[number], self.waits, [])
 
     async def _arrive(self) -> AsyncIterator[bytes]:
         while (data := await self._requests.get()) is not None:

@@ -30,26 +30,35 @@ CONTROL, CANCELS, PASSIVE, ORDERS, QUERIES = WorkClass
 # ---------------------------------------------------------------- the rate of service
 
 
-def test_a_rate_follows_what_is_served_within_a_few_half_lives() -> None:
+def test_a_rate_that_falls_is_followed_within_a_few_half_lives() -> None:
     rate = ServiceRate(half_life_s=5)
-    for _ in range(100):
-        rate.observe(100, 1.0)
-    assert rate.per_s == pytest.approx(100)
+    rate.observe(1_000, 1.0)
     for _ in range(5):
         rate.observe(10, 1.0)
-    assert rate.per_s == pytest.approx(55, rel=0.02), "half of it after one half-life"
-    for _ in range(45):
+    assert rate.per_s == pytest.approx(100), "half of the way, in orders of magnitude"
+    for _ in range(15):
         rate.observe(10, 1.0)
-    assert rate.per_s == pytest.approx(10, rel=0.05)
+    assert rate.per_s == pytest.approx(10 * 10 ** (2 / 16))
+
+
+def test_a_rate_that_rises_is_believed_sooner() -> None:
+    rate = ServiceRate(half_life_s=5)
+    rate.observe(10, 1.0)
+    rate.observe(1_000, 1.0)
+    assert rate.per_s > 300
 
 
 def test_what_was_wanted_rather_than_served_only_raises_the_estimate() -> None:
     rate = ServiceRate(half_life_s=5)
+    rate.observe(1, 1.0, is_saturated=False)
+    assert rate.per_s == 0, "an idle shard's rate is not known"
     rate.observe(1_000, 1.0)
     rate.observe(1, 1.0, is_saturated=False)
     assert rate.per_s == 1_000
     rate.observe(3_000, 1.0, is_saturated=False)
     assert rate.per_s > 1_900
+    rate.reset()
+    assert rate.per_s == 0
 
 
 def test_nobody_is_bounded_by_a_rate_that_is_not_known() -> None:
@@ -264,10 +273,19 @@ def test_new_limits_hold_at_once() -> None:
 # ---------------------------------------------------------------- the breaker
 
 
+def refused_by(breaker: Breaker, *, since: int = 0) -> int:
+    """Send a hundred requests a second for ten seconds to a shard that refuses all; return how many it got."""
+    asked = 0
+    for now in range(since, since + 1_000):
+        if breaker.lets_through(now / 100):
+            asked += 1
+            breaker.on_answers(1, 0, now / 100)
+    return asked
+
+
 def test_a_shard_that_refuses_everything_is_asked_once_a_second() -> None:
     breaker = Breaker(2.0, 10.0, random=lambda: 0.5)
-    asked = sum(breaker.lets_through(now / 100) for now in range(1_000))
-    assert asked <= 3 + 10 / PROBE_S
+    assert refused_by(breaker) <= 3 + 10 / PROBE_S
     assert breaker.refusal_probability(10.0) > 0.9
 
 
@@ -275,24 +293,26 @@ def test_a_shard_that_takes_half_is_asked_everything() -> None:
     breaker = Breaker(2.0, 10.0, random=lambda: 0.0)
     for now in range(1_000):
         assert breaker.lets_through(now / 100)
-        if now % 2 == 0:
-            breaker.on_accept(now / 100)
+        breaker.on_answers(2, 1, now / 100)
+
+
+def test_a_shard_that_has_not_answered_yet_has_refused_nothing() -> None:
+    breaker = Breaker(2.0, 10.0, random=lambda: 0.0)
+    assert all(breaker.lets_through(0.0) for _ in range(1_000))
 
 
 def test_a_probe_that_is_taken_closes_the_breaker() -> None:
     breaker = Breaker(2.0, 10.0, random=lambda: 0.5)
-    for now in range(100):
-        breaker.lets_through(now / 100)
-    assert breaker.lets_through(2.0)
-    breaker.on_accept(2.0)
-    assert breaker.refusal_probability(2.0) == 0
+    refused_by(breaker)
+    assert breaker.lets_through(12.0)
+    breaker.on_answers(1, 1, 12.0)
+    assert breaker.refusal_probability(12.0) == 0
 
 
 def test_what_is_older_than_the_window_does_not_count() -> None:
     breaker = Breaker(2.0, 10.0, random=lambda: 0.5)
-    for now in range(100):
-        breaker.lets_through(now / 100)
-    assert breaker.refusal_probability(11.1) == 0
+    refused_by(breaker)
+    assert breaker.refusal_probability(20.1) == 0
 
 
 # ---------------------------------------------------------------- pushback

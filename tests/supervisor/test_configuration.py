@@ -94,7 +94,7 @@ async def test_a_rollout_goes_from_one_process_to_half_to_all_and_every_process_
 
 
 def harm_slow(cluster: ClusterInMemory, name: str) -> None:
-    cluster.processes[name].more_vitals = {"links": {"shard-0": {"delay_ms": {3: 900.0}}}}
+    cluster.processes[name].more_vitals = {"load": {"links": {"shard-0": {"delay_ms": {3: 900.0}}}}}
 
 
 def harm_refusing(cluster: ClusterInMemory, name: str) -> None:
@@ -102,7 +102,7 @@ def harm_refusing(cluster: ClusterInMemory, name: str) -> None:
 
     async def refuse() -> None:
         for count in range(1, 1_000):
-            process.more_vitals = {"requests": 10 * count, "rate_limited": 5 * count}
+            process.more_vitals = {"load": {"commands": 10 * count, "rate_limited": 5 * count}}
             await asyncio.sleep(0.05)
 
     process.task = asyncio.create_task(refuse())

@@ -234,7 +234,7 @@ def test_the_counts_begin_again_with_a_new_process() -> None:
 def test_readings_are_of_machines_gateways_and_the_links_between_them() -> None:
     link = {"delay_ms": {1: 3.0, 3: 40.0, 4: 900.0}, "shed": {3: {"queue": 4}, 4: {"queue": 2}}}
     parts = [
-        gateway({"requests": 70, "rate_limited": 5, "links": {"shard-0": link}}),
+        gateway({"load": {"commands": 70, "rate_limited": 5, "links": {"shard-0": link}}}),
         primary("shard-0", {"load": {"delay_ms": {3: 7.0}, "admitted": 60, "late": 2, "shed": 3}}),
     ]
     assert read(parts) == {
