@@ -92,7 +92,19 @@ from exchange.client._instruments import Instrument
 from exchange.client._maintenance import Maintenance, MaintenanceStatus, MaintenanceStep
 from exchange.client._market_data import Candle, Ticker, Trade
 from exchange.client._numbers import Number
-from exchange.client._operation import Account, ApiKey, Component, Event, ExchangeStatus, NewApiKey
+from exchange.client._operation import (
+    Account,
+    ApiKey,
+    ClassLoad,
+    Component,
+    Event,
+    ExchangeStatus,
+    GatewayLoad,
+    InstrumentStage,
+    LinkLoad,
+    MachineLoad,
+    NewApiKey,
+)
 from exchange.client._results import (
     CancelAllResult,
     DeadMansSwitch,
@@ -130,6 +142,7 @@ __all__ = [
     "Candle",
     "CandleInterval",
     "ChecksumMismatch",
+    "ClassLoad",
     "Client",
     "ClientClosed",
     "CloseReason",
@@ -148,14 +161,18 @@ __all__ = [
     "ExecutionType",
     "Fee",
     "GapDetected",
+    "GatewayLoad",
     "Instrument",
+    "InstrumentStage",
     "InsufficientFunds",
     "InvalidArgument",
     "InvalidNumber",
     "LedgerEntry",
     "Level",
     "Levels",
+    "LinkLoad",
     "Liquidity",
+    "MachineLoad",
     "Maintenance",
     "MaintenanceAction",
     "MaintenanceKind",

@@ -23,6 +23,7 @@ from exchange.gateway.ledger import LedgerClient, LedgerReplica
 from exchange.gateway.limits import Limits
 from exchange.gateway.links import Link
 from exchange.gateway.market_data import MarketDataService
+from exchange.gateway.metrics import ShardSeen
 from exchange.gateway.pending import PendingCommands
 from exchange.gateway.queries import Queries
 from exchange.gateway.replica import ShardReplica
@@ -145,6 +146,10 @@ class Gateway:
             "requests": self._router.requests,
             "commands": self._router.commands,
         }
+
+    def shards_seen(self) -> dict[str, ShardSeen]:
+        """Return the shards as the copies here have them."""
+        return {shard: ShardSeen(r.stage, r.epoch, r.sequence) for shard, r in self.replicas.items()}
 
     async def start(self, address: str) -> None:
         """Listen on `address` (host:port, port 0: any)."""
