@@ -9,8 +9,9 @@ import typer
 
 from exchange import __version__
 from exchange.cli import account, admin, config, maintenance, nats_options, orders, stages
-from exchange.cli.connection import DATA_DEFAULT, Address, Data, Json, Key, connect
+from exchange.cli.connection import DATA_DEFAULT, Address, Data, Json, Key, connect, find_address
 from exchange.cli.output import show, show_line
+from exchange.client import Client
 
 app = typer.Typer(
     help="Evenkeel: an exchange that stays up through its own restarts.\n\n"
@@ -186,6 +187,40 @@ def events(
 
     with connect(address, key, data) as client:
         (follow_events if follow else show_events)(client, limit, json)
+
+
+@app.command()
+def top(
+    once: Annotated[bool, typer.Option("--once", help="Print it once, for scripts.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds between two looks.")] = 1.0,
+    address: Address = "",
+    key: Key = "",
+    data: Data = DATA_DEFAULT,
+    json: Json = False,
+) -> None:
+    """Watch the exchange live: stages, rates, delays, lags, gateways, instruments, events (needs an operator's key).
+
+    Delays are the 99th percentiles of the last second. `busy` is the share of a machine's time that goes into commands,
+    `journal` how long the record that is written has been under way, `credits` what may be under way to each shard.
+    It goes on through restarts, also of the gateway that it looks through. Ctrl-C ends it.
+    """
+    from exchange.cli.top import Top, run, show_once
+
+    if json and not once:
+        raise typer.BadParameter("expected --once with --json")
+
+    def connect_to(known: list[str]) -> Client:
+        # Known from the last look, and as it is found now: a gateway that was replaced may be elsewhere.
+        return connect(",".join(dict.fromkeys([*known, *find_address(address, data)])), key, data)
+
+    watching = Top(connect_to)
+    try:
+        if once:
+            show_once(watching, interval, json)
+        else:
+            run(watching, interval)
+    finally:
+        watching.close()
 
 
 @app.command()

@@ -54,7 +54,7 @@ class SettingsPublisher:
 
     def has_heard(self, component: Component) -> bool:
         """Whether a process has the settings that hold for it; the auditor has no use for any."""
-        return component.name == AUDITOR or component.settings_version == self._in_force.version_of(component.serves)
+        return component.settings_version == self._in_force.version_of(component.serves) or component.name == AUDITOR
 
     def watch(self, component: Component) -> None:
         """Tell a process that runs, unless it has heard or is being told."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from exchange.engine.control import Control
 from exchange.engine.stages import StageRow
 from exchange.runtime.load_messages import gateway_load, machine_load
-from exchange.supervisor.component import Component, ComponentState
+from exchange.supervisor.component import AUDITOR, Component, ComponentState
 from exchange.supervisor.event_log import Event
 from exchange.v1 import admin_pb2
 
@@ -55,7 +55,7 @@ def encode_status(
             role=c.vitals.get("role", 0) if c.machine and c.is_up else 0,
             node=node_names.get(c.node, c.node),
             record=c.vitals.get("record", 0),
-            settings_version=c.settings_version,
+            settings_version=c.settings_version if c.name != AUDITOR else 0,
             metrics_url=c.vitals.get("metrics_url", ""),
         )
         if c.is_gateway:
