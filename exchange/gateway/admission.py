@@ -27,6 +27,8 @@ QUEUE_BYTES_MAX = 16 << 20
 QUEUE_SEGMENTS_MAX = 10_000
 """As many as come in `queue_for` at most, at 1,000 a second and one order each."""
 NAIVE_WAIT_S = 3_600.0
+TRIP_SHARE = 0.2
+"""What the newest batch counts in how long batches take."""
 
 
 class Item(Protocol):
@@ -38,6 +40,8 @@ class Item(Protocol):
     def commands(self) -> int: ...
     @property
     def size(self) -> int: ...
+    @property
+    def queued_s(self) -> float: ...
     @property
     def deadline_s(self) -> float: ...
 
@@ -61,6 +65,8 @@ class Admission(Generic[T]):
         self._bytes = 0
         self._segments = 0
         self._left_behind = False
+        self._trip_s = 0.0
+        """How long batches have taken lately."""
         self._rate = ServiceRate(settings.queues.half_life_ms / 1_000)
         self._delays = Delays()
         self.apply_settings(settings)
@@ -83,6 +89,7 @@ class Admission(Generic[T]):
         """Forget how the last one was: this one may be cold, or well."""
         self._breaker.reset()
         self._rate.reset()
+        self._trip_s = 0.0
 
     # ---------------------------------------------------------------- coming in
 
@@ -199,6 +206,14 @@ class Admission(Generic[T]):
         self._delays.note(work_class, now_s - since_s, now_s)
         return now_s - since_s
 
+    def is_late(self, item: T, now_s: float) -> bool:
+        """Whether something would not be answered by its deadline if it went now, as far as one can tell.
+
+        A trip that seems long is tried all the same by what has twice the time: it may be shorter again.
+        """
+        trip_s = min(self._trip_s, (item.deadline_s - item.queued_s) / 2) if item.work_class.is_sheddable else 0.0
+        return item.deadline_s <= now_s + trip_s
+
     def sheds(self, work_class: WorkClass, delay_s: float) -> bool:
         """Whether what was taken, having waited so long, is to be refused after all."""
         codel = self._codels.get(work_class)
@@ -226,12 +241,14 @@ class Admission(Generic[T]):
 
         What was left behind when it was taken is what makes its rate that of the host.
         """
+        self._trip_s += (spent_s - self._trip_s) * TRIP_SHARE
         sheddable = [is_done for item, is_done in answered if item.work_class.is_sheddable]
         self._breaker.on_answers(len(sheddable), sum(sheddable), self._monotonic_s())
         done = sum(item.commands for item, is_done in answered if is_done)
         self._rate.observe(done, spent_s, is_saturated=self._left_behind)
         if load is not None:
-            self._credits.on_reply(load.delay_ms / 1_000, sum(item.commands for item, _ in answered))
+            used = sum(item.commands for item, _ in answered)
+            self._credits.on_reply(load.delay_ms / 1_000, used, load.capacity_per_s)
 
     def plain(self) -> dict[str, Any]:
         """Return what there is to see, as plain values."""

@@ -166,6 +166,14 @@ def test_credits_shrink_while_the_shard_is_slow_and_grow_when_it_is_not() -> Non
     assert 1_500 <= given_credits.limit <= 3_500, "and one of 100,000"
 
 
+def test_what_a_shard_can_do_bounds_even_the_first_large_batch() -> None:
+    given_credits = Credits(64, 0.025)
+    given_credits.on_reply(0.008, 1, 125)
+    assert given_credits.limit == 7
+    given_credits.on_reply(0.008, 1, 0)
+    assert given_credits.limit == 64
+
+
 def test_credits_that_are_not_used_do_not_grow() -> None:
     given_credits = Credits(64, 0.025)
     for _ in range(100):
