@@ -79,7 +79,7 @@ class Reconciler:
             parts, commands, events, launcher, self.lifecycle, shards, takeover, monotonic_s=monotonic_s
         )
         self.operator = Operator(config.shard_names, parts, commands, events, nodes, topology, self.lifecycle, clock_ns)
-        self.stages_by_hand = StagesByHand(config.shard_names, parts, commands, reopening, events)
+        self.stages_by_hand = StagesByHand(config.shard_names, commands, reopening, events)
 
     @property
     def machine(self) -> Control:

@@ -35,6 +35,8 @@ class _Watched:
 
     policy: StagePolicy
     wanted: Move | None = None
+    wanted_s: float = 0.0
+    """Since when."""
     stage: Stage | None = None
     """The last one that the shard was told by its policy."""
     task: asyncio.Task[None] | None = None
@@ -67,6 +69,10 @@ class Reopening:
     def is_open(self, shard: Component) -> bool:
         """Whether a shard is open, or closed because somebody wants it so."""
         return shard.name in self._commands.machine.held or shard.vitals.get("stage") == Stage.OPEN
+
+    def is_reopening(self, name: str) -> bool:
+        """Whether a shard is on its way to `OPEN`, or was."""
+        return self._watch(name).policy.stage != Stage.OPEN
 
     @property
     def all_open(self) -> bool:
@@ -127,10 +133,12 @@ class Reopening:
                 _log.warning("stages.not_told", name=component.name, error=repr(error))
                 watched.retry_s = now_s + RETRY_S
         as_of_s = component.vitals.get("as_of_s", 0.0)
-        if component.name not in self._commands.machine.held and as_of_s != watched.seen_s:
+        is_held = component.name in self._commands.machine.held
+        # What the shard was not told yet comes first: it skips no stage.
+        if not is_held and watched.wanted is None and as_of_s != watched.seen_s:
             watched.seen_s = as_of_s
-            move = watched.policy.see(now_s, Health.of(component.vitals.get("load")))
-            watched.wanted = move or watched.wanted
+            watched.wanted = watched.policy.see(now_s, Health.of(component.vitals.get("load")))
+            watched.wanted_s = now_s
         if now_s < watched.retry_s:
             return
         if watched.wanted is not None or (as_of_s > watched.told_s and self._differs(component)):
@@ -168,6 +176,8 @@ class Reopening:
             raise
         watched.told_s = self._monotonic_s()
         if move is not None and (move.gives_up or name not in held):
+            if watched.stage != move.stage:
+                watched.policy.put_off(watched.told_s - watched.wanted_s)
             self._note(shard, move)
 
     def _note(self, shard: Component, move: Move) -> None:
@@ -192,6 +202,7 @@ class Reopening:
     def let_go(self, name: str, before: HoldStage, reason: str, *, at_once: bool) -> None:
         """Go on with a shard that is not held any more, from where it was held; `at_once`: open it."""
         watched, now_s = self._watch(name), self._monotonic_s()
+        watched.wanted_s = now_s
         if at_once:
             watched.wanted = watched.policy.open_at_once(now_s, reason)
         elif before.stage in (Stage.POST_ONLY, Stage.LIMITED):
@@ -203,9 +214,10 @@ class Reopening:
 
     def skip(self, name: str, reason: str, *, at_once: bool) -> None:
         """Move a shard that reopens one stage up now, or open it."""
-        policy, now_s = self._watch(name).policy, self._monotonic_s()
-        move = policy.open_at_once(now_s, reason) if at_once else policy.skip(now_s, reason)
-        self._watch(name).wanted = move
+        watched, now_s = self._watch(name), self._monotonic_s()
+        policy = watched.policy
+        watched.wanted = policy.open_at_once(now_s, reason) if at_once else policy.skip(now_s, reason)
+        watched.wanted_s = now_s
 
     def stop(self) -> None:
         """Tell nobody anything more."""

@@ -152,6 +152,12 @@ class StagePolicy:
         self._enter(_above(self.stage), now_s)
         return self._move(now_s, reason)
 
+    def put_off(self, by_s: float) -> None:
+        """Count the stage at hand from so much later: the shard could not be told sooner."""
+        self._entered_s += by_s
+        self._ramp_s += by_s
+        self._notice_s += by_s
+
     # ---------------------------------------------------------------- going on
 
     def see(self, now_s: float, health: Health) -> Move | None:

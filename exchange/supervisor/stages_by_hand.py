@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -12,7 +12,6 @@ import structlog
 from exchange.engine.control import HoldStage
 from exchange.engine.words import Stage
 from exchange.supervisor.commands import Commands
-from exchange.supervisor.component import Component
 from exchange.supervisor.event_log import EventLog
 from exchange.supervisor.reopening import REASON_LENGTH_MAX, Reopening
 from exchange.v1 import admin_pb2
@@ -59,13 +58,11 @@ class StagesByHand:
     def __init__(
         self,
         shard_names: Sequence[str],
-        components: Mapping[str, Component],
         commands: Commands,
         reopening: Reopening,
         events: EventLog,
     ) -> None:
         self._shard_names = shard_names
-        self._components = components
         self._commands = commands
         self._reopening = reopening
         self._events = events
@@ -142,7 +139,7 @@ class StagesByHand:
                 raise Refused("STAGE_INVALID", message)
             if target.name in self._commands.machine.held:
                 raise Refused("HELD", f"{target.name} is held: resume it instead")
-        closed = [target for target in targets if not self._reopening.is_open(self._components[target.shard])]
+        closed = [target for target in targets if self._reopening.is_reopening(target.shard)]
         if not closed:
             names = ", ".join(target.name for target in targets)
             raise Refused("STAGE_OPEN", f"{names}: expected a stage before OPEN, was OPEN")

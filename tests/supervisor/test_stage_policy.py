@@ -59,7 +59,7 @@ def began(profile: Profile = Profile.WARM, **changed: object) -> Run:
 def test_a_shard_that_is_well_goes_up_after_its_stays_and_says_when() -> None:
     for profile, post_only_s, limited_s, open_s in (
         (Profile.WARM, 0.5, 1.0, 3.5),
-        (Profile.COLD, 2.0, 5.0, 15.0),
+        (Profile.COLD, 2.0, 4.0, 13.0),
     ):
         run = began(profile)
         run.feed(WELL, 20)
@@ -84,14 +84,14 @@ def test_without_load_there_is_nothing_that_could_be_wrong() -> None:
 
 def test_the_rate_in_limited_goes_up_along_the_ramp() -> None:
     run = began(Profile.COLD)
-    run.feed(WELL, 14)
+    run.feed(WELL, 12)
     began_s = next(at_s for at_s, move in run.moves if move.stage == Stage.LIMITED)
     rates = [(at_s - began_s, move.orders_per_s) for at_s, move in run.moves if move.stage == Stage.LIMITED]
     assert (rates[0][1], rates[-1][1]) == (90, 900)
     assert [rate for _, rate in rates] == sorted(rate for _, rate in rates)
-    assert all(rate <= ramp_rate(1_000, into_s, 8) for into_s, rate in rates)
+    assert all(rate <= ramp_rate(1_000, into_s, 7) for into_s, rate in rates)
     # A step is a command in the shard's journal: not at every sample.
-    assert len(rates) <= 8 / RAMP_STEP_S + 1
+    assert len(rates) <= 7 / RAMP_STEP_S + 1
 
 
 def test_a_measured_capacity_takes_the_place_of_the_declared_one() -> None:
@@ -195,8 +195,8 @@ def test_another_supervisor_goes_on_where_the_first_one_was() -> None:
     other = Run(StagePolicy(SETTINGS))
     other.policy.resume(other.now_s, Profile.COLD, Stage.LIMITED, in_stage_s, run.moves[-1][1].orders_per_s)
     other.feed(WELL, 0.3)
-    assert run.moves[-1][1].orders_per_s <= other.moves[0][1].orders_per_s <= 0.9 * 1_000 * (in_stage_s + 0.3) / 8
-    other.feed(WELL, 8 - in_stage_s + 2)
+    assert run.moves[-1][1].orders_per_s <= other.moves[0][1].orders_per_s <= 0.9 * 1_000 * (in_stage_s + 0.3) / 7
+    other.feed(WELL, 7 - in_stage_s + 2)
     assert other.stages == [Stage.LIMITED, Stage.OPEN]
 
 
