@@ -26,7 +26,10 @@ QUEUE_BYTES_MAX = 16 << 20
 """Of what may be shed; all that waits may have twice as much."""
 QUEUE_SEGMENTS_MAX = 10_000
 """As many as come in `queue_for` at most, at 1,000 a second and one order each."""
+_BOUNDED = (WorkClass.PASSIVE, WorkClass.ORDERS)
 NAIVE_WAIT_S = 3_600.0
+TRIP_SHARE = 0.2
+"""What the newest batch counts in how long batches take."""
 
 
 class Item(Protocol):
@@ -38,6 +41,8 @@ class Item(Protocol):
     def commands(self) -> int: ...
     @property
     def size(self) -> int: ...
+    @property
+    def queued_s(self) -> float: ...
     @property
     def deadline_s(self) -> float: ...
 
@@ -60,8 +65,12 @@ class Admission(Generic[T]):
         self._queues: ClassQueues[T] = ClassQueues({})
         self._bytes = 0
         self._segments = 0
-        self._left_behind = False
-        self._rate = ServiceRate(settings.queues.half_life_ms / 1_000)
+        self._left_behind: frozenset[WorkClass] = frozenset()
+        self._trip_s = 0.0
+        """How long batches have taken lately."""
+        half_life_s = settings.queues.half_life_ms / 1_000
+        self._rates = {work_class: ServiceRate(half_life_s) for work_class in _BOUNDED}
+        """At which each class is served while some of it waits, beside whatever is more urgent."""
         self._delays = Delays()
         self.apply_settings(settings)
 
@@ -71,10 +80,10 @@ class Admission(Generic[T]):
         self.is_naive = settings.is_naive
         self._settings = settings
         self._queues.wait_s_max = wait_s_max_of(settings)
-        self._rate.half_life_s = settings.queues.half_life_ms / 1_000
+        for rate in self._rates.values():
+            rate.half_life_s = settings.queues.half_life_ms / 1_000
         self._codels = {
-            work_class: Codel(codel.target_ms / 1_000, codel.interval_ms / 1_000)
-            for work_class in (WorkClass.PASSIVE, WorkClass.ORDERS)
+            work_class: Codel(codel.target_ms / 1_000, codel.interval_ms / 1_000) for work_class in _BOUNDED
         }
         self._credits = Credits(settings.credits.start, settings.credits.target_ms / 1_000)
         self._breaker = Breaker(breaker.accepts_factor, breaker.window_ms / 1_000, self._random)
@@ -82,7 +91,9 @@ class Admission(Generic[T]):
     def on_new_host(self) -> None:
         """Forget how the last one was: this one may be cold, or well."""
         self._breaker.reset()
-        self._rate.reset()
+        for rate in self._rates.values():
+            rate.reset()
+        self._trip_s = 0.0
 
     # ---------------------------------------------------------------- coming in
 
@@ -99,7 +110,7 @@ class Admission(Generic[T]):
     @property
     def has_backlog(self) -> bool:
         """Whether orders wait that the next batch will not take."""
-        return self.is_overloaded or self._queues.ahead_of(WorkClass.ORDERS) > self.batch_max
+        return self.is_overloaded or self._queues.commands(WorkClass.ORDERS) > self.batch_max
 
     def deadline_s(self, work_class: WorkClass, remaining_ms: int, now_s: float) -> float:
         """Return until when something must have gone to the host, so that its answer is back in time."""
@@ -122,8 +133,8 @@ class Admission(Generic[T]):
             return None
         if not self.has_room(item.work_class, item.commands):
             return self.refused(item, ShedReason.QUEUE)
-        rate = self._rate.per_s
-        if rate and now_s + (self._queues.ahead_of(item.work_class) + item.commands) / rate > item.deadline_s:
+        rate = self._rates[item.work_class].per_s
+        if rate and now_s + (self._queues.commands(item.work_class) + item.commands) / rate > item.deadline_s:
             return self.refused(item, ShedReason.DEADLINE)
         if not self._breaker.lets_through(now_s):
             return self.refused(item, ShedReason.BREAKER)
@@ -132,7 +143,7 @@ class Admission(Generic[T]):
     def has_room(self, work_class: WorkClass, commands: int) -> bool:
         """Whether that much more would not wait for too long."""
         is_full = self._segments >= QUEUE_SEGMENTS_MAX
-        return not is_full and self._queues.has_room(work_class, commands, self._rate.per_s)
+        return not is_full and self._queues.has_room(work_class, commands, self._rates[work_class].per_s)
 
     def put(self, item: T) -> None:
         self._queues.put(item.work_class, item, item.commands, self._monotonic_s())
@@ -169,16 +180,16 @@ class Admission(Generic[T]):
 
     def retry_after_ms(self, at_least_ms: float = 0.0) -> int:
         """Return when somebody who is refused now shall come back."""
-        rate = self._rate.per_s
-        backlog_ms = self._queues.ahead_of(WorkClass.ORDERS) / rate * 1_000 if rate else 0.0
+        rate = self._rates[WorkClass.ORDERS].per_s
+        backlog_ms = self._queues.commands(WorkClass.ORDERS) / rate * 1_000 if rate else 0.0
         opens_in_ms = self.stage_opens_in_ms()
         return pushback_ms(backlog_ms, self._random, stage_opens_in_ms=opens_in_ms, at_least_ms=at_least_ms)
 
     # ---------------------------------------------------------------- going out
 
     def note_taken(self) -> None:
-        """The batch is complete."""
-        self._left_behind = self.waits
+        """The batch is complete: what waits now could not be served any sooner."""
+        self._left_behind = frozenset(work_class for work_class in _BOUNDED if self._queues.commands(work_class))
 
     @property
     def batch_max(self) -> int:
@@ -198,6 +209,14 @@ class Admission(Generic[T]):
         self._segments -= 1
         self._delays.note(work_class, now_s - since_s, now_s)
         return now_s - since_s
+
+    def is_late(self, item: T, now_s: float) -> bool:
+        """Whether something would not be answered by its deadline if it went now, as far as one can tell.
+
+        A trip that seems long is tried all the same by what has twice the time: it may be shorter again.
+        """
+        trip_s = min(self._trip_s, (item.deadline_s - item.queued_s) / 2) if item.work_class.is_sheddable else 0.0
+        return item.deadline_s <= now_s + trip_s
 
     def sheds(self, work_class: WorkClass, delay_s: float) -> bool:
         """Whether what was taken, having waited so long, is to be refused after all."""
@@ -226,12 +245,15 @@ class Admission(Generic[T]):
 
         What was left behind when it was taken is what makes its rate that of the host.
         """
+        self._trip_s += (spent_s - self._trip_s) * TRIP_SHARE
         sheddable = [is_done for item, is_done in answered if item.work_class.is_sheddable]
         self._breaker.on_answers(len(sheddable), sum(sheddable), self._monotonic_s())
-        done = sum(item.commands for item, is_done in answered if is_done)
-        self._rate.observe(done, spent_s, is_saturated=self._left_behind)
+        for work_class, rate in self._rates.items():
+            done = sum(item.commands for item, is_done in answered if is_done and item.work_class == work_class)
+            rate.observe(done, spent_s, is_saturated=work_class in self._left_behind)
         if load is not None:
-            self._credits.on_reply(load.delay_ms / 1_000, sum(item.commands for item, _ in answered))
+            used = sum(item.commands for item, _ in answered)
+            self._credits.on_reply(load.delay_ms / 1_000, used, load.capacity_per_s)
 
     def plain(self) -> dict[str, Any]:
         """Return what there is to see, as plain values."""
@@ -239,7 +261,7 @@ class Admission(Generic[T]):
             "delay_ms": self._delays.p99_ms(self._monotonic_s()),
             "limit": self.batch_max,
             "queued": {int(c): n for c in WorkClass if (n := self._queues.commands(c))},
-            "rate": round(self._rate.per_s, 1),
+            "rate": {int(c): round(rate.per_s, 1) for c, rate in self._rates.items() if rate.per_s},
             "refusing": round(self._breaker.refusal_probability(self._monotonic_s()), 3),
             "shed": self.shed_counts.plain(),
         }

@@ -206,7 +206,7 @@ class Link:
                     admission.note_taken()
                     return entries
                 delay_s = admission.take(work_class)
-                if entry.deadline_s <= now_s:
+                if admission.is_late(entry, now_s):
                     self._refuse_late(entry)
                 elif admission.sheds(work_class, delay_s):
                     entry.answer(admission.refused(entry, ShedReason.DELAY))

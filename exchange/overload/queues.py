@@ -36,16 +36,15 @@ class ClassQueues(Generic[T]):
         """Return how many commands of a class wait."""
         return self._commands[work_class]
 
-    def ahead_of(self, work_class: WorkClass) -> int:
-        """Return how many commands would be served before another one of this class."""
-        return sum(count for other, count in self._commands.items() if other <= work_class)
-
     def has_room(self, work_class: WorkClass, commands: int, rate_per_s: float) -> bool:
-        """Whether that much more would be served in time. What is too large for that has room while nothing waits."""
+        """Whether that much more would be served in time. What is too large for that has room while nothing waits.
+
+        The rate is that at which its class is served, whatever more urgent work is done besides.
+        """
         wait_s = self.wait_s_max.get(work_class)
         capacity = None if wait_s is None else capacity_of(rate_per_s, wait_s)
-        ahead = self.ahead_of(work_class)
-        return capacity is None or not ahead or ahead + commands <= capacity
+        waiting = self._commands[work_class]
+        return capacity is None or not waiting or waiting + commands <= capacity
 
     def put(self, work_class: WorkClass, item: T, commands: int, now_s: float) -> None:
         self._queues[work_class].append(Waiting(item, commands, now_s))

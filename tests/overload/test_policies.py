@@ -48,6 +48,13 @@ def test_a_rate_that_rises_is_believed_sooner() -> None:
     assert rate.per_s > 300
 
 
+def test_time_in_which_nothing_was_served_counts() -> None:
+    rate = ServiceRate(half_life_s=5)
+    rate.observe(0, 1.0)
+    rate.observe(10, 1.0)
+    assert rate.per_s == 5
+
+
 def test_what_was_wanted_rather_than_served_only_raises_the_estimate() -> None:
     rate = ServiceRate(half_life_s=5)
     rate.observe(1, 1.0, is_saturated=False)
@@ -73,14 +80,16 @@ def queues() -> ClassQueues[int]:
     return ClassQueues({PASSIVE: 0.5, ORDERS: 0.25, QUERIES: 0.25})
 
 
-def test_a_class_is_bounded_by_the_time_that_it_would_wait_behind_what_is_more_urgent() -> None:
+def test_a_class_is_bounded_by_the_time_that_it_would_wait() -> None:
     waiting = queues()
-    waiting.put(CANCELS, 1, 50, 0)
+    waiting.put(CANCELS, 1, 5_000, 0)
+    waiting.put(ORDERS, 1, 50, 0)
+    waiting.put(PASSIVE, 1, 50, 0)
     assert waiting.has_room(ORDERS, 200, 1_000)
     assert not waiting.has_room(ORDERS, 201, 1_000)
     assert waiting.has_room(PASSIVE, 450, 1_000)
     assert not waiting.has_room(PASSIVE, 451, 1_000)
-    assert waiting.has_room(CANCELS, 1_000_000, 1_000), "cancels are never shed"
+    assert waiting.has_room(CANCELS, 1_000_000, 1), "cancels are never shed"
 
 
 def test_what_is_larger_than_the_bound_gets_in_while_nothing_waits() -> None:
@@ -98,7 +107,7 @@ def test_a_bounded_class_never_waits_longer_than_it_may(offers: list[tuple[WorkC
     waiting = queues()
     for number, (work_class, commands, takes) in enumerate(offers):
         if waiting.has_room(work_class, commands, rate):
-            was_empty = not waiting.ahead_of(work_class)
+            was_empty = not waiting.commands(work_class)
             waiting.put(work_class, number, commands, 0)
             wait_s = waiting.wait_s_max.get(work_class)
             assert wait_s is None or was_empty or waiting.commands(work_class) <= math.ceil(rate * wait_s)
@@ -164,6 +173,14 @@ def test_credits_shrink_while_the_shard_is_slow_and_grow_when_it_is_not() -> Non
     for _ in range(100):
         given_credits.on_reply(given_credits.limit * 0.00001, given_credits.limit)
     assert 1_500 <= given_credits.limit <= 3_500, "and one of 100,000"
+
+
+def test_what_a_shard_can_do_bounds_even_the_first_large_batch() -> None:
+    given_credits = Credits(64, 0.025)
+    given_credits.on_reply(0.008, 1, 125)
+    assert given_credits.limit == 7
+    given_credits.on_reply(0.008, 1, 0)
+    assert given_credits.limit == 64
 
 
 def test_credits_that_are_not_used_do_not_grow() -> None:
