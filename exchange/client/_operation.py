@@ -92,10 +92,12 @@ class ClassLoad:
     queued: int
     shed: dict[str, int]
     """By reason, since the process began."""
+    served_per_s: float = 0.0
+    """Of a gateway: the rate at which its queue is served; 0: not known."""
 
     @classmethod
     def from_proto(cls, message: admin_pb2.ClassLoad) -> "ClassLoad":
-        return cls(message.work_class, message.p99_delay_ms, message.queued, dict(message.shed))
+        return cls(message.work_class, message.p99_delay_ms, message.queued, dict(message.shed), message.served_per_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +139,13 @@ class LinkLoad:
     classes: tuple[ClassLoad, ...]
     limit: int
     """How many commands may be under way at once."""
-    capacity_per_s: float
     refusing: float
     """The share of requests that the breaker refuses."""
 
     @classmethod
     def from_proto(cls, message: admin_pb2.LinkLoad) -> "LinkLoad":
         classes = tuple(map(ClassLoad.from_proto, message.classes))
-        return cls(message.machine, classes, message.limit, message.capacity_per_s, message.refusing)
+        return cls(message.machine, classes, message.limit, message.refusing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,9 @@ def _add_gateway(families: _Families, gateway: str, load: admin_pb2.GatewayLoad)
         _add_delays(families, "link_delay_p99_seconds", link.classes, **ends)
         for row in link.classes:
             families.gauge("link_queued_commands", "What waits.", row.queued, **ends, work_class=row.work_class)
+            families.gauge(
+                "link_served_per_second", "Commands; 0: not known.", row.served_per_s, **ends, work_class=row.work_class
+            )
             for reason, count in row.shed.items():
                 labels = {**ends, "work_class": row.work_class, "reason": reason}
                 families.counter("link_shed_commands", "Commands that were refused.", count, **labels)

@@ -35,7 +35,6 @@ def gateway_load(plain: Mapping[str, Any]) -> admin_pb2.GatewayLoad:
                 machine=machine,
                 classes=_classes(link),
                 limit=link.get("limit", 0),
-                capacity_per_s=link.get("rate", 0.0),
                 refusing=link.get("refusing", 0.0),
             )
             for machine, link in plain.get("links", {}).items()
@@ -45,6 +44,7 @@ def gateway_load(plain: Mapping[str, Any]) -> admin_pb2.GatewayLoad:
 
 def _classes(plain: Mapping[str, Any]) -> list[admin_pb2.ClassLoad]:
     delays, queued, shed = plain.get("delay_ms", {}), plain.get("queued", {}), plain.get("shed", {})
+    rates = plain.get("rate", {})
     if not isinstance(shed, Mapping):
         # A host counts them as a whole.
         shed = {}
@@ -54,7 +54,8 @@ def _classes(plain: Mapping[str, Any]) -> list[admin_pb2.ClassLoad]:
             p99_delay_ms=delays.get(int(work_class), 0.0),
             queued=queued.get(int(work_class), 0),
             shed=shed.get(int(work_class), {}),
+            served_per_s=rates.get(int(work_class), 0.0),
         )
         for work_class in WorkClass
-        if int(work_class) in {*delays, *queued, *shed}
+        if int(work_class) in {*delays, *queued, *shed, *rates}
     ]

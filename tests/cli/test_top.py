@@ -63,7 +63,7 @@ LOAD = MachineLoad(
 
 def gateway(commands: int, shed: int) -> Component:
     classes = (ClassLoad("orders", 512.0, 40, {"queue": shed}), ClassLoad("cancels", 3.0, 2, {}))
-    links = (LinkLoad("shard-0", classes, 64, 900.0, 0.0), LinkLoad("ledger", (), 32, 0.0, 0.0))
+    links = (LinkLoad("shard-0", classes, 64, 0.0), LinkLoad("ledger", (), 32, 0.0))
     return component("gateway-0", address="127.0.0.1:7700", gateway_load=GatewayLoad(1, commands, 0, links))
 
 

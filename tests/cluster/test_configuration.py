@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import ray
 
 from exchange.cli import run
-from exchange.client import Client, EvenkeelError, RolloutState, SettingsVersion, Side
+from exchange.client import (
+    AsyncClient,
+    Client,
+    EvenkeelError,
+    PlaceOrder,
+    RolloutState,
+    SettingsVersion,
+    Side,
+    TradeSession,
+)
 from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
 from exchange.ray_calls import NAMESPACE, SUPERVISORS
@@ -146,6 +157,64 @@ def test_timeouts_ten_times_too_low_are_taken_back_by_themselves_and_the_events_
     assert again.incarnation == shard.incarnation
     held = {c.settings_version for c in operator.status().components if c.name != "auditor"}
     assert held == {before.version}
+
+
+class Bursts:
+    """Sends ten orders ten times a second, whatever comes back: a fifth of what the shard can do, but all at once."""
+
+    def __init__(self, address: str, key: str) -> None:
+        self._address, self._key = address, key
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+
+    async def _run(self) -> None:
+        client = AsyncClient(self._address, self._key, timeout=2.0, retry="none")
+        async with client, client.trade() as session, asyncio.TaskGroup() as bursts:
+            while not self._over.is_set():
+                bursts.create_task(self._send(session))
+                await asyncio.sleep(0.1)
+
+    async def _send(self, session: TradeSession) -> None:
+        order = PlaceOrder(instrument="BTC-USDT", side=Side.BUY, quantity="0.001", price=10)
+        with suppress(EvenkeelError):
+            await asyncio.gather(*(session.send([order]) for _ in range(10)), return_exceptions=True)
+
+    def __enter__(self) -> Bursts:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def test_queues_ten_times_too_short_are_taken_back_from_the_first_gateway_for_what_it_refuses(
+    exchange: LocalExchange, operator: Client
+) -> None:
+    _, secret = open_rich_account(operator, "bursts")
+    # Each order is declared to take 2 ms, so that what the queues hold does not depend on this machine.
+    begun = operator.apply_settings("service_time_us = 2_000\n" + WATCH, reason="an experiment", force=True)
+    assert begun.state == RolloutState.APPLIED
+    short = "[queues]\norders_wait_ms = 10\npassive_wait_ms = 10\n[credits]\nstart = 1\n"
+    with Bursts(exchange.address, secret):
+        bad = operator.apply_settings("service_time_us = 2_000\n" + WATCH + short, reason="shorter queues")
+        reverted = ended(operator, bad.version)
+    assert reverted.state == RolloutState.REVERTED
+    assert reverted.detail.startswith("refused: expected at most ")
+    assert reverted.steps_begun == 1
+    assert operator.settings().applied.version == begun.version
+
+
+def test_metrics_are_served_while_it_runs(exchange: LocalExchange, operator: Client) -> None:
+    gateway = next(c for c in operator.status().components if c.metrics_url)
+    with urlopen(gateway.metrics_url, timeout=10) as response:
+        text = response.read().decode()
+    for line in (
+        "evenkeel_supervisor_up 1.0",
+        'evenkeel_shard_open{shard="shard-0"}',
+        "evenkeel_gateway_commands_total",
+    ):
+        assert line in text
 
 
 def test_a_value_out_of_range_is_refused_with_the_range_and_the_reason(

@@ -14,6 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exchange.gateway.metrics import Seen, ShardSeen, render
 from exchange.gateway.metrics_server import MetricsServer
+from exchange.gateway.server import Gateway
+from exchange.overload.classes import WorkClass
+from exchange.overload.load import Load
 from exchange.runtime.load_messages import gateway_load, machine_load
 from exchange.runtime.peers import PeerUnavailable
 from exchange.v1 import admin_pb2
@@ -23,7 +26,7 @@ LINK = {
     "delay_ms": {1: 0.5, 3: 40.0},
     "limit": 64,
     "queued": {3: 7},
-    "rate": 900.0,
+    "rate": {3: 900.0},
     "refusing": 0.25,
     "shed": {3: {"queue": 4, "delay": 2}, 1: {"away": 1}},
 }
@@ -92,11 +95,22 @@ def test_a_scrape_shows_the_gateway_its_links_its_shards_and_all_components() ->
         ("link_credits", "gateway-0", "shard-0"): 64,
         ("link_refusing_ratio", "gateway-0", "shard-0"): 0.25,
         ("link_delay_p99_seconds", "gateway-0", "shard-0", "orders"): 0.04,
+        ("link_served_per_second", "gateway-0", "shard-0", "orders"): 900,
         ("link_queued_commands", "gateway-0", "shard-0", "orders"): 7,
         ("link_shed_commands_total", "gateway-0", "shard-0", "queue", "orders"): 4,
         ("link_shed_commands_total", "gateway-0", "shard-0", "away", "cancels"): 1,
     }
     assert {name: shown.get(name) for name in expected} == expected
+
+
+def test_the_loads_that_hosts_and_gateways_tell_can_be_shown() -> None:
+    load = Load(5.0, lambda: 0.0)
+    load.note_delay(WorkClass.ORDERS, 0.02)
+    assert machine_load(load.plain(), 0.0).classes[0].p99_delay_ms == 20
+    gateway = Gateway("gateway-0", 1, ["shard-0"], FakeSupervisor())  # type: ignore[arg-type]  # asked for nothing here
+    assert [link.machine for link in gateway_load(gateway.load()).links] == ["shard-0", "ledger"]
+    assert gateway.shards_seen().keys() == {"shard-0"}
+    render(Seen("gateway-0", gateway_load(gateway.load()), gateway.shards_seen(), status(), 0.0, True))
 
 
 def test_every_alert_rests_on_metrics_that_exist_and_says_what_to_do() -> None:
