@@ -50,6 +50,7 @@ class Configuration:
         events: EventLog,
         in_force: SettingsInForce,
         publisher: SettingsPublisher,
+        is_open: Callable[[Component], bool],
         monotonic_s: Callable[[], float],
     ) -> None:
         self._first = first
@@ -58,6 +59,7 @@ class Configuration:
         self._events = events
         self._in_force = in_force
         self._publisher = publisher
+        self._is_open = is_open
         self._monotonic_s = monotonic_s
         self._samples = Samples(0.0)
         self._rollout: Rollout | None = None
@@ -75,6 +77,10 @@ class Configuration:
             await self._commands.decide(ProposeSettings(format_settings(self._first), "", "first start", ()))
         if history.rolling:
             await self._end(RolloutState.REVERTED, "the supervisor was replaced while it was watched")
+        texts = [version.text for version in history.versions.values()]
+        if self._first != Settings() and format_settings(self._first) not in texts:
+            what = f"version {history.applied} holds, and not what this start was given"
+            self._say(f"{what}: `exchange config apply` changes it")
         wrong = self._in_force.wrong(history.applied)
         if wrong:
             self._say(f"version {history.applied}: this build takes the default for {wrong}")
@@ -175,6 +181,7 @@ class Configuration:
             losses_of(parts),
             away={c.serves for c in parts if c.state != ComponentState.UP and not c.is_standby and not c.is_spare},
             untold={c.serves for c in parts if c.is_up and not self._publisher.has_heard(c)},
+            closed={c.name for c in parts if c.is_shard and not self._is_open(c)},
         )
 
     async def _follow(self, verdict: Verdict) -> None:

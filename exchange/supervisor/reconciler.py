@@ -69,12 +69,12 @@ class Reconciler:
         wake = self._wake.set
         self._in_force = in_force = SettingsInForce(lambda: self.machine.settings, config.settings)
         self._settings = SettingsPublisher(in_force, events)
-        self.configuration = Configuration(
-            config.settings, parts, commands, events, in_force, self._settings, monotonic_s
-        )
-        self.settings_answers = SettingsAnswers(self.configuration, in_force)
         self._topology = topology = TopologyPublisher(parts, commands, actor_name)
         self.reopening = reopening = Reopening(parts, commands, events, in_force.of, clock_ns, monotonic_s)
+        self.configuration = Configuration(
+            config.settings, parts, commands, events, in_force, self._settings, reopening.is_open, monotonic_s
+        )
+        self.settings_answers = SettingsAnswers(self.configuration, in_force)
         self._shards = shards = Shards(commands, reopening, [parts[name] for name in config.gateway_names])
         self._alarms = Alarms(lambda: self.machine, commands.decide)
         governor = RestartGovernor(lambda: self.settings.governor, random or Random())

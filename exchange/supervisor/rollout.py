@@ -39,12 +39,15 @@ class Verdict(NamedTuple):
 
 
 class View(NamedTuple):
-    """What is seen now. `away`: names with a process that is not up; `untold`: that have not got the new settings."""
+    """What is seen now. `away`: names with a process that is not up; `untold`: that have not got the new settings;
+    `closed`: shards that do not take every order, although nobody holds them.
+    """
 
     readings: Mapping[Part, Reading]
     losses: Mapping[str, int]
     away: Collection[str]
     untold: Collection[str]
+    closed: Collection[str]
 
 
 def steps_of(
@@ -92,6 +95,7 @@ class Rollout:
         self._samples = samples
         self._before = samples.copy()
         self._losses = dict(losses)
+        self._were_open: set[str] = set()
         self._begun_s = self._watched_s = now_s
 
     def begin(self, step: int, now_s: float, losses: Mapping[str, int]) -> None:
@@ -100,6 +104,7 @@ class Rollout:
             (name, losses.get(name, 0)) for name in self._steps[step] if name not in self._steps[self.step]
         )
         self.step = step
+        self._were_open.clear()
         self._begun_s = self._watched_s = now_s
 
     def see(self, now_s: float, view: View) -> Verdict:
@@ -109,11 +114,17 @@ class Rollout:
         lost = [name for name in new if view.losses.get(name, 0) > self._losses.get(name, 0)]
         if lost:
             return Verdict(Action.TAKE_BACK, f"{', '.join(lost)} lost while the new settings were watched there")
+        stepped_back = [name for name in new if name in view.closed and name in self._were_open]
+        if stepped_back:
+            return Verdict(Action.TAKE_BACK, f"{', '.join(stepped_back)} no longer open with the new settings")
+        self._were_open.update(name for name in new if name not in view.closed)
         concerned = self._steps[-1]
-        hindered = [name for name in concerned if name in view.away] + [name for name in new if name in view.untold]
+        hindered = [name for name in concerned if name in view.away or name in view.closed]
+        hindered += [name for name in new if name in view.untold and name not in hindered]
         if hindered:
             if now_s - self._begun_s > PATIENCE * self._watch_s:
-                return Verdict(Action.TAKE_BACK, f"cannot be judged: {', '.join(hindered)} away or not answering")
+                names = ", ".join(hindered)
+                return Verdict(Action.TAKE_BACK, f"cannot be judged: {names} away, closed or not answering")
             # Who was away says nothing yet, and the others had its load.
             self._watched_s = now_s
             return Verdict(Action.WAIT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,18 @@ async def test_what_concerns_the_supervisor_alone_or_is_forced_holds_at_once(tmp
     assert version.state == RolloutState.APPLIED
     assert told(cluster)[-1] == "version 3 holds at once, as forced"
     await settle(cluster)
+    await cluster.end()
+
+
+async def test_a_start_with_other_settings_than_those_that_hold_says_that_it_does_not_change_them(
+    tmp_path: Path,
+) -> None:
+    cluster = await new_cluster(tmp_path)
+    cluster.config = replace(cluster.config, settings=parse_settings(NEW))
+    await cluster.replace_supervisor()
+    assert cluster.reconciler.settings == FIRST
+    (said,) = told(cluster)
+    assert said == "version 1 holds, and not what this start was given: `exchange config apply` changes it"
     await cluster.end()
 
 

@@ -31,6 +31,7 @@ class World:
         self.losses = dict.fromkeys(steps[-1], 0)
         self.away: set[str] = set()
         self.untold: set[str] = set()
+        self.closed: set[str] = set()
         self._steps = steps
         self._rules = rules
         self._asked: dict[Part, float] = {}
@@ -56,7 +57,8 @@ class World:
             if self.rollout is None:
                 self._samples.add(self.now_s, self.readings())
                 continue
-            verdict = self.rollout.see(self.now_s, View(self.readings(), dict(self.losses), self.away, self.untold))
+            view = View(self.readings(), dict(self.losses), self.away, self.untold, self.closed)
+            verdict = self.rollout.see(self.now_s, view)
             if verdict.action != Action.WAIT:
                 verdicts.append(verdict)
             if verdict.action == Action.NEXT:
@@ -174,10 +176,11 @@ def test_a_link_with_a_new_end_counts_as_new() -> None:
 
 
 def test_it_waits_for_who_is_away_and_who_was_not_told_and_watches_anew() -> None:
-    for names in ("away", "untold"):
+    for names in ("away", "untold", "closed"):
         world = World()
         world.begin()
-        world.pass_time(2.0)
+        if names != "closed":
+            world.pass_time(2.0)
         getattr(world, names).add("gateway-0")
         assert world.pass_time(RULES.watch_ms / 1_000) == []
         getattr(world, names).clear()
@@ -190,8 +193,17 @@ def test_what_cannot_be_judged_for_long_is_taken_back() -> None:
     world.begin()
     world.away.add("gateway-1")
     (verdict,) = world.run()
-    assert verdict == (Action.TAKE_BACK, "cannot be judged: gateway-1 away or not answering")
+    assert verdict == (Action.TAKE_BACK, "cannot be judged: gateway-1 away, closed or not answering")
     assert world.now_s <= (PATIENCE + 2) * RULES.watch_ms / 1_000
+
+
+def test_a_shard_that_was_open_and_steps_back_is_a_breach_and_one_that_recovers_is_waited_for() -> None:
+    world = World((("shard-0",), ("shard-0", "shard-1")))
+    world.begin()
+    world.closed.add("shard-1")
+    world.pass_time(2.0)
+    world.closed = {"shard-0"}
+    assert world.run() == [(Action.TAKE_BACK, "shard-0 no longer open with the new settings")]
 
 
 def test_a_share_of_few_says_nothing() -> None:
