@@ -46,7 +46,7 @@ class Detector:
             return self._read(component, task.exception())
         waited_ms = (now_s - component.vitals.get("asked_s", now_s)) * 1_000
         waited = f"no answer for {waited_ms:.0f} ms"
-        if waited_ms > self._dead_after_ms(component):
+        if waited_ms > self._dead_after_ms(component, now_s):
             task.cancel()
             return waited
         if waited_ms > self._config.suspect_after_ms and component.state != ComponentState.SUSPECT:
@@ -66,11 +66,26 @@ class Detector:
         component.detail = component.vitals.get("failure") or ""
         return ""
 
-    def _dead_after_ms(self, component: Component) -> int:
+    def _dead_after_ms(self, component: Component, now_s: float) -> int:
         standby = self._components.get(standby_of(component.machine))
-        if standby is not None and standby.can_take_over:
-            return self._config.dead_after_ms
-        return self._config.dead_alone_after_ms
+        if standby is None or not standby.can_take_over:
+            return self._config.dead_alone_after_ms
+        if self._may_be_cut_off(now_s):
+            # Whoever stands by for us where the others are takes over first, and we find ourselves fenced.
+            return max(self._config.dead_after_ms, 2 * self._config.supervisor_dead_after_ms)
+        return self._config.dead_after_ms
+
+    def _may_be_cut_off(self, now_s: float) -> bool:
+        """Whether most nodes are silent: then it is rather us who are out of reach. Of one other node, nobody can tell."""
+        up = [c for c in self._components.values() if c.is_up]
+        answering = {c.node for c in up if not self._is_silent(c, now_s)}
+        silent = {c.node for c in up} - answering
+        return len(silent) > max(1, len(answering))
+
+    def _is_silent(self, component: Component, now_s: float) -> bool:
+        task = component.task
+        waited_s = now_s - component.vitals.get("asked_s", now_s)
+        return task is not None and not task.done() and waited_s * 1_000 > self._config.suspect_after_ms
 
     async def _ping(self, component: Component) -> None:
         process = component.process
