@@ -76,7 +76,10 @@ class Detector:
         return self._config.dead_after_ms
 
     def _may_be_cut_off(self, now_s: float) -> bool:
-        """Whether most nodes are silent: then it is rather us who are out of reach. Of one other node, nobody can tell."""
+        """Whether most nodes are silent: then it is rather us who are out of reach.
+
+        Of two nodes nobody can tell which one is.
+        """
         up = [c for c in self._components.values() if c.is_up]
         answering = {c.node for c in up if not self._is_silent(c, now_s)}
         silent = {c.node for c in up} - answering
