@@ -32,7 +32,7 @@ from exchange.nodes import LocalNodes
 from exchange.ray_calls import NAMESPACE, SUPERVISORS
 from exchange.ray_settings import LOCAL_RAY_ENVIRONMENT, NODE_LABEL
 from exchange.runtime.nats_servers import LOOPBACK, NatsServers
-from exchange.supervisor_actor import OPERATOR_KEY_FILE, SupervisorActor
+from exchange.supervisor_actor import OPERATOR_KEY_FILE, start_supervisor
 from exchange.v1 import admin_pb2
 
 START_TIMEOUT_S = 180.0
@@ -77,18 +77,8 @@ class _RunningExchange:
     def _start_supervisors(self, config: ExchangeConfig) -> None:
         """Start the supervisors, on nodes of their own if there are several; each stays on its node."""
         names = sorted(label for node in ray.nodes() if node["Alive"] and (label := node["Labels"].get(NODE_LABEL)))
-        for number, name in enumerate(SUPERVISORS[: 1 + config.standbys]):
-            where = {"label_selector": {NODE_LABEL: names[number % len(names)]}} if names else {}
-            actor = ray.remote(SupervisorActor).options(
-                name=name,
-                namespace=NAMESPACE,
-                lifetime="detached",
-                num_cpus=0,
-                max_restarts=-1,
-                max_concurrency=1_000,
-                **where,
-            )
-            actor.remote(number, config)
+        for number in range(1 + config.standbys):
+            start_supervisor(number, config, {NODE_LABEL: names[number % len(names)]} if names else {})
 
     def _supervisors(self) -> list[Any]:
         """Return those that are there."""

@@ -208,6 +208,11 @@ RULES = {
         third_party=("google", "grpc", "grpc_status"),
         why="the SDK is what `pip install evenkeel` brings, without an extra",
     ),
+    "chaos": Rule(
+        project=("exchange.client", "exchange.v1"),
+        third_party=(ANY,),
+        why="it sees an exchange as everybody does: the protocol, the command line and the processes",
+    ),
     "exchange.cli": Rule(
         project=(
             "exchange.client",

@@ -92,5 +92,6 @@ class Starter:
         if not component.is_gateway:
             return 0
         if self._config.port:
-            return self._config.port + (0 if self._config.same_port else int(component.name.rpartition("-")[2]))
+            number = 0 if self._config.same_port else int(component.name.rpartition("-")[2])
+            return self._config.port + number
         return component.port if component.failures <= PORT_TRIES else 0
