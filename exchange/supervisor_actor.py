@@ -30,11 +30,13 @@ from exchange.runtime.rows import rows_segment, unpack_ledger_result
 from exchange.runtime.storage import KINDS, open_storage
 from exchange.supervisor.component import LEDGER, SUPERVISOR
 from exchange.supervisor.maintenance import Maintenance
+from exchange.supervisor.reach import Reach
 from exchange.supervisor.reconciler import Reconciler
 from exchange.supervisor.turn import ASK_INTERVAL_S, ASK_TIMEOUT_S, Absence, Lead, Turn
 
 OPERATOR_KEY_FILE = "operator.key"
 RESTART_TIMEOUT_S = 120.0
+NODES_TIMEOUT_S = 5.0
 
 _log = structlog.get_logger()
 
@@ -100,7 +102,8 @@ class SupervisorActor:
     async def _wait_for_turn(self) -> None:
         """Return when the other one is not active, and will not be."""
         turn = Turn(self._number, self._config.supervisor_dead_after_ms / 1_000)
-        await turn.wait(self._ask_other)
+        reach = Reach(await _raylets())
+        await turn.wait(self._ask_other, reach.is_cut_off)
         # Should it only hang: it must not go on later with what it had begun.
         kill_here(turn.other_pid)
 
@@ -310,6 +313,16 @@ class _Supervisors:
     async def restart_active(self) -> None:
         await self._control.hand_over()
         os._exit(1)
+
+
+async def _raylets() -> set[tuple[str, int]]:
+    """Return where the nodes listen; nothing if Ray's books are out of reach."""
+    try:
+        async with asyncio.timeout(NODES_TIMEOUT_S):
+            rows = await asyncio.to_thread(ray.nodes)
+    except (ray.exceptions.RayError, TimeoutError):
+        return set()
+    return {(row["NodeManagerAddress"], row["NodeManagerPort"]) for row in rows if row["Alive"]}
 
 
 def _address() -> str:

@@ -20,12 +20,14 @@ class Detector:
     def __init__(
         self,
         in_force: SettingsInForce,
+        supervisor_dead_after_ms: int,
         components: Mapping[str, Component],
         events: EventLog,
         wake: Callable[[], None],
         monotonic_s: Callable[[], float],
     ) -> None:
         self._in_force = in_force
+        self._supervisor_dead_after_ms = supervisor_dead_after_ms
         self._components = components
         self._events = events
         self._wake = wake
@@ -46,11 +48,10 @@ class Detector:
             return self._read(component, task.exception())
         waited_ms = (now_s - component.vitals.get("asked_s", now_s)) * 1_000
         waited = f"no answer for {waited_ms:.0f} ms"
-        if waited_ms > self._dead_after_ms(component):
+        if waited_ms > self._dead_after_ms(component, now_s):
             task.cancel()
             return waited
-        suspect_after_ms = self._in_force.of(component.serves).detection.suspect_after_ms
-        if waited_ms > suspect_after_ms and component.state != ComponentState.SUSPECT:
+        if waited_ms > self._suspect_after_ms(component) and component.state != ComponentState.SUSPECT:
             component.state, component.detail = ComponentState.SUSPECT, waited
             self._events.add("suspect", component, waited)
         return ""
@@ -67,12 +68,33 @@ class Detector:
         component.detail = component.vitals.get("failure") or ""
         return ""
 
-    def _dead_after_ms(self, component: Component) -> int:
+    def _dead_after_ms(self, component: Component, now_s: float) -> int:
         detection = self._in_force.of(component.serves).detection
         standby = self._components.get(standby_of(component.machine))
-        if standby is not None and standby.can_take_over:
-            return detection.dead_after_ms
-        return detection.dead_alone_after_ms
+        if standby is None or not standby.can_take_over:
+            return detection.dead_alone_after_ms
+        if self._may_be_cut_off(now_s):
+            # Whoever stands by for us where the others are takes over first, and we find ourselves fenced.
+            return max(detection.dead_after_ms, 2 * self._supervisor_dead_after_ms)
+        return detection.dead_after_ms
+
+    def _suspect_after_ms(self, component: Component) -> int:
+        return self._in_force.of(component.serves).detection.suspect_after_ms
+
+    def _may_be_cut_off(self, now_s: float) -> bool:
+        """Whether most nodes are silent: then it is rather us who are out of reach.
+
+        Of two nodes nobody can tell which one is.
+        """
+        up = [c for c in self._components.values() if c.is_up]
+        answering = {c.node for c in up if not self._is_silent(c, now_s)}
+        silent = {c.node for c in up} - answering
+        return len(silent) > max(1, len(answering))
+
+    def _is_silent(self, component: Component, now_s: float) -> bool:
+        task = component.task
+        waited_s = now_s - component.vitals.get("asked_s", now_s)
+        return task is not None and not task.done() and waited_s * 1_000 > self._suspect_after_ms(component)
 
     async def _ping(self, component: Component) -> None:
         process = component.process

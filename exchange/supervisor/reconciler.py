@@ -78,7 +78,7 @@ class Reconciler:
         self._shards = shards = Shards(commands, reopening, [parts[name] for name in config.gateway_names])
         self._alarms = Alarms(lambda: self.machine, commands.decide)
         governor = RestartGovernor(lambda: self.settings.governor, random or Random())
-        detector = Detector(in_force, parts, events, wake, monotonic_s)
+        detector = Detector(in_force, config.supervisor_dead_after_ms, parts, events, wake, monotonic_s)
         starter = Starter(config, parts, commands, nodes, shards, launcher, in_force)
         takeover = Takeover(commands, shards, events, monotonic_s)
         self.lifecycle = Lifecycle(

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 ASK_INTERVAL_S = 0.1
 ASK_TIMEOUT_S = 0.5
+CUT_OFF_MAX_S = 10.0
+"""How long one waits for the other that finds most nodes out of reach, too: rather than they, it is cut off itself."""
 FIRST_START_S = 60.0
 """How long number 1 waits for one that it never heard, which may just be starting."""
 
@@ -28,6 +30,8 @@ class Absence(Enum):
     DEAD = "dead"
     SILENT = "silent"
     """It may hang, be started again, or be out of reach."""
+    CUT_OFF = "cut off"
+    """It says nothing, and most nodes are out of reach as well."""
 
 
 class Turn:
@@ -54,9 +58,12 @@ class Turn:
             return is_ours
         if said == Absence.NOT_STARTED:
             return self._goes_first
-        return said == Absence.DEAD or self._monotonic_s() - self._heard_s > self._limit_s
+        limit_s = max(self._limit_s, CUT_OFF_MAX_S) if said == Absence.CUT_OFF else self._limit_s
+        return said == Absence.DEAD or self._monotonic_s() - self._heard_s > limit_s
 
-    async def wait(self, ask: Callable[[], Awaitable[Lead | Absence]]) -> None:
+    async def wait(
+        self, ask: Callable[[], Awaitable[Lead | Absence]], is_cut_off: Callable[[], Awaitable[bool]]
+    ) -> None:
         """Ask the other one until it is our turn."""
         while True:
             try:
@@ -64,6 +71,8 @@ class Turn:
                     said = await ask()
             except TimeoutError:
                 said = Absence.SILENT
+            if said == Absence.SILENT and await is_cut_off():
+                said = Absence.CUT_OFF
             if self.hear(said):
                 return
             await asyncio.sleep(ASK_INTERVAL_S)

@@ -350,3 +350,19 @@ async def test_a_supervisor_that_was_replaced_while_it_was_cut_off_ends_nobody(t
     assert process.alive
     assert name not in {started.name for started in cluster.launched.values() if started is not process}
     await cluster.end()
+
+
+async def test_a_supervisor_to_which_most_nodes_are_silent_leaves_it_to_the_other_one_first(tmp_path: Path) -> None:
+    cluster = await new_cluster(tmp_path)
+    here = cluster.components[STANDBY].node
+    standby = cluster.components[STANDBY].incarnation
+    silent = [process for process in cluster.processes.values() if process.node != here]
+    assert cluster.components["shard-0"].node != here
+    for process in silent:
+        process.hang()
+    # Another supervisor takes over after half of this time.
+    await cluster.pass_time(2 * cluster.config.supervisor_dead_after_ms / 1_000 - 0.1)
+    assert not [command for command in cluster.journaled("supervisor") if isinstance(command, Promote)]
+    # There is none: so it is they who are lost.
+    await cluster.until(lambda: Promote("shard-0", standby) in cluster.journaled("supervisor"))
+    await cluster.end()

@@ -6,11 +6,15 @@ import asyncio
 
 import pytest
 
-from exchange.supervisor.turn import ASK_INTERVAL_S, ASK_TIMEOUT_S, FIRST_START_S, Absence, Lead, Turn
+from exchange.supervisor.turn import ASK_INTERVAL_S, ASK_TIMEOUT_S, CUT_OFF_MAX_S, FIRST_START_S, Absence, Lead, Turn
 from tests.virtual_time import now_s
 
 SILENCE_MAX_S = 1.0
 ACTIVE, STANDING_BY = Lead(True, 11), Lead(False, 11)
+
+
+async def never_cut_off() -> bool:
+    return False
 
 
 def turn_of(number: int) -> Turn:
@@ -89,10 +93,25 @@ async def test_one_that_does_not_answer_in_time_counts_as_silent() -> None:
         raise AssertionError("it hangs")
 
     turn = turn_of(1)
-    await turn.wait(ask)
+    await turn.wait(ask, never_cut_off)
     assert asked_s[1] - asked_s[0] == pytest.approx(ASK_INTERVAL_S, abs=0.01)
     assert asked_s[2] - asked_s[1] == pytest.approx(ASK_TIMEOUT_S + ASK_INTERVAL_S, abs=0.01)
     assert turn.other_pid == 11
+
+
+async def test_one_that_is_cut_off_itself_waits_for_longer_but_not_for_ever() -> None:
+    turn = turn_of(1)
+    assert not turn.hear(ACTIVE)
+
+    async def ask() -> Lead | Absence:
+        return Absence.SILENT
+
+    async def is_cut_off() -> bool:
+        return True
+
+    began_s = now_s()
+    await turn.wait(ask, is_cut_off)
+    assert CUT_OFF_MAX_S < now_s() - began_s <= CUT_OFF_MAX_S + 0.2
 
 
 async def test_one_that_hangs_while_it_becomes_active_is_ended_too() -> None:
