@@ -31,6 +31,8 @@ class ExchangeConfig:
     host: str = "127.0.0.1"
     # The first gateway listens here, the next ones on the ports after it; 0 takes any free ones.
     port: int = 7700
+    # Every gateway listens on `port`, as each is on a machine of its own; nodes that share one need a port for each.
+    same_port: bool = False
     # One book is one core's work, so more shards than cores only help to keep markets apart.
     shards: int = 2
     gateways: int = 1
@@ -79,6 +81,9 @@ class ExchangeConfig:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigInvalid(f"{name}: expected {low} to {high}, was {value}")
+        if self.same_port and (not self.port or self.gateways > self.nodes):
+            found = f"port {self.port}, {self.gateways} gateways and {self.nodes} nodes"
+            raise ConfigInvalid(f"same_port: expected a port, and a node for each gateway, was {found}")
         if self.journal not in JOURNALS:
             raise ConfigInvalid(f"journal: expected one of {', '.join(JOURNALS)}, was {self.journal!r}")
 

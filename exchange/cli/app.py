@@ -77,6 +77,9 @@ def up(
     port: Annotated[int, typer.Option(help="Port of the first gateway; 0 takes a free one.")] = 7700,
     shards: Annotated[int, typer.Option(help="Shards; instruments are spread over them.")] = 2,
     gateways: Annotated[int, typer.Option(help="Gateways; each listens on a port of its own.")] = 1,
+    same_port: Annotated[
+        bool, typer.Option("--same-port", help="All gateways listen on --port: each is on a machine of its own.")
+    ] = False,
     nodes: Annotated[int, typer.Option(help="Ray nodes to start here; of a cluster that runs, to wait for.")] = 1,
     journal: Annotated[
         str, typer.Option(help='"file", on one machine, or "nats": without --nats, three servers of its own here.')
@@ -105,6 +108,7 @@ def up(
         port=port,
         shards=shards,
         gateways=gateways,
+        same_port=same_port,
         nodes=nodes,
         journal=journal,
         nats=nats_options.settings_of(

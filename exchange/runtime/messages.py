@@ -105,6 +105,7 @@ def unpack_batch(row: Any) -> LinkBatch:
 
 
 def pack_record(payload: RecordPayload) -> bytes:
+    """Return what is journaled."""
     time_ns, batches = payload
     return pack((time_ns, [(link, incarnation, n, segments) for link, incarnation, n, segments, _ in batches]))
 

@@ -94,6 +94,9 @@ def render(directory: Path, key: Path) -> Path:
     path = f"{Path(sys.executable).parent}:$PATH"
     variables = f"PATH={path} PYTHONPATH=~/evenkeel/source RAY_TMPDIR=~/tmp"
     config["setup_commands"] = [f"mkdir -p ~/tmp; echo 'export {variables}' > ~/.bashrc"]
+    # These machines share their ports.
+    starts = config["head_start_ray_commands"]
+    config["head_start_ray_commands"] = [command.replace(" --same-port", "") for command in starts]
     rendered = directory / "cluster.yaml"
     rendered.write_text(yaml.safe_dump(config))
     return rendered

@@ -47,6 +47,8 @@ def check_exchange_up(command: str) -> list[str]:
     config = ExchangeConfig(nodes=int(nodes), gateways=int(gateways), journal=journal, nats=settings)
     assert (config.nodes, config.gateways, config.journal, settings.copies) == (3, 3, "nats", 3)
     assert len(settings.monitoring_urls) == 3
+    # Each gateway is on a machine of its own, and clients find all on one port.
+    assert "--same-port" in words
     return servers
 
 
@@ -119,3 +121,17 @@ def test_the_servers_of_the_journals_sync_each_record_everywhere() -> None:
         assert "sync_interval: always" in text
     (claim,) = kubernetes()["StatefulSet", "evenkeel-nats"]["spec"]["volumeClaimTemplates"]
     assert claim["metadata"]["name"] == "data"
+
+
+def test_in_kubernetes_clients_are_sent_to_the_port_on_which_every_gateway_listens() -> None:
+    documents = kubernetes()
+    cluster_spec = documents["RayCluster", "evenkeel"]["spec"]
+    owners = [cluster_spec["headGroupSpec"], *cluster_spec["workerGroupSpecs"]]
+    containers = [owner["template"]["spec"]["containers"][0] for owner in owners]
+    (port,) = values_of(
+        words_of(containers[0]["lifecycle"]["postStart"]["exec"]["command"][-1], "exchange up"), "--port"
+    )
+    (served,) = documents["Service", "evenkeel"]["spec"]["ports"]
+    assert served["port"] == int(port)
+    for container in containers:
+        assert {"name": "grpc", "containerPort": int(port)} in container["ports"]
