@@ -147,7 +147,7 @@ async def test_overload_while_it_reopens_takes_it_back_and_in_the_end_leaves_it_
             await cluster.until(lambda: stage_of(cluster) != Stage.LIMITED)
             process.load = None
         await cluster.until(lambda: "shard-0" in cluster.control.machine.held)
-    reason = "3 steps back within 300 s, a person must look: overloaded for 1."
+    reason = "3 steps back within 300 s, a person must look: overloaded for 2."
     hold = cluster.control.machine.held["shard-0"]
     assert (hold.stage, hold.reason.startswith(reason)) == (Stage.CANCEL_ONLY, True)
     assert [log["log_level"] for log in logs if log["event"] == "stages.gave_up"] == ["error"]
