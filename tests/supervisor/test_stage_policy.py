@@ -122,6 +122,15 @@ def test_between_the_target_and_overload_it_stays_where_it_is() -> None:
     assert run.stages == UPWARDS[:3]
 
 
+def test_of_a_slow_shard_no_shorter_delays_are_expected_than_a_batch_takes() -> None:
+    run = Run(StagePolicy(Stages(capacity_per_s=200)))
+    run.begin(Profile.WARM)
+    run.feed(Health({1: 99.0, 2: 99.0, 3: 99.0}), 5)
+    assert run.stages == UPWARDS
+    run.feed(Health({3: 199.0}), 5)
+    assert run.stages == UPWARDS
+
+
 def test_orders_that_are_admitted_and_not_done_are_an_overload() -> None:
     run = began()
     admitted = 0
@@ -222,7 +231,7 @@ healths = st.builds(
     delays,
     delays,
     delays,
-    st.sampled_from((0.0, 0.0, 50.0, 1_000.0, 5_000.0)),
+    st.sampled_from((0.0, 0.0, 500.0, 1_000.0, 5_000.0)),
 )
 recoveries = st.builds(
     Recovery,
