@@ -95,7 +95,7 @@ class Stages(_Section, frozen=True, forbid_unknown_fields=True):
     """
 
     warm: Recovery = Recovery(cancel_only_ms=500, post_only_ms=500, ramp_ms=2_000, healthy_ms=500)
-    cold: Recovery = Recovery(cancel_only_ms=2_000, post_only_ms=2_000, ramp_ms=7_000, healthy_ms=2_000)
+    cold: Recovery = Recovery(cancel_only_ms=2_000, post_only_ms=2_000, ramp_ms=7_000, healthy_ms=1_000)
     # Orders a second, of a shard whose capacity nobody has measured yet: the ramp's measure.
     capacity_per_s: Annotated[int, Meta(ge=1, le=10_000_000)] = 2_000
     delay_target_ms: Annotated[int, Meta(ge=1, le=5_000)] = 50

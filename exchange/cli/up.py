@@ -42,10 +42,11 @@ def _tell_stages(exchange: LocalExchange, end: threading.Event) -> None:
     told: dict[str, int] = {}
     while (shards := exchange.reopening()) != [] and not end.wait(POLL_S):
         for c in shards or ():
-            if told.get(c.name) != c.stage:
-                next_s = max((c.next_stage_time_ns - time.time_ns()) / 1e9, 0.0) if c.next_stage_time_ns else 0.0
-                expected = f", the next stage in {next_s:.0f} s" if next_s else ""
-                console.print(f"{c.name} is {types_pb2.Stage.Name(c.stage).removeprefix('STAGE_')}{expected}")
+            # Before it was told its first stage nothing is known of the next.
+            if c.next_stage_time_ns and told.get(c.name) != c.stage:
+                next_s = max((c.next_stage_time_ns - time.time_ns()) / 1e9, 0.0)
+                stage = types_pb2.Stage.Name(c.stage).removeprefix("STAGE_")
+                console.print(f"{c.name} is {stage}, the next stage is expected in {next_s:.0f} s")
                 told[c.name] = c.stage
     if told and not end.is_set():
         console.print("all markets are as they should be")

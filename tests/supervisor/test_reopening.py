@@ -70,7 +70,7 @@ async def test_a_shard_that_never_traded_opens_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("standbys", "least_s", "most_s"), [(True, 3.5, 4.5), (False, 13.0, 14.5)], ids=["warm", "cold"]
+    ("standbys", "least_s", "most_s"), [(True, 3.5, 4.5), (False, 12.0, 13.5)], ids=["warm", "cold"]
 )
 async def test_a_shard_that_was_lost_opens_stage_by_stage(
     tmp_path: Path, standbys: bool, least_s: float, most_s: float

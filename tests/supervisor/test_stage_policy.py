@@ -59,7 +59,7 @@ def began(profile: Profile = Profile.WARM, **changed: object) -> Run:
 def test_a_shard_that_is_well_goes_up_after_its_stays_and_says_when() -> None:
     for profile, post_only_s, limited_s, open_s in (
         (Profile.WARM, 0.5, 1.0, 3.5),
-        (Profile.COLD, 2.0, 4.0, 13.0),
+        (Profile.COLD, 2.0, 4.0, 12.0),
     ):
         run = began(profile)
         run.feed(WELL, 20)
@@ -84,7 +84,7 @@ def test_without_load_there_is_nothing_that_could_be_wrong() -> None:
 
 def test_the_rate_in_limited_goes_up_along_the_ramp() -> None:
     run = began(Profile.COLD)
-    run.feed(WELL, 12)
+    run.feed(WELL, 11.7)
     began_s = next(at_s for at_s, move in run.moves if move.stage == Stage.LIMITED)
     rates = [(at_s - began_s, move.orders_per_s) for at_s, move in run.moves if move.stage == Stage.LIMITED]
     assert (rates[0][1], rates[-1][1]) == (90, 900)
@@ -206,7 +206,7 @@ def test_another_supervisor_goes_on_where_the_first_one_was() -> None:
     other.policy.resume(other.now_s, Profile.COLD, Stage.LIMITED, in_stage_s, run.moves[-1][1].orders_per_s)
     other.feed(WELL, 0.3)
     assert run.moves[-1][1].orders_per_s <= other.moves[0][1].orders_per_s <= 0.9 * 1_000 * (in_stage_s + 0.3) / 7
-    other.feed(WELL, 7 - in_stage_s + 2)
+    other.feed(WELL, 7 - in_stage_s + 1)
     assert other.stages == [Stage.LIMITED, Stage.OPEN]
 
 
