@@ -203,7 +203,7 @@ class Stages(_Section, frozen=True, forbid_unknown_fields=True):
     """
 
     warm: Recovery = Recovery(cancel_only_ms=500, post_only_ms=500, ramp_ms=2_000, healthy_ms=500)
-    cold: Recovery = Recovery(cancel_only_ms=2_000, post_only_ms=2_000, ramp_ms=7_000, healthy_ms=2_000)
+    cold: Recovery = Recovery(cancel_only_ms=2_000, post_only_ms=2_000, ramp_ms=7_000, healthy_ms=1_000)
     # Orders a second, of a shard whose capacity nobody has measured yet: the ramp's measure.
     capacity_per_s: Annotated[
         int,
@@ -248,8 +248,13 @@ class Governor(_Section, frozen=True, forbid_unknown_fields=True):
     # More restarts a minute than this: the component is parked until a person lets it go.
     restarts_per_min_max: Annotated[
         int,
-        Meta(ge=1, le=60, description="0 would leave down what died once, many restart what cannot run"),
+        Meta(ge=1, le=1_000, description="0 would leave down what died once, many restart what cannot run"),
     ] = 5
+    # The longest wait before a start, after losses in a row.
+    backoff_max_ms: Annotated[
+        int,
+        Meta(ge=0, le=600_000, description="less starts in a hurry what cannot run, more prolongs an outage"),
+    ] = 30_000
 
 
 class Detection(_Section, frozen=True, forbid_unknown_fields=True):
@@ -336,6 +341,13 @@ def opening_at_once(settings: Settings | None = None) -> Settings:
     at_once = Recovery(cancel_only_ms=0, post_only_ms=0, ramp_ms=0, healthy_ms=0)
     stages = msgspec.structs.replace(settings.stages, warm=at_once, cold=at_once)
     return msgspec.structs.replace(settings, stages=stages)
+
+
+def restarting_freely(settings: Settings | None = None) -> Settings:
+    """Return settings in which nothing is parked or waits for its restart: for tools that make the failures."""
+    settings = settings or Settings()
+    governor = msgspec.structs.replace(settings.governor, restarts_per_min_max=1_000, backoff_max_ms=0)
+    return msgspec.structs.replace(settings, governor=governor)
 
 
 def pack_settings(settings: Settings) -> bytes:

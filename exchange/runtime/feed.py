@@ -13,6 +13,8 @@ from exchange.engine.stages import StageRow
 from exchange.runtime.journal.record import crc32c
 from exchange.runtime.messages import pack, unpack
 
+FEED_BYTES_MAX = 1 << 20
+"""Of an answer to a reader: with the batch that reaches it, it is full."""
 BATCH_COMMANDS_MAX = 256
 """A reader takes a batch in one go: more would keep it from what is urgent for longer than a millisecond."""
 
@@ -111,7 +113,7 @@ class Feed:
         self._more.set()
         self._more = asyncio.Event()
 
-    def read(self, after_sequence: int, *, bytes_max: int = 1 << 20) -> list[bytes]:
+    def read(self, after_sequence: int, *, bytes_max: int = FEED_BYTES_MAX) -> list[bytes]:
         """Return packed batches that follow on `after_sequence`, oldest first; none if there is nothing new.
 
         Raises:

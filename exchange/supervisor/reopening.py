@@ -93,6 +93,8 @@ class Reopening:
         held = self._commands.machine.held.get(shard.name)
         if held is None:
             self._note(shard, move)
+        else:
+            self._note_held(shard, held)
         return [_command_of(held) if held is not None else self._command(move), *self._held_instruments(shard.name)]
 
     def resume(self, shard: Component) -> list[SetStage]:
@@ -179,6 +181,14 @@ class Reopening:
             if watched.stage != move.stage:
                 watched.policy.put_off(watched.told_s - watched.wanted_s)
             self._note(shard, move)
+        if name in held:
+            self._note_held(shard, held[name])
+
+    def _note_held(self, shard: Component, hold: HoldStage) -> None:
+        watched, stage = self._watched[shard.name], Stage(hold.stage)
+        if watched.stage != stage:
+            self._events.add("stage", shard, f"{stage.name}: {hold.reason}")
+            watched.stage = stage
 
     def _note(self, shard: Component, move: Move) -> None:
         """Log a stage that is new, and the rate that it begins with."""

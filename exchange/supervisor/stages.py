@@ -22,6 +22,14 @@ RAMP_START = 0.1
 RAMP_STEP_S = 0.25
 OVERLOAD_FACTOR = 2.0
 """Between the target and so many times the target a shard is neither well nor overloaded: it stays where it is."""
+TARGET_ORDERS = 20
+"""The target is never less than what so many orders take: that they come together is no overload, though a slow shard,
+one with a declared service time say, takes longer for them than the target.
+"""
+DELAY_MEMORY_S = 1.0
+"""A host tells the delays of its last whole second. So what was slow for a moment looks slow for up to two seconds, and
+what was slow for a second for at least two.
+"""
 GOODPUT_WINDOW_S = 1.0
 GOODPUT_ORDERS_MIN = 20
 """Of fewer orders in a window, those that are just under way are too large a part."""
@@ -44,8 +52,8 @@ class Profile(Enum):
 class Health:
     """What a shard's host tells of its load.
 
-    `delay_ms` by class of work; `admitted` and `done` count orders since the process began; a capacity of 0 is not
-    known.
+    `delay_ms` of the last second by class of work; `admitted` and `done` count orders since the process began; a
+    capacity of 0 is not known.
     """
 
     delay_ms: Mapping[int, float] = field(default_factory=dict)
@@ -167,7 +175,7 @@ class StagePolicy:
         self._measure(now_s, health)
         if self._overloaded_since_s is not None and self.stage != Stage.CANCEL_ONLY:
             for_s = now_s - self._overloaded_since_s
-            if for_s >= self.settings.overloaded_ms / 1_000:
+            if for_s >= self.settings.overloaded_ms / 1_000 + DELAY_MEMORY_S:
                 return self._step_back(now_s, f"overloaded for {for_s:.1f} s, {self._told(health)}")
         if self.stage == Stage.OPEN:
             return None
@@ -211,8 +219,9 @@ class StagePolicy:
             self._counts.clear()
         self._seen_s = now_s
         delay_ms, goodput = self._delay_ms(health), self._goodput(now_s, health)
-        is_well = delay_ms <= settings.delay_target_ms and goodput >= settings.goodput_min
-        is_overloaded = delay_ms > OVERLOAD_FACTOR * settings.delay_target_ms or goodput < settings.goodput_min
+        target_ms = max(settings.delay_target_ms, TARGET_ORDERS * 1_000 / self.capacity_per_s)
+        is_well = delay_ms <= target_ms and goodput >= settings.goodput_min
+        is_overloaded = delay_ms > OVERLOAD_FACTOR * target_ms or goodput < settings.goodput_min
         if not is_well or self._is_ramping(now_s):
             # How it is before the ramp has reached its end says nothing of how it will be then.
             self._well_since_s = None

@@ -59,7 +59,7 @@ def began(profile: Profile = Profile.WARM, **changed: object) -> Run:
 def test_a_shard_that_is_well_goes_up_after_its_stays_and_says_when() -> None:
     for profile, post_only_s, limited_s, open_s in (
         (Profile.WARM, 0.5, 1.0, 3.5),
-        (Profile.COLD, 2.0, 4.0, 13.0),
+        (Profile.COLD, 2.0, 4.0, 12.0),
     ):
         run = began(profile)
         run.feed(WELL, 20)
@@ -84,7 +84,7 @@ def test_without_load_there_is_nothing_that_could_be_wrong() -> None:
 
 def test_the_rate_in_limited_goes_up_along_the_ramp() -> None:
     run = began(Profile.COLD)
-    run.feed(WELL, 12)
+    run.feed(WELL, 11.7)
     began_s = next(at_s for at_s, move in run.moves if move.stage == Stage.LIMITED)
     rates = [(at_s - began_s, move.orders_per_s) for at_s, move in run.moves if move.stage == Stage.LIMITED]
     assert (rates[0][1], rates[-1][1]) == (90, 900)
@@ -122,6 +122,15 @@ def test_between_the_target_and_overload_it_stays_where_it_is() -> None:
     assert run.stages == UPWARDS[:3]
 
 
+def test_of_a_slow_shard_no_shorter_delays_are_expected_than_a_batch_takes() -> None:
+    run = Run(StagePolicy(Stages(capacity_per_s=200)))
+    run.begin(Profile.WARM)
+    run.feed(Health({1: 99.0, 2: 99.0, 3: 99.0}), 5)
+    assert run.stages == UPWARDS
+    run.feed(Health({3: 199.0}), 5)
+    assert run.stages == UPWARDS
+
+
 def test_orders_that_are_admitted_and_not_done_are_an_overload() -> None:
     run = began()
     admitted = 0
@@ -135,12 +144,13 @@ def test_an_overload_of_a_second_takes_it_back_by_one_stage_and_half_the_rate() 
     run = began()
     run.feed(WELL, 4)
     assert run.stages == UPWARDS
-    run.feed(SLOW, 0.9)
+    # A moment that was slow looks slow for almost two seconds.
+    run.feed(SLOW, 1.9)
     assert run.stages == UPWARDS
     run.feed(SLOW, 0.2)
     assert run.stages == [*UPWARDS, Stage.LIMITED]
     assert run.moves[-1][1].orders_per_s == 450
-    assert run.moves[-1][1].reason.startswith("overloaded for 1.0 s, delay by class 1: 500 ms")
+    assert run.moves[-1][1].reason.startswith("overloaded for 2.0 s, delay by class 1: 500 ms")
     assert run.moves[-1][1].next_in_s == 10
     # Not up again before the hysteresis is over, however well it is.
     run.feed(WELL, 9.8)
@@ -152,15 +162,15 @@ def test_an_overload_of_a_second_takes_it_back_by_one_stage_and_half_the_rate() 
 def test_three_steps_back_leave_it_with_a_person() -> None:
     run = began()
     run.feed(WELL, 3.2)
-    run.feed(SLOW, 1.2)
+    run.feed(SLOW, 2.2)
     run.feed(WELL, 13)
-    run.feed(SLOW, 1.2)
+    run.feed(SLOW, 2.2)
     assert not run.policy.gave_up
     run.feed(WELL, 14)
-    run.feed(SLOW, 1.2)
+    run.feed(SLOW, 2.2)
     last = run.moves[-1][1]
     assert (last.stage, last.gives_up, last.next_in_s) == (Stage.CANCEL_ONLY, True, 0)
-    assert last.reason.startswith("3 steps back within 300 s, a person must look: overloaded for 1.0 s")
+    assert last.reason.startswith("3 steps back within 300 s, a person must look: overloaded for 2.0 s")
     run.feed(WELL, 1_000)
     assert run.moves[-1][1] is last
     # The person has looked.
@@ -196,7 +206,7 @@ def test_another_supervisor_goes_on_where_the_first_one_was() -> None:
     other.policy.resume(other.now_s, Profile.COLD, Stage.LIMITED, in_stage_s, run.moves[-1][1].orders_per_s)
     other.feed(WELL, 0.3)
     assert run.moves[-1][1].orders_per_s <= other.moves[0][1].orders_per_s <= 0.9 * 1_000 * (in_stage_s + 0.3) / 7
-    other.feed(WELL, 7 - in_stage_s + 2)
+    other.feed(WELL, 7 - in_stage_s + 1)
     assert other.stages == [Stage.LIMITED, Stage.OPEN]
 
 
@@ -221,7 +231,7 @@ healths = st.builds(
     delays,
     delays,
     delays,
-    st.sampled_from((0.0, 0.0, 50.0, 1_000.0, 5_000.0)),
+    st.sampled_from((0.0, 0.0, 500.0, 1_000.0, 5_000.0)),
 )
 recoveries = st.builds(
     Recovery,
@@ -273,7 +283,7 @@ def test_whatever_is_measured_the_rules_hold(
         else:
             downs += 1
             # An overload is one that lasts.
-            assert stay_s >= 1.0
+            assert stay_s >= 2.0
     assert downs <= regresses_max
     assert len(run.changes) <= 1 + 3 + 2 * downs, "back and forth"
     if policy.gave_up:
