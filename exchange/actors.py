@@ -31,6 +31,7 @@ ADDRESS_FILE = "address"
 DATA_DIR_VARIABLE = "EVENKEEL_DATA_DIR"
 DUMP_TIMEOUT_S = 30.0
 AUDITOR_NICENESS = 15
+EVERY_ADDRESS = "0.0.0.0"
 _MONEY = pack(("money",))
 """What the auditor asks: all that accounts have, which is much where there are many."""
 
@@ -239,9 +240,13 @@ class GatewayActor:
         )
         self._peers = RayPeers()
         await self._gateway.start(f"{config.host}:{port}")
+        self._address = self._gateway.address
+        if config.host == EVERY_ADDRESS:
+            # Where clients elsewhere find it.
+            self._address = f"{ray.util.get_node_ip_address()}:{self._address.rpartition(':')[2]}"
         if name == config.gateway_names[0]:
             # Written at every start, so that it stays true should the port be another one.
-            _replace_text(Path(config.data_dir) / ADDRESS_FILE, self._gateway.address + "\n")
+            _replace_text(Path(config.data_dir) / ADDRESS_FILE, self._address + "\n")
         _settle_memory()
 
     async def configure(self, topology: bytes) -> None:
@@ -253,7 +258,7 @@ class GatewayActor:
     async def ping(self, _record: int, _checksum: int) -> dict[str, Any]:
         # Whoever does not drain it finds it of no use any more.
         broken = "drained" if self._gateway.is_draining else None
-        return {**self._vitals, "address": self._gateway.address, "broken": broken, "load": self._gateway.load()}
+        return {**self._vitals, "address": self._address, "broken": broken, "load": self._gateway.load()}
 
     async def drain(self) -> None:
         await self._gateway.drain()

@@ -27,17 +27,19 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from exchange.actors import ADDRESS_FILE
 from exchange.config import ExchangeConfig
+from exchange.netns import LocalNetwork
 from exchange.nodes import LocalNodes
 from exchange.ray_calls import NAMESPACE, SUPERVISORS
 from exchange.ray_settings import LOCAL_RAY_ENVIRONMENT, NODE_LABEL
-from exchange.runtime.nats_servers import NatsServers
-from exchange.supervisor_actor import OPERATOR_KEY_FILE, SupervisorActor
+from exchange.runtime.nats_servers import LOOPBACK, NatsServers
+from exchange.supervisor_actor import OPERATOR_KEY_FILE, start_supervisor
 from exchange.v1 import admin_pb2
 
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
 ASK_TIMEOUT_S = 2.0
+APART_PORT = 7700
 _DRIVER: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
 
 
@@ -75,18 +77,8 @@ class _RunningExchange:
     def _start_supervisors(self, config: ExchangeConfig) -> None:
         """Start the supervisors, on nodes of their own if there are several; each stays on its node."""
         names = sorted(label for node in ray.nodes() if node["Alive"] and (label := node["Labels"].get(NODE_LABEL)))
-        for number, name in enumerate(SUPERVISORS[: 1 + config.standbys]):
-            where = {"label_selector": {NODE_LABEL: names[number % len(names)]}} if names else {}
-            actor = ray.remote(SupervisorActor).options(
-                name=name,
-                namespace=NAMESPACE,
-                lifetime="detached",
-                num_cpus=0,
-                max_restarts=-1,
-                max_concurrency=1_000,
-                **where,
-            )
-            actor.remote(number, config)
+        for number in range(1 + config.standbys):
+            start_supervisor(number, config, {NODE_LABEL: names[number % len(names)]} if names else {})
 
     def _supervisors(self) -> list[Any]:
         """Return those that are there."""
@@ -155,10 +147,15 @@ class LocalExchange(_RunningExchange):
     """An exchange on a Ray of its own on this machine, of one node or several, as a context manager.
 
     `with LocalExchange(config) as exchange: exchange.address, exchange.operator_key`
+
+    With `apart`, as root, each of several nodes has a network namespace and an address of its own, so that its links
+    can be cut, and its gateway listens there at `config.port`. The servers of the journals stay on this machine's side
+    of the bridge, as does whoever trades: like the servers of a cluster they are on no node that the exchange restarts.
     """
 
-    def __init__(self, config: ExchangeConfig) -> None:
+    def __init__(self, config: ExchangeConfig, *, apart: bool = False) -> None:
         self.config = replace(config, data_dir=Path(config.data_dir).resolve())
+        self._network = LocalNetwork(config.nodes) if apart and config.nodes > 1 else None
         self.address = ""
         self.nodes: LocalNodes | None = None
         """Its Ray nodes, if `config.nodes` says several: to kill, pause and start again."""
@@ -184,11 +181,15 @@ class LocalExchange(_RunningExchange):
         self.config.data_dir.mkdir(parents=True, exist_ok=True)
         os.environ.update(LOCAL_RAY_ENVIRONMENT)
         try:
-            if self.config.nodes > 1 and not self.config.port:
+            if self._network is not None:
+                self._network.make()
+                self.config = replace(self.config, host="0.0.0.0", same_port=True, port=self.config.port or APART_PORT)
+            elif self.config.nodes > 1 and not self.config.port:
                 # A supervisor that takes over does not know where a gateway that is gone has listened.
                 self.config = replace(self.config, port=_free_ports(self.config.host, self.config.gateways))
             if self.config.journal == "nats" and self.config.nats is None:
-                self.nats_servers = NatsServers.start(self.config.data_dir / "nats")
+                host = self._network.host if self._network is not None else LOOPBACK
+                self.nats_servers = NatsServers.start(self.config.data_dir / "nats", host=host)
                 self.config = replace(self.config, nats=self.nats_servers.settings())
             self._start_ray()
             self._start_supervisors(self.config)
@@ -202,7 +203,9 @@ class LocalExchange(_RunningExchange):
     def _start_ray(self) -> None:
         if self.config.nodes > 1:
             shared = self.config.journal == "file"
-            self.nodes = LocalNodes(self.config.nodes, self.config.data_dir, share_directory=shared)
+            self.nodes = LocalNodes(
+                self.config.nodes, self.config.data_dir, share_directory=shared, network=self._network
+            )
             self.nodes.start()
             self._connect()
             return
@@ -219,7 +222,9 @@ class LocalExchange(_RunningExchange):
 
     def _connect(self) -> None:
         assert self.nodes is not None
-        ray.init(address=self.nodes.address, _node_ip_address=self.nodes.nodes[0].host, **_DRIVER)
+        first = self.nodes.nodes[0]
+        with self.nodes.at(first):
+            ray.init(address=self.nodes.address, _node_ip_address=first.host, **_DRIVER)
 
     def disconnect(self) -> None:
         """Leave the Ray of several nodes, which all goes on; else this process would end with the first node."""
@@ -245,6 +250,8 @@ class LocalExchange(_RunningExchange):
                 self.nodes.stop()
             if self.nats_servers is not None:
                 self.nats_servers.stop()
+            if self._network is not None:
+                self._network.remove()
             shutil.rmtree(self._session_dir, ignore_errors=True)
             (self.config.data_dir / ADDRESS_FILE).unlink(missing_ok=True)
 

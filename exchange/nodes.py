@@ -17,11 +17,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from exchange.netns import LocalNetwork
 from exchange.processes import Process, descendants, read_process, send_signal
 from exchange.ray_settings import LOCAL_RAY_ENVIRONMENT, NODE_LABEL
 
@@ -30,6 +32,8 @@ END_LIMIT_S = 30.0
 _POLL_S = 0.01
 _STORE_BYTES = 80 << 20
 _GCS = "gcs_server"
+# In a namespace of its own no port is taken.
+_GCS_PORT = 6379
 # What runs on the first node for the whole cluster, and is not of the node: it stays when the node is killed.
 _OF_THE_CLUSTER = (_GCS, "/monitor.py", "/dashboard.py")
 
@@ -44,11 +48,14 @@ class LocalNode:
     """One Ray node: what runs on it, as /proc has it now."""
 
     def __init__(self, number: int, data_dir: Path, session_dir: Path) -> None:
+        self.number = number
         self.name = f"node-{number}"
         self.data_dir = data_dir
         # Ray prefers to put another address in the place of 127.0.0.1.
         self.host = f"127.0.0.{number + 2}"
         self.session_dir = session_dir
+        self.is_cut = False
+        """Whether some link of its is cut."""
         self._keeper = _Keeper(self.name)
 
     @property
@@ -91,11 +98,21 @@ class LocalNodes:
 
     Each has the label `evenkeel.node` with its name, and its processes have EVENKEEL_NODE and EVENKEEL_DATA_DIR in
     their environment: `directory` itself where they share it, else `directory/node-N`.
+
+    On a `network` that is made already, of as many namespaces, each lives in a namespace with an address of its own,
+    and its links can be cut. The GCS is in that of the first one.
     """
 
     def __init__(
-        self, count: int, directory: Path, *, share_directory: bool = True, environment: Mapping[str, str] | None = None
+        self,
+        count: int,
+        directory: Path,
+        *,
+        share_directory: bool = True,
+        environment: Mapping[str, str] | None = None,
+        network: LocalNetwork | None = None,
     ) -> None:
+        self._network = network
         self._directory = Path(directory).resolve()
         self._environment = {**os.environ, **LOCAL_RAY_ENVIRONMENT, **(environment or {})}
         # Ray puts sockets below it, whose paths may have no more than 107 bytes.
@@ -108,7 +125,12 @@ class LocalNodes:
             )
             for number in range(count)
         ]
-        self.address = f"{self.nodes[0].host}:{_free_port(self.nodes[0].host)}"
+        if network is not None:
+            for node in self.nodes:
+                node.host = network.address(node.number)
+                node._keeper.before = network.entering(node.number)
+        first = self.nodes[0].host
+        self.address = f"{first}:{_GCS_PORT if network is not None else _free_port(first)}"
         """Where the GCS is, which `ray.init(address=…)` takes."""
         self._gcs_command: dict[str, Any] = {}
 
@@ -172,6 +194,34 @@ class LocalNodes:
         if node.processes:
             raise NodesFailed(f"{node.name} is to be started, but it runs (raylet {node.raylet_pid}); kill it first")
         self._start(node)
+
+    def cut(self, node: LocalNode, other: LocalNode | None = None, *, one_way: bool = False) -> None:
+        """Cut a node off, from all and everything or from one other; `one_way`: only what it sends to that one is lost.
+
+        All goes on running. For `heal`, what the other one lost is a link of `node`.
+        """
+        network = self._cuttable(node)
+        node.is_cut = True
+        if other is None:
+            network.cut(node.number)
+            return
+        network.cut_way(node.number, other.number)
+        if not one_way:
+            network.cut_way(other.number, node.number)
+
+    def heal(self, node: LocalNode) -> None:
+        """Put back all links of a node."""
+        self._cuttable(node).heal(node.number)
+        node.is_cut = False
+
+    def _cuttable(self, node: LocalNode) -> LocalNetwork:
+        if self._network is None:
+            raise NodesFailed(f"{node.name} is to be cut off, but shares this machine's network: give the nodes one")
+        return self._network
+
+    def at(self, node: LocalNode) -> AbstractContextManager[None]:
+        """Have this thread where a node is, so that who is to be found at the node's address listens there."""
+        return self._network.inside(node.number) if self._network is not None else nullcontext()
 
     @property
     def gcs_pid(self) -> int:
@@ -240,6 +290,8 @@ class _Keeper:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self.before: Sequence[str] = ()
+        """What its own command line begins with."""
         self._process: subprocess.Popen[str] | None = None
         self._said = threading.Condition()
         self._started: list[int] = []
@@ -251,9 +303,8 @@ class _Keeper:
     def run(self, command: dict[str, Any]) -> int:
         """Start a command; return its process id."""
         if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "exchange.keeper"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
+            keeper = [*self.before, sys.executable, "-m", "exchange.keeper"]
+            self._process = subprocess.Popen(keeper, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
         assert self._process.stdin is not None
         with self._said:

@@ -79,7 +79,7 @@ class SupervisorActor:
             self._control = control
         reconciler = Reconciler(self._config, control, RayLauncher(self._config), actor_name=SUPERVISORS[self._number])
         await reconciler.start()
-        maintenance = Maintenance(reconciler, _Supervisors(self._number, control))
+        maintenance = Maintenance(reconciler, _Supervisors(self._number, control, self._config))
         await maintenance.resume()
         self._reconciler, self._maintenance = reconciler, maintenance
         self._key = asyncio.create_task(self._issue_operator_key(reconciler))
@@ -220,12 +220,31 @@ class SupervisorActor:
         return unpack_ledger_result(reply.data).account
 
 
+def start_supervisor(number: int, config: ExchangeConfig, where: dict[str, str]) -> None:
+    """Start number 0 or 1 on a node with these labels, where it stays; it may still be starting on return.
+
+    Raises `ValueError` if it is there already.
+    """
+    actor = ray.remote(SupervisorActor).options(
+        name=SUPERVISORS[number],
+        namespace=NAMESPACE,
+        lifetime="detached",
+        num_cpus=0,
+        max_restarts=-1,
+        max_concurrency=1_000,
+        **({"label_selector": where} if where else {}),
+    )
+    actor.remote(number, config)
+
+
 class _Supervisors:
     """Both supervisors, as the maintenance of the active one sees them."""
 
-    def __init__(self, number: int, control: Host) -> None:
+    def __init__(self, number: int, control: Host, config: ExchangeConfig) -> None:
+        self._other_number = 1 - number
         self._other = SUPERVISORS[1 - number]
         self._control = control
+        self._config = config
         self.node: str = ray.get_runtime_context().get_node_id()
 
     async def _ask(self) -> dict[str, Any] | None:
@@ -241,21 +260,38 @@ class _Supervisors:
         said = await self._ask()
         return None if said is None else said["node"]
 
-    async def restart_standby(self) -> None:
+    async def restart_standby(self, node: str) -> None:
         before = await self._ask()
         if before is None:
             raise NotActive(f"expected {self._other} to answer, found that it does not")
-        try:
-            await ray.get_actor(self._other, namespace=NAMESPACE).restart.remote()
-        except LOST:
-            # It cannot answer: it ends.
-            pass
+        other = ray.get_actor(self._other, namespace=NAMESPACE)
+        if node:
+            await self._move(other, node)
+        else:
+            try:
+                await other.restart.remote()
+            except LOST:
+                # It cannot answer: it ends.
+                pass
         async with asyncio.timeout(RESTART_TIMEOUT_S):
             while True:
                 said = await self._ask()
                 if said is not None and said["pid"] != before["pid"] and said["follows"]:
                     return
                 await asyncio.sleep(ASK_INTERVAL_S)
+
+    async def _move(self, other: Any, node: str) -> None:
+        """End the other one for good, as Ray starts an actor again where it was, and start one in its place."""
+        await asyncio.to_thread(ray.kill, other)
+        async with asyncio.timeout(RESTART_TIMEOUT_S):
+            while True:
+                try:
+                    start_supervisor(self._other_number, self._config, {"ray.io/node-id": node})
+                except ValueError:
+                    # The name is not free yet.
+                    await asyncio.sleep(ASK_INTERVAL_S)
+                else:
+                    return
 
     async def restart_active(self) -> None:
         await self._control.hand_over()

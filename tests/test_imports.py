@@ -123,10 +123,20 @@ RULES = {
         third_party=(),
         why="one runs for each Ray node, so it is small: standard library only",
     ),
+    "exchange.netns": Rule(
+        project=(),
+        third_party=(),
+        why="networks are made by the command line of the system: standard library only",
+    ),
     "exchange.nodes": Rule(
-        project=("exchange.processes", "exchange.ray_settings"),
+        project=("exchange.netns", "exchange.processes", "exchange.ray_settings"),
         third_party=(),
         why="Ray is run by its command line, so that whoever breaks nodes needs none of it",
+    ),
+    "exchange.node_reviver": Rule(
+        project=("exchange.nodes",),
+        third_party=("structlog",),
+        why="knows nodes and nothing of what runs on them",
     ),
     "exchange.ray_calls": Rule(
         project=("exchange.runtime", "exchange.engine"),
@@ -179,6 +189,7 @@ RULES = {
             "exchange.supervisor_actor",
             "exchange.actors",
             "exchange.ray_calls",
+            "exchange.netns",
             "exchange.nodes",
             "exchange.ray_settings",
             "exchange.gateway",
@@ -196,6 +207,11 @@ RULES = {
         project=("exchange.v1",),
         third_party=("google", "grpc", "grpc_status"),
         why="the SDK is what `pip install evenkeel` brings, without an extra",
+    ),
+    "chaos": Rule(
+        project=("exchange.client", "exchange.v1"),
+        third_party=(ANY,),
+        why="it sees an exchange as everybody does: the protocol, the command line and the processes",
     ),
     "exchange.cli": Rule(
         project=(

@@ -50,7 +50,9 @@ class Mailbox:
         self._bytes = 0
         self.commands = 0
         """That wait, as far as their links have said."""
-        self._unanswered: dict[str, Letter] = {}
+        self._unanswered: dict[Letter, None] = {}
+        self._newest: dict[str, Letter] = {}
+        """Of each link, as long as it is not answered."""
 
     def __bool__(self) -> bool:
         return bool(self._letters)
@@ -60,7 +62,8 @@ class Mailbox:
         if self._bytes + letter.size > MAILBOX_BYTES_MAX:
             return False
         if letter.batch.link:
-            self._unanswered[letter.batch.link] = letter
+            self._newest[letter.batch.link] = letter
+        self._unanswered[letter] = None
         self._letters.append(letter)
         self._bytes += letter.size
         self.commands += letter.commands
@@ -69,7 +72,7 @@ class Mailbox:
 
     def same_as(self, batch: LinkBatch) -> Letter | None:
         """Return the letter with the same stamp that is not answered yet."""
-        letter = self._unanswered.get(batch.link)
+        letter = self._newest.get(batch.link)
         if letter is None or (letter.batch.incarnation, letter.batch.n) != (batch.incarnation, batch.n):
             return None
         return letter
@@ -94,8 +97,9 @@ class Mailbox:
 
     def answer(self, letter: Letter, replies: bytes | Exception) -> None:
         """Answer a letter that was taken."""
-        if self._unanswered.get(letter.batch.link) is letter:
-            del self._unanswered[letter.batch.link]
+        self._unanswered.pop(letter, None)
+        if self._newest.get(letter.batch.link) is letter:
+            del self._newest[letter.batch.link]
         if isinstance(replies, bytes):
             letter.answer.set_result(replies)
         else:
@@ -104,7 +108,7 @@ class Mailbox:
 
     def fail_all(self, error: Exception) -> None:
         """Fail everything that has no answer yet, taken or not."""
-        for letter in [*self._letters, *self._unanswered.values()]:
+        for letter in self._unanswered:
             if not letter.answer.done():
                 letter.answer.set_exception(error)
 

@@ -121,6 +121,7 @@ def unpack_batch(row: Any) -> LinkBatch:
 
 
 def pack_record(payload: RecordPayload) -> bytes:
+    """Return what is journaled."""
     time_ns, batches = payload
     return pack((time_ns, [(batch.link, batch.incarnation, batch.n, batch.segments) for batch in batches]))
 

@@ -31,7 +31,7 @@ from exchange.runtime.journal.nats_settings import NatsSettings
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 15.0
 _POLL_S = 0.05
-_HOST = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 # Larger than any record that a host makes of ordinary traffic; NATS advises against more.
 MAX_PAYLOAD_BYTES = 8 << 20
 
@@ -53,6 +53,7 @@ class _Server:
     pid: int = 0
     started: int = 0
     """The process's start time as the kernel counts it, so that another one with the same id is not taken for it."""
+    host: str = LOOPBACK
 
     @property
     def ports(self) -> tuple[int, int, int]:
@@ -60,11 +61,11 @@ class _Server:
 
     @property
     def url(self) -> str:
-        return f"nats://{_HOST}:{self.client_port}"
+        return f"nats://{self.host}:{self.client_port}"
 
     @property
     def monitoring_url(self) -> str:
-        return f"http://{_HOST}:{self.monitoring_port}"
+        return f"http://{self.host}:{self.monitoring_port}"
 
     @property
     def is_running(self) -> bool:
@@ -86,18 +87,25 @@ class NatsServers:
 
     @classmethod
     def start(
-        cls, directory: Path | str, *, servers: int = 3, sync_interval: str = "always", configuration: str = ""
+        cls,
+        directory: Path | str,
+        *,
+        servers: int = 3,
+        sync_interval: str = "always",
+        configuration: str = "",
+        host: str = LOOPBACK,
     ) -> NatsServers:
         """Start the servers of a directory, or find them running; return once JetStream takes requests.
 
-        Ports are chosen at the first start, and kept while they are free. `configuration` is added to each server's.
-        A `sync_interval` other than `always` is for tests of those who must refuse it. Raises `NatsServersError`.
+        They listen on `host`. Ports are chosen at the first start, and kept while they are free. `configuration` is
+        added to each server's. A `sync_interval` other than `always` is for tests of those who must refuse it. Raises
+        `NatsServersError`.
         """
         path = Path(directory).absolute()
         path.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(path / "lock")
         try:
-            cluster = cls(path, lock, _load(path, servers), sync_interval, configuration)
+            cluster = cls(path, lock, _load(path, servers, host), sync_interval, configuration)
             try:
                 for number in range(len(cluster._servers)):
                     cluster.start_server(number)
@@ -219,17 +227,17 @@ class NatsServers:
     def _configuration(self, server: _Server) -> str:
         lines = [
             f"server_name: {server.name}",
-            f"listen: {_HOST}:{server.client_port}",
-            f"http: {_HOST}:{server.monitoring_port}",
+            f"listen: {server.host}:{server.client_port}",
+            f"http: {server.host}:{server.monitoring_port}",
             f"max_payload: {MAX_PAYLOAD_BYTES}",
             f"jetstream {{ store_dir: {json.dumps(str(self._directory / server.name / 'store'))}, "
             f"sync_interval: {json.dumps(self._sync_interval)} }}",
         ]
         if len(self._servers) > 1:
-            routes = ", ".join(f"nats-route://{_HOST}:{other.route_port}" for other in self._servers)
+            routes = ", ".join(f"nats-route://{other.host}:{other.route_port}" for other in self._servers)
             lines.append(
                 # Without the pings, a server that hangs is sent its share of reads for minutes.
-                f"cluster {{ name: evenkeel, listen: {_HOST}:{server.route_port}, no_advertise: true, "
+                f"cluster {{ name: evenkeel, listen: {server.host}:{server.route_port}, no_advertise: true, "
                 f'ping_interval: "2s", ping_max: 2, '
                 f"routes: [{routes}] }}"
             )
@@ -265,17 +273,23 @@ def find_binary() -> str:
     return found
 
 
-def _load(directory: Path, count: int) -> list[_Server]:
+def _load(directory: Path, count: int, host: str) -> list[_Server]:
     path = directory / "cluster.json"
     if path.exists():
         servers = [_Server(**entry) for entry in json.loads(path.read_text())]
         if len(servers) != count:
             raise NatsServersError(f"{path}: expected {count} servers, was {len(servers)}: name another directory")
-        if any(server.is_running for server in servers) or all(_is_free(port) for x in servers for port in x.ports):
+        at = {server.host for server in servers if server.is_running}
+        if at - {host}:
+            raise NatsServersError(f"{path}: expected servers on {host}, but they run on {', '.join(at)}: stop them")
+        for server in servers:
+            server.host = host
+        if at or all(_is_free(host, port) for x in servers for port in x.ports):
             return servers
         # Somebody else has one of them by now; each server names all of the others, so all change.
-    ports = _free_ports(3 * count)
-    return [_Server(f"nats-{number}", *ports[3 * number : 3 * number + 3]) for number in range(count)]
+    ports = _free_ports(host, 3 * count)
+    of_each = zip(ports[::3], ports[1::3], ports[2::3], strict=True)
+    return [_Server(f"nats-{n}", client, route, web, host=host) for n, (client, route, web) in enumerate(of_each)]
 
 
 def _take_lock(path: Path) -> int:
@@ -293,19 +307,19 @@ def _take_lock(path: Path) -> int:
     return descriptor
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_ports(host: str, count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
-            each.bind((_HOST, 0))
+            each.bind((host, 0))
         return [int(each.getsockname()[1]) for each in sockets]
 
 
-def _is_free(port: int) -> bool:
+def _is_free(host: str, port: int) -> bool:
     with socket.socket() as each:
         each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            each.bind((_HOST, port))
+            each.bind((host, port))
         except OSError:
             return False
     return True

@@ -125,6 +125,8 @@ class Component:
     topology: int = 0
     """The version that it was told last."""
     topology_task: asyncio.Task[None] | None = None
+    is_ending: bool = False
+    """Its process is being ended, and may not be gone although the next incarnation is taken."""
     held_down: bool = False
     """Not to be started now: maintenance has it."""
     parked: str = ""

@@ -24,6 +24,7 @@ from exchange.supervisor.maintenance_plan import (
     What,
     check_names,
     check_safe,
+    node_for_standby_supervisor,
     plan,
 )
 from exchange.supervisor.reconciler import Reconciler
@@ -31,6 +32,8 @@ from exchange.v1 import admin_pb2
 
 STEP_TIMEOUT_S = 180.0
 """A process starts within seconds; a standby with a long history to read takes the longest."""
+
+SUPERVISOR_RETRY_S = 0.1
 
 _log = structlog.get_logger()
 
@@ -58,8 +61,8 @@ class Supervisors(Protocol):
         """Return that of the one that stands by, None if there is none that answers."""
         ...
 
-    async def restart_standby(self) -> None:
-        """Return when it follows again."""
+    async def restart_standby(self, node: str) -> None:
+        """Return when it follows again, on the node of this id ("": where it is)."""
         ...
 
     async def restart_active(self) -> None:
@@ -81,22 +84,22 @@ class Maintenance:
         return self._task is not None and not self._task.done()
 
     async def resume(self) -> None:
-        """Say how that ended which an earlier supervisor has left under way."""
+        """Say how that ended which an earlier supervisor has left under way; finish what was left to us on purpose."""
         note = self._reconciler.machine.maintenance
         if note is None or note.state != State.RUNNING:
             return
-        state, detail = State.UNFINISHED, "the supervisor was replaced meanwhile; ask again for what is not done"
-        last = note.steps[-1] if note.steps else None
-        if last is not None and last.action == Action.RESTART_ACTIVE_SUPERVISOR and last.state == State.RUNNING:
-            # That was us.
-            state, detail = State.DONE, ""
-        now_ns = self._reconciler.now_ns()
-
-        def end(step: MaintenanceStep) -> MaintenanceStep:
-            return step._replace(state=int(state), end_ns=now_ns) if step.state == State.RUNNING else step
-
-        steps = tuple(map(end, note.steps))
-        await self._note(note._replace(state=int(state), steps=steps, end_ns=now_ns, detail=detail))
+        for number, step in enumerate(note.steps):
+            if step.state == State.RUNNING and step.action == Action.RESTART_ACTIVE_SUPERVISOR:
+                # That was for us.
+                await self._note_step(number, State.DONE)
+                what = What(Kind(note.kind), note.node, note.machine)
+                steps = [Step(Action(s.action), s.component) for s in note.steps]
+                self._task = asyncio.create_task(self._run(what, steps, must_be_healthy=True, first=number + 1))
+                return
+        for number, step in enumerate(note.steps):
+            if step.state == State.RUNNING:
+                await self._note_step(number, State.UNFINISHED)
+        await self._end(State.UNFINISHED, "the supervisor was replaced meanwhile; ask again for what is not done")
 
     async def begin_asked(self, request: bytes) -> tuple[str, str]:
         """Begin what a StartMaintenanceRequest, serialised, asks for; else return why not, as (reason, message)."""
@@ -174,8 +177,8 @@ class Maintenance:
 
     # ---------------------------------------------------------------- running
 
-    async def _run(self, what: What, steps: list[Step], *, must_be_healthy: bool) -> None:
-        for number, step in enumerate(steps):
+    async def _run(self, what: What, steps: list[Step], *, must_be_healthy: bool, first: int = 0) -> None:
+        for number, step in enumerate(steps[first:], first):
             await self._note_step(number, State.RUNNING)
             try:
                 await self._run_step(step, must_be_healthy=must_be_healthy)
@@ -191,7 +194,7 @@ class Maintenance:
 
     async def _run_step(self, step: Step, *, must_be_healthy: bool) -> None:
         if step.action == Action.RESTART_STANDBY_SUPERVISOR:
-            await self._supervisors.restart_standby()
+            await self._restart_standby_supervisor()
             return
         if step.action == Action.RESTART_ACTIVE_SUPERVISOR:
             await self._supervisors.restart_active()
@@ -215,6 +218,17 @@ class Maintenance:
             await reconciler.until(is_done, STEP_TIMEOUT_S)
         except TimeoutError as error:
             raise TimeoutError(f"expected everything up again, was not: {self._what_is_away()}; {error}") from None
+
+    async def _restart_standby_supervisor(self) -> None:
+        """Restart it where it is, or where it may be if its node is drained."""
+        supervisors, reconciler = self._supervisors, self._reconciler
+        async with asyncio.timeout(STEP_TIMEOUT_S):
+            # It may be the one that was active a moment ago.
+            while (standby := await supervisors.standby_node()) is None:  # noqa: ASYNC110  # it is another process
+                await asyncio.sleep(SUPERVISOR_RETRY_S)
+        drained = reconciler.machine.drained
+        node = node_for_standby_supervisor(reconciler.nodes.alive, drained, supervisors.node, standby)
+        await supervisors.restart_standby(node)
 
     def _is_healthy(self) -> bool:
         return self._reconciler.is_complete and all(map(self._is_open, self._reconciler.components.values()))

@@ -106,13 +106,26 @@ def plan(what: What, view: View) -> list[Step]:
             steps.append(Step(action, component.name))
     steps += [Step(Action.RESTART, c.name) for c in concerned if c.is_gateway]
     steps += [Step(Action.RESTART, c.name) for c in concerned if c.name == AUDITOR]
-    # On a node that is drained a supervisor that stands by stays: it is bound to its node, and of no harm there.
     is_there = view.standby_supervisor is not None
-    if is_there and (everything or (what.kind == Kind.RESTART and view.standby_supervisor == node_id)):
+    if is_there and (everything or view.standby_supervisor == node_id):
         steps.append(Step(Action.RESTART_STANDBY_SUPERVISOR, SUPERVISOR))
     if everything or (what.node and view.active_supervisor == node_id):
         steps.append(Step(Action.RESTART_ACTIVE_SUPERVISOR, SUPERVISOR))
+        if is_there and what.kind == Kind.DRAIN:
+            # It stands by from then on, still there; the other one moves it.
+            steps.append(Step(Action.RESTART_STANDBY_SUPERVISOR, SUPERVISOR))
     return steps
+
+
+def node_for_standby_supervisor(nodes: Sequence[Node], drained: Collection[str], active: str, standby: str) -> str:
+    """Return the id of the node to which the supervisor that stands by is to move, "" if it stays where it is.
+
+    `active` and `standby` are the ids of the nodes of the two. It goes to the active one's if there is no other.
+    """
+    if not any(node.id == standby and node.name in drained for node in nodes):
+        return ""
+    free = [node.id for node in nodes if node.name not in drained]
+    return next((node for node in free if node != active), next(iter(free), ""))
 
 
 def check_names(what: What, view: View) -> None:

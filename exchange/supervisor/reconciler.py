@@ -66,7 +66,7 @@ class Reconciler:
         wake = self._wake.set
         self._topology = topology = TopologyPublisher(parts, commands, actor_name)
         self.reopening = reopening = Reopening(parts, commands, events, lambda: self.settings, clock_ns, monotonic_s)
-        self._shards = shards = Shards(commands, reopening, config.gateway_names)
+        self._shards = shards = Shards(commands, reopening, [parts[name] for name in config.gateway_names])
         self._alarms = Alarms(lambda: self.machine, commands.decide)
         governor = RestartGovernor(lambda: self.settings.governor, random or Random())
         detector = Detector(config, parts, events, wake, monotonic_s)

@@ -21,10 +21,10 @@ _log = structlog.get_logger()
 class Shards:
     """Prepares shards that start, and tells those that run when a gateway was replaced."""
 
-    def __init__(self, commands: Commands, reopening: Reopening, gateway_names: Sequence[str]) -> None:
+    def __init__(self, commands: Commands, reopening: Reopening, gateways: Sequence[Component]) -> None:
         self._commands = commands
         self._reopening = reopening
-        self._gateway_names = gateway_names
+        self._gateways = gateways
 
     async def prepare(self, shard: Component) -> None:
         """Give a shard that starts, or took over, its instruments and its first stage."""
@@ -72,4 +72,5 @@ class Shards:
 
     def _gateway_incarnations(self) -> tuple[int, ...]:
         """Return the last incarnation of each gateway; the ones before it were ended before it was started."""
-        return tuple(self._commands.machine.incarnations.get(name, 0) for name in self._gateway_names)
+        given = self._commands.machine.incarnations
+        return tuple(c.incarnation if c.is_ending else given.get(c.name, 0) for c in self._gateways)

@@ -36,15 +36,12 @@ class Starter:
 
     async def start(self, component: Component) -> None:
         """Return when it runs and is ready to serve. Raises `NoNode`, or what went wrong."""
-        old, component.process = component.process, None
-        if old is not None:
-            # The old process must be gone before a new one may take its journal.
-            await old.kill()
+        incarnation = await self._end(component) if component.process is not None else 0
         component.node = ""
         node = self._nodes.place(component, self._components.values(), self._commands.machine.drained)
         # At once, so that what is started at the same time goes elsewhere.
         component.node = component.home = node.id
-        incarnation = await self._commands.take_incarnation(component.name)
+        incarnation = incarnation or await self._commands.take_incarnation(component.name)
         start = self._launcher.start(
             component.machine or component.name,
             incarnation,
@@ -59,6 +56,24 @@ class Starter:
         component.port = component.listens_on(component.vitals)
         if component.is_shard:
             await self._shards.prepare(component)
+
+    async def _end(self, component: Component) -> int:
+        """Take the next incarnation, and end the process: it must be gone before another may take its journal.
+
+        Journaled first: a supervisor that was cut off, to which all seem lost, must not end what another relies on.
+        """
+        old, component.process = component.process, None
+        assert old is not None
+        component.is_ending = True
+        try:
+            incarnation = await self._commands.take_incarnation(component.name)
+            await old.kill()
+        except Exception:
+            component.process = old
+            raise
+        finally:
+            component.is_ending = False
+        return incarnation
 
     async def _while_alive(self, node: Node, start: Awaitable[Process]) -> Process:
         """Wait for a start, but no longer than its node is there: Ray would wait for the node to come back."""

@@ -122,7 +122,7 @@ async def test_without_budget_there_is_no_retry_and_no_wait() -> None:
 def test_policies_have_names() -> None:
     assert RetryPolicy.named("budget") == RetryPolicy()
     assert RetryPolicy.named("none").attempts_max == 1
-    with pytest.raises(ValueError, match="expected .* or .naive., was 'sometimes'"):
+    with pytest.raises(ValueError, match=r"expected .* or .naive., was 'sometimes'"):
         RetryPolicy.named("sometimes")  # type: ignore[arg-type]
 
 

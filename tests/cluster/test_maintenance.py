@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import ray
 
 from exchange.client import (
     AsyncClient,
@@ -26,6 +27,8 @@ from exchange.client import (
 )
 from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
+from exchange.ray_calls import NAMESPACE, SUPERVISORS
+from exchange.ray_settings import NODE_LABEL
 from tests.cluster.money import open_market, open_rich_account
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -200,6 +203,7 @@ def test_a_node_is_emptied_and_filled_again(tmp_path: Path) -> None:
             assert operator.maintenance().drained_nodes == (nodes[1],)
             running = [c for c in operator.status().components if c.pid]
             assert {c.node for c in running} == {nodes[0]}
+            assert nodes_of_supervisors() == [nodes[0]] * 2
             with pytest.raises(NotExecuted, match=nodes[0]) as refused:
                 operator.start_maintenance(MaintenanceKind.DRAIN, node=nodes[0])
             assert refused.value.reason_name == "ONLY_NODE"
@@ -210,3 +214,16 @@ def test_a_node_is_emptied_and_filled_again(tmp_path: Path) -> None:
             assert operator.maintenance().drained_nodes == ()
             gateways = [c for c in operator.status().components if c.name.startswith("gateway")]
             assert {c.node for c in gateways} == set(nodes)
+        # Both supervisors are there now: one moves, hands over, and the other one follows it.
+        ended = asyncio.run(world.maintain(MaintenanceKind.DRAIN, node=nodes[0]))
+        assert (ended.state, ended.detail) == (MaintenanceState.DONE, "")
+        assert nodes_of_supervisors() == [nodes[1]] * 2
+        with Client(world.addresses, exchange.operator_key, timeout=10) as operator:
+            assert {c.node for c in operator.status().components if c.pid} == {nodes[1]}
+
+
+def nodes_of_supervisors() -> list[str]:
+    """Return the names of the nodes of the two."""
+    names = {node["NodeID"]: node["Labels"][NODE_LABEL] for node in ray.nodes()}
+    leads = [ray.get_actor(name, namespace=NAMESPACE).lead.remote() for name in SUPERVISORS]
+    return [names[lead["node"]] for lead in ray.get(leads, timeout=LIMIT_S)]

@@ -86,6 +86,8 @@ def run_campaign(world: World, directory: Path, options: Options, say: Say = lam
     """Run a campaign on an exchange that is not started yet. `directory` keeps logs and history."""
     logs = directory / "logs"
     logs.mkdir(parents=True)
+    for left_out in world.left_out:
+        say(left_out)
     world.start()
     try:
         history = world.history(directory / "history")

@@ -18,7 +18,7 @@ from exchange.engine.words import Stage
 from exchange.runtime.codec import decode_trade
 from exchange.runtime.journal import FileJournal
 from exchange.runtime.machine import MachineType
-from exchange.runtime.messages import LinkBatch, RecordPayload, Segment, SegmentKind, pack
+from exchange.runtime.messages import LinkBatch, RecordPayload, Segment, SegmentKind, pack_record
 from exchange.runtime.rows import rows_segment
 from exchange.v1 import trading_pb2
 from tests.faults.check.book import BUY, SELL, Books
@@ -166,7 +166,7 @@ class SyntheticRun:
                 journal.close()
                 journal = FileJournal.open(directory / "journal", SHARD)
                 epoch = journal.acquire()
-            journal.append(epoch, number, pack(payload))
+            journal.append(epoch, number, pack_record(payload))
         journal.close()
         logs = self.directory / "logs"
         logs.mkdir()

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from pathlib import Path
 
+import pytest
+
+from exchange.netns import LocalNetwork, NetworkFailed
 from tests.faults.inject.fault import FaultKind, Target, choose, plan_faults
+from tests.faults.inject.worlds import make_world
 from tests.faults.load.flow import Flow
 
 ROLES = {FaultKind.KILL_PROCESS: ["shard", "ledger"], FaultKind.PAUSE_NODE: ["node"], FaultKind.CUT_LINK: ["link"]}
@@ -48,3 +54,11 @@ def test_the_orders_are_of_every_sort_that_is_promised() -> None:
     assert {order.time_in_force for order in orders} == {0, 2, 3}
     assert any(order.post_only for order in orders)
     assert {order.self_trade_prevention for order in orders} == {0, 2, 3}
+
+
+def test_without_root_a_campaign_says_that_it_cuts_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    (left_out,) = make_world("nodes", tmp_path).left_out
+    assert left_out == "no links are cut: expected root, which network namespaces need"
+    with pytest.raises(NetworkFailed, match="expected root"):
+        LocalNetwork(3).make()

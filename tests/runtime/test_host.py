@@ -340,6 +340,26 @@ async def test_a_command_past_its_deadline_is_refused_before_the_journal(
     await again.stop()
 
 
+@pytest.mark.parametrize("link", ["", "gateway-0"])
+async def test_a_host_that_breaks_tells_everyone_who_waits(make_host: Callable[..., Host], link: str) -> None:
+    journal = HeldJournal("shard-0")
+    host = await opened(make_host(journal))
+    journal.go_on.clear()
+    in_flight = asyncio.create_task(host.submit(LinkBatch(link, 1, 1, [place("a")])))
+    await asyncio.to_thread(journal.reached.wait)
+    waiting = asyncio.create_task(host.submit(LinkBatch("", 0, 0, [place("b")])))
+    await asyncio.sleep(0)
+
+    def break_down() -> None:
+        raise ZeroDivisionError
+
+    host.machine.apply = break_down
+    journal.go_on.set()
+    for told in await asyncio.gather(in_flight, waiting, return_exceptions=True):
+        assert "the host is broken" in str(told)
+    await host.stop()
+
+
 async def test_a_deadline_that_passed_while_the_batch_lay_before_a_paused_host_is_past(
     make_host: Callable[..., Host], clock: Clock
 ) -> None:

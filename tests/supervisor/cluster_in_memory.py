@@ -168,6 +168,10 @@ class ClusterInMemory:
         await self.control.start()
         await self.reconciler.start()
 
+    async def fence_supervisor(self) -> None:
+        """Have another supervisor take the journal, while ours goes on as if nothing had happened."""
+        await self._host(SUPERVISOR, ControlType()).start()
+
     async def lose(self, name: str) -> None:
         """Let a process die, and wait until the supervisor has seen it."""
         self.processes[name].die()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,15 @@ import pytest
 from exchange.config import ExchangeConfig
 from exchange.engine.control import NoteMaintenance
 from exchange.engine.words import Stage
+from exchange.supervisor.component import Node
 from exchange.supervisor.maintenance import Maintenance, State
-from exchange.supervisor.maintenance_plan import Action, Kind, MaintenanceRefused, What
+from exchange.supervisor.maintenance_plan import (
+    Action,
+    Kind,
+    MaintenanceRefused,
+    What,
+    node_for_standby_supervisor,
+)
 from exchange.supervisor.stages_by_hand import Action as StageAction
 from exchange.v1 import admin_pb2
 from tests.supervisor.cluster_in_memory import ClusterInMemory
@@ -28,8 +36,9 @@ class SupervisorsInMemory:
     async def standby_node(self) -> str | None:
         return self.standby
 
-    async def restart_standby(self) -> None:
-        self.restarted.append("standby")
+    async def restart_standby(self, node: str) -> None:
+        self.standby = node or self.standby
+        self.restarted.append(f"standby to {node}" if node else "standby")
 
     async def restart_active(self) -> None:
         self.restarted.append("active")
@@ -143,6 +152,62 @@ async def test_a_drained_node_is_empty_and_stays_so_through_a_supervisor_until_i
     await cluster.end()
 
 
+async def test_a_supervisor_that_stands_by_leaves_a_node_that_is_drained(tmp_path: Path) -> None:
+    world = await World(tmp_path, nodes=3, gateways=3).begin()
+    world.supervisors.standby = "id-1"
+    await world.run(What(Kind.DRAIN, node="node-1"))
+    assert world.steps[-1] == ("RESTART_STANDBY_SUPERVISOR", "supervisor")
+    assert State(world.note.state) == State.DONE
+    assert world.supervisors.restarted == ["standby to id-2"]
+    # A restart leaves it where it is.
+    await world.run(What(Kind.RESTART, node="node-2"))
+    assert world.supervisors.restarted[1:] == ["standby"]
+    await world.cluster.end()
+
+
+async def test_the_active_supervisor_leaves_a_node_that_is_drained_and_the_next_one_finishes_that(
+    tmp_path: Path,
+) -> None:
+    world = await World(tmp_path, nodes=3, gateways=3).begin()
+    cluster, supervisors = world.cluster, world.supervisors
+    supervisors.standby = "id-1"
+    ends = asyncio.Event()
+
+    async def restart_active() -> None:
+        supervisors.restarted.append("active")
+        ends.set()
+        await asyncio.Event().wait()
+
+    supervisors.restart_active = restart_active  # type: ignore[method-assign]
+    await world.maintenance.begin(What(Kind.DRAIN, node="node-0"))
+    await cluster.until(ends.is_set)
+    assert world.steps[-2:] == [
+        ("RESTART_ACTIVE_SUPERVISOR", "supervisor"),
+        ("RESTART_STANDBY_SUPERVISOR", "supervisor"),
+    ]
+    await world.maintenance.stop()
+    await cluster.replace_supervisor()
+    # The other one is active now, on node-1; this one, which Ray starts again where it was, does not answer at first.
+    world.supervisors = supervisors = SupervisorsInMemory("id-1")
+    world.maintenance = Maintenance(cluster.reconciler, supervisors)
+    await world.maintenance.resume()
+    await cluster.pass_time(3.0)
+    assert (State(world.note.state), supervisors.restarted) == (State.RUNNING, [])
+    supervisors.standby = "id-0"
+    await cluster.until(lambda: not world.maintenance.is_under_way)
+    assert (State(world.note.state), supervisors.restarted) == (State.DONE, ["standby to id-2"])
+    assert {State(step.state) for step in world.note.steps} == {State.DONE}
+    await cluster.end()
+
+
+def test_where_a_supervisor_goes_whose_node_is_drained() -> None:
+    nodes = [Node(f"id-{number}", f"node-{number}") for number in range(3)]
+    assert node_for_standby_supervisor(nodes, [], active="id-0", standby="id-1") == ""
+    assert node_for_standby_supervisor(nodes, ["node-2"], active="id-0", standby="id-1") == ""
+    assert node_for_standby_supervisor(nodes, ["node-1"], active="id-0", standby="id-1") == "id-2"
+    assert node_for_standby_supervisor(nodes[:2], ["node-1"], active="id-0", standby="id-1") == "id-0"
+
+
 async def test_a_supervisor_that_comes_in_the_middle_ends_it_and_keeps_everything_running(tmp_path: Path) -> None:
     world = await World(tmp_path).begin()
     await world.maintenance.begin(ALL)
@@ -161,7 +226,9 @@ async def test_the_supervisor_that_comes_at_the_last_step_finds_it_done(tmp_path
     await world.run(ALL)
     steps = (*world.note.steps[:-1], world.note.steps[-1]._replace(state=int(State.RUNNING)))
     await world.cluster.reconciler.commands.decide(world.note._replace(state=int(State.RUNNING), steps=steps))
-    await Maintenance(world.cluster.reconciler, world.supervisors).resume()
+    world.maintenance = Maintenance(world.cluster.reconciler, world.supervisors)
+    await world.maintenance.resume()
+    await world.cluster.until(lambda: not world.maintenance.is_under_way)
     assert (State(world.note.state), State(world.note.steps[-1].state)) == (State.DONE, State.DONE)
     await world.cluster.end()
 

@@ -336,3 +336,16 @@ async def test_processes_that_nobody_knows_are_ended(tmp_path: Path) -> None:
     assert not unknown.alive
     await cluster.until(lambda: cluster.reconciler.is_complete)
     await cluster.end()
+
+
+@pytest.mark.parametrize("name", [STANDBY, "shard-0", "gateway-0"])
+async def test_a_supervisor_that_was_replaced_while_it_was_cut_off_ends_nobody(tmp_path: Path, name: str) -> None:
+    cluster = await new_cluster(tmp_path)
+    process = cluster.processes[name]
+    await cluster.fence_supervisor()
+    process.hang()
+    await cluster.pass_time(30)
+    process.resume()
+    assert process.alive
+    assert name not in {started.name for started in cluster.launched.values() if started is not process}
+    await cluster.end()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -54,19 +53,3 @@ class Taker:
     def make(self, target: Target, chance: random.Random) -> Fault:
         lasts_s = chance.uniform(*self.lasts_s)
         return Away(target, self.take, self.give_back, lasts_s, tuple(self.pids_of(target)))
-
-
-def set_link(device: str, state: str) -> None:
-    """Set a network device of this namespace "up" or "down"; that needs root."""
-    subprocess.run(["ip", "link", "set", device, state], check=True, capture_output=True, text=True)
-
-
-def link_cutter(devices: Callable[[], Sequence[Target]], lasts_s: tuple[float, float] = (1.0, 8.0)) -> Taker:
-    """Cut the links of nodes that live in network namespaces; a target's name is the device at our end."""
-    return Taker(
-        FaultKind.CUT_LINK,
-        devices,
-        lambda target: set_link(target.name, "down"),
-        lambda target: set_link(target.name, "up"),
-        lasts_s,
-    )

@@ -17,6 +17,9 @@ class FaultKind(StrEnum):
     KILL_NODE = "kill node"
     PAUSE_NODE = "pause node"
     CUT_LINK = "cut link"
+    """Of a node, from everything."""
+    CUT_PEERS = "cut from peers"
+    """Of a node, from the other nodes alone."""
     KILL_NATS = "kill NATS server"
     KILL_GCS = "kill GCS"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
+from exchange.netns import missing
+from exchange.node_reviver import NodeReviver
 from exchange.nodes import LocalNode, LocalNodes
 from exchange.runtime.nats_servers import NatsServers
 from tests.faults.check.history import History, StreamHistory
@@ -19,18 +20,25 @@ from tests.faults.inject.world import ROLES, supervisors_among
 NODE_AWAY_S = (1.0, 4.0)
 SERVER_AWAY_S = (1.0, 5.0)
 GCS_AWAY_S = (1.0, 5.0)
-_POLL_S = 0.2
+LINK_AWAY_S = (1.0, 8.0)
 
 
 class NodesWorld:
-    """Several nodes, a gateway on each. Processes and nodes are killed and paused, NATS servers and the GCS killed."""
+    """Several nodes, a gateway on each. Processes and nodes are killed and paused, NATS servers and the GCS killed.
+
+    As root, each node has a network namespace of its own, and links are cut. Clients and NATS servers are on the other
+    side of the bridge: a node can be cut off from them too, or from the other nodes alone.
+    """
 
     def __init__(self, config: ExchangeConfig) -> None:
-        self._exchange = LocalExchange(config)
-        self._killed: set[str] = set()
-        self._over = threading.Event()
-        self._watch = threading.Thread(target=self._start_what_ended)
+        self._no_links = missing()
+        self._exchange = LocalExchange(config, apart=not self._no_links)
+        self._reviver: NodeReviver | None = None
         self.addresses: tuple[str, ...] = ()
+
+    @property
+    def left_out(self) -> Sequence[str]:
+        return [f"no links are cut: {self._no_links}"] if self._no_links else []
 
     @property
     def operator_key(self) -> str:
@@ -43,26 +51,40 @@ class NodesWorld:
 
     @property
     def injectors(self) -> Sequence[Injector]:
-        nodes, servers = self._nodes, self._servers
+        nodes, servers, reviver = self._nodes, self._servers, self._reviver
+        assert reviver is not None, "the world is not started"
 
         def node(target: Target) -> LocalNode:
             return nodes.node(target.name)
 
         def kill(target: Target) -> None:
-            self._killed.add(target.name)
+            reviver.stay_down.add(target.name)
             nodes.kill(node(target))
+
+        def cut_from_peers(target: Target) -> None:
+            for other in nodes.nodes:
+                if other.name != target.name:
+                    nodes.cut(node(target), other)
+
+        def heal(target: Target) -> None:
+            nodes.heal(node(target))
 
         def number(target: Target) -> int:
             return servers.names.index(target.name)
 
+        links = (
+            Taker(FaultKind.CUT_LINK, self._linked_nodes, lambda target: nodes.cut(node(target)), heal, LINK_AWAY_S),
+            Taker(FaultKind.CUT_PEERS, self._linked_nodes, cut_from_peers, heal, LINK_AWAY_S),
+        )
         return (
+            *(() if self._no_links else links),
             ProcessKiller(),
             ProcessPauser(PAUSE_S),
             Taker(
                 FaultKind.KILL_NODE,
                 self._running_nodes,
                 kill,
-                lambda target: self._killed.remove(target.name),
+                lambda target: reviver.stay_down.remove(target.name),
                 NODE_AWAY_S,
                 lambda target: node(target).worker_pids,
             ),
@@ -97,6 +119,7 @@ class NodesWorld:
             FaultKind.PAUSE_PROCESS: ROLES,
             FaultKind.KILL_NODE: nodes,
             FaultKind.PAUSE_NODE: nodes,
+            **({} if self._no_links else {FaultKind.CUT_LINK: nodes, FaultKind.CUT_PEERS: nodes}),
             FaultKind.KILL_NATS: self._servers.names,
             FaultKind.KILL_GCS: ["gcs"],
         }
@@ -115,6 +138,9 @@ class NodesWorld:
         """Return the nodes, each a role of its own, so that each gets its share: the first one has the GCS."""
         return [Target(n.name, n.name) for n in self._nodes.nodes if n.alive and not n.paused]
 
+    def _linked_nodes(self) -> list[Target]:
+        return [target for target in self._running_nodes() if not self._nodes.node(target.name).is_cut]
+
     def _running_servers(self) -> list[Target]:
         named = zip(self._servers.names, self._servers.pids, strict=True)
         return [Target(name, name, pid) for name, pid in named if pid]
@@ -128,18 +154,7 @@ class NodesWorld:
         components = self._exchange.status().components
         self.addresses = tuple(c.address for c in components if c.name.startswith("gateway"))
         self._exchange.disconnect()
-        self._watch.start()
-
-    def _start_what_ended(self) -> None:
-        """Start nodes again, as the machine of each does: also those that Ray gave up while they were paused.
-
-        A node cannot join while the GCS is away.
-        """
-        while not self._over.wait(_POLL_S):
-            for node in self._nodes.nodes:
-                if node.name not in self._killed and not node.alive and self._nodes.gcs_pid:
-                    self._nodes.kill(node)
-                    self._nodes.start_again(node)
+        self._reviver = NodeReviver(self._nodes)
 
     def history(self, directory: Path) -> History:
         places = [node.data_dir for node in self._nodes.nodes]
@@ -147,14 +162,13 @@ class NodesWorld:
         return StreamHistory(directory, sources, self._servers.urls)
 
     def stop_exchange(self) -> None:
-        self._end_watch()
+        self._end_reviver()
         self._exchange.stop_components()
 
-    def _end_watch(self) -> None:
-        self._over.set()
-        if self._watch.is_alive():
-            self._watch.join()
+    def _end_reviver(self) -> None:
+        if self._reviver is not None:
+            self._reviver.close()
 
     def stop(self) -> None:
-        self._end_watch()
+        self._end_reviver()
         self._exchange.stop()

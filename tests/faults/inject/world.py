@@ -35,6 +35,11 @@ class World(Protocol):
         ...
 
     @property
+    def left_out(self) -> Sequence[str]:
+        """Which faults cannot be done to it here, and why."""
+        ...
+
+    @property
     def injectors(self) -> Sequence[Injector]: ...
 
     @property
@@ -80,6 +85,10 @@ class LocalWorld:
     def machines(self) -> Mapping[str, str]:
         shards = dict.fromkeys(self._exchange.config.shard_names, "shard")
         return {"ledger": "ledger", "supervisor": "control", **shards}
+
+    @property
+    def left_out(self) -> Sequence[str]:
+        return ()
 
     @property
     def injectors(self) -> Sequence[Injector]:
