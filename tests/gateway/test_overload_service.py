@@ -144,14 +144,14 @@ async def test_whatever_is_answered_in_a_storm_is_true(tmp_path: Path) -> None:
         outcomes: dict[str, str] = {}
 
         async def calls(name: str) -> None:
+            outcome = "rejected"
             try:
-                placed = await client.place_order(SYMBOL, Side.BUY, 1, 1, client_order_id=name)
-                outcomes[name] = outcome_of([placed])
+                outcome = outcome_of([await client.place_order(SYMBOL, Side.BUY, 1, 1, client_order_id=name)])
             except NotExecuted as error:
                 assert error.retry_after is not None or not isinstance(error, Overloaded)
-                outcomes[name] = "rejected"
             except OutcomeUnknown:
-                outcomes[name] = "unknown"
+                outcome = "unknown"
+            outcomes[name] = outcome
 
         async def streams(name: str) -> None:
             outcomes[name] = outcome_of(await session.send([order(name)]))
