@@ -72,26 +72,26 @@ class Admission(Generic[T]):
         self._rates = {work_class: ServiceRate(half_life_s) for work_class in _BOUNDED}
         """At which each class is served while some of it waits, beside whatever is more urgent."""
         self._delays = Delays()
-        self._make(settings)
+        self._take_settings(settings, None)
 
-    def _make(self, settings: Settings, before: Settings | None = None) -> None:
-        """Take settings; what they do not change goes on with what it knows."""
-        codel, breaker = settings.codel, settings.breaker
+    def apply_settings(self, settings: Settings) -> None:
+        """Go on with other settings; what waits stays, and what was learnt where the settings are the same."""
+        self._take_settings(settings, self._settings)
+
+    def _take_settings(self, settings: Settings, before: Settings | None) -> None:
+        codel, credit, breaker = settings.codel, settings.credits, settings.breaker
         self.is_naive = settings.is_naive
         self._settings = settings
         self._queues.wait_s_max = wait_s_max_of(settings)
         for rate in self._rates.values():
             rate.half_life_s = settings.queues.half_life_ms / 1_000
-        if before is None or before.codel != codel:
-            self._codels = {c: Codel(codel.target_ms / 1_000, codel.interval_ms / 1_000) for c in _BOUNDED}
-        if before is None or before.credits != settings.credits:
-            self._credits = Credits(settings.credits.start, settings.credits.target_ms / 1_000)
-        if before is None or before.breaker != breaker:
+        if before is None or codel != before.codel:
+            target_s, interval_s = codel.target_ms / 1_000, codel.interval_ms / 1_000
+            self._codels = {work_class: Codel(target_s, interval_s) for work_class in _BOUNDED}
+        if before is None or credit != before.credits:
+            self._credits = Credits(credit.start, credit.target_ms / 1_000)
+        if before is None or breaker != before.breaker:
             self._breaker = Breaker(breaker.accepts_factor, breaker.window_ms / 1_000, self._random)
-
-    def apply_settings(self, settings: Settings) -> None:
-        """Go on with other settings; what waits already stays."""
-        self._make(settings, self._settings)
 
     def on_new_host(self) -> None:
         """Forget how the last one was: this one may be cold, or well."""
