@@ -128,6 +128,15 @@ class _RunningExchange:
             time.sleep(0.05)
         raise StartFailed(f"not ready after {START_TIMEOUT_S:.0f} s: {detail}")
 
+    def reopening(self) -> list[admin_pb2.Component] | None:
+        """Return the shards while some of them reopen, [] once all are in the stage that is wanted; None: who knows."""
+        try:
+            if ray.get(self._active().is_ready.remote(False, True), timeout=ASK_TIMEOUT_S):
+                return []
+            return [c for c in self.status().components if c.stage]
+        except (ray.exceptions.RayError, NoSupervisor):
+            return None
+
     def _stop_components(self) -> None:
         """Stop who follows before who is followed, lest it take over."""
         try:
@@ -176,8 +185,11 @@ class LocalExchange(_RunningExchange):
     ) -> None:
         self.stop()
 
-    def start(self) -> None:
-        """Start Ray and the exchange; return when it takes orders. Raises `StartFailed`."""
+    def start(self, *, opened: bool = True) -> None:
+        """Start Ray and the exchange; return when it takes orders, or with `opened` false as soon as everything runs.
+
+        Raises `StartFailed`.
+        """
         self.config.data_dir.mkdir(parents=True, exist_ok=True)
         os.environ.update(LOCAL_RAY_ENVIRONMENT)
         try:
@@ -193,7 +205,7 @@ class LocalExchange(_RunningExchange):
                 self.config = replace(self.config, nats=self.nats_servers.settings())
             self._start_ray()
             self._start_supervisors(self.config)
-            self.wait()
+            self.wait(opened=opened)
             gateway = next(c for c in self.status().components if c.name.startswith("gateway"))
             self.address = gateway.address
         except BaseException:

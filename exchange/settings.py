@@ -118,7 +118,9 @@ class Governor(_Section, frozen=True, forbid_unknown_fields=True):
     # A planned restart is refused above this share of the measured capacity.
     utilisation_max: Annotated[float, Meta(ge=0.1, le=1)] = 0.6
     # More restarts a minute than this: the component is parked until a person lets it go.
-    restarts_per_min_max: Annotated[int, Meta(ge=1, le=60)] = 5
+    restarts_per_min_max: Annotated[int, Meta(ge=1, le=1_000)] = 5
+    # The longest wait before a start, after losses in a row.
+    backoff_max_ms: Annotated[int, Meta(ge=0, le=600_000)] = 30_000
 
 
 class Detection(_Section, frozen=True, forbid_unknown_fields=True):
@@ -181,6 +183,13 @@ def opening_at_once(settings: Settings | None = None) -> Settings:
     at_once = Recovery(cancel_only_ms=0, post_only_ms=0, ramp_ms=0, healthy_ms=0)
     stages = msgspec.structs.replace(settings.stages, warm=at_once, cold=at_once)
     return msgspec.structs.replace(settings, stages=stages)
+
+
+def restarting_freely(settings: Settings | None = None) -> Settings:
+    """Return settings in which nothing is parked or waits for its restart: for tools that make the failures."""
+    settings = settings or Settings()
+    governor = msgspec.structs.replace(settings.governor, restarts_per_min_max=1_000, backoff_max_ms=0)
+    return msgspec.structs.replace(settings, governor=governor)
 
 
 def parse_settings(toml: str) -> Settings:

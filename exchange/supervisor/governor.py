@@ -38,7 +38,7 @@ class RestartGovernor:
         level = max(len(lost), self._failures[name])
         lost.append((now_s, was_up))
         self._failures[name] += 1
-        backoff_s = BACKOFF_S[min(level, len(BACKOFF_S) - 1)]
+        backoff_s = min(BACKOFF_S[min(level, len(BACKOFF_S) - 1)], self._settings().backoff_max_ms / 1_000)
         return backoff_s * (1 - JITTER * self._random.random())
 
     def refuses(self, name: str) -> str:
