@@ -206,6 +206,14 @@ def test_by_columns_and_one_by_one_a_request_needs_the_same(
     assert requests.needs_of(data) == one_by_one
 
 
+async def test_passive_orders_do_not_overtake_the_orders_that_their_stream_sent_before() -> None:
+    routed = Routed()
+    assert routed.router.trade(packed(post_only()), TRADER).work_class == PASSIVE
+    assert routed.router.trade(packed(post_only()), TRADER, follows_orders=True).work_class == ORDERS
+    assert routed.router.trade(packed(cancel()), TRADER, follows_orders=True).work_class == CANCELS
+    assert [work_class for _, work_class in routed.links["shard-0"].sent] == [PASSIVE, ORDERS, CANCELS]
+
+
 # ---------------------------------------------------------------- cancels, where orders wait
 
 
