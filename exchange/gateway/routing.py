@@ -39,12 +39,13 @@ _TRADE = int(SegmentKind.TRADE)
 class Answer(NamedTuple):
     """`response` becomes the packed TradeResponse. `waits`: for as long as orders in it may wait for their shards.
 
-    `refusals` has what was refused on the way, once it is there.
+    `refusals` has what was refused on the way, once it is there; `work_class` is that of the request.
     """
 
     response: asyncio.Future[bytes]
     waits: bool
     refusals: list[SegmentReply]
+    work_class: WorkClass
 
 
 @dataclass(slots=True)
@@ -108,13 +109,17 @@ class Router:
         """Return the link to the shard that has the instrument, None if none has it."""
         return self._links.get(self._shard_of.get(instrument, ""))
 
-    def trade(self, data: bytes, caller: Caller, session: int = 0) -> Answer:
+    def trade(self, data: bytes, caller: Caller, session: int = 0, *, follows_orders: bool = False) -> Answer:
         """Queue the commands of a packed TradeRequest now.
+
+        `follows_orders`: it came behind orders that are under way, and may not overtake them unless by cancels.
 
         Raises:
             RequestInvalid: the message cannot be read, has too many commands, or names a foreign account.
         """
         needs = needs_of(data)
+        if follows_orders and needs.work_class == WorkClass.PASSIVE:
+            needs = needs._replace(work_class=WorkClass.ORDERS)
         self.requests += 1
         self.commands += needs.commands
         if needs.commands > COMMANDS_MAX:
@@ -131,9 +136,9 @@ class Router:
         if len(shards) == 1 and "" not in shards and not needs.queues and limited is None:
             link = self._links[next(iter(shards))]
             if not (needs.is_mixed and link.admission.has_backlog):
-                return Answer(self._whole(link, data, way, needs), False, way.refusals)
+                return Answer(self._whole(link, data, way, needs), False, way.refusals, needs.work_class)
         response = self._in_parts(read_request(data), way, needs, limited)
-        return Answer(asyncio.ensure_future(response), needs.queues, way.refusals)
+        return Answer(asyncio.ensure_future(response), needs.queues, way.refusals, needs.work_class)
 
     def _in_parts(
         self, request: Any, way: _Way, needs: Needs, limited: tuple[SegmentReply | None, SegmentReply | None] | None
