@@ -80,7 +80,7 @@ class HostActor:
     async def __init__(self, name: str, config: ExchangeConfig, standby: bool) -> None:  # type: ignore[misc]
         self._name = name
         self._config = config
-        self._vitals = process_vitals()
+        self._vitals = {**process_vitals(), "was_standby": standby}
         kind = KINDS[name.partition("-")[0]]
         storage = await asyncio.to_thread(open_storage, directory_of(config), name, config.nats)
         self._host = Host(
@@ -207,6 +207,8 @@ class HostActor:
             vitals["failure"] = host.standby.failure
         if host.kind.name == "shard":
             vitals["stage"] = host.machine.stage
+            vitals["stages"] = [tuple(row) for row in host.machine.stages.rows()]
+            vitals["is_new"] = host.is_new
             vitals["open_orders"] = self._open_orders()
         return vitals
 

@@ -105,14 +105,17 @@ class _RunningExchange:
             raise NoSupervisor("expected an active supervisor, found none; there may be one in a moment")
         return max(leads, key=lambda lead: lead[0])[1]
 
-    def wait(self, *, complete: bool = False) -> None:
-        """Return when orders are taken; `complete`: and all standbys follow. Raises `StartFailed`."""
+    def wait(self, *, complete: bool = False, opened: bool = True) -> None:
+        """Return when orders are taken; `complete`: and all standbys follow. Raises `StartFailed`.
+
+        Without `opened`, when everything runs: shards that were away may still be reopening, stage by stage.
+        """
         give_up_s = time.monotonic() + START_TIMEOUT_S
         detail = ""
         while time.monotonic() < give_up_s:
             try:
                 active = self._active()
-                if ray.get(active.is_ready.remote(complete), timeout=ASK_TIMEOUT_S):
+                if ray.get(active.is_ready.remote(complete, opened), timeout=ASK_TIMEOUT_S):
                     return
                 status = self.status()
             except (ray.exceptions.RayError, NoSupervisor) as error:
@@ -124,6 +127,15 @@ class _RunningExchange:
                 detail = str(status)
             time.sleep(0.05)
         raise StartFailed(f"not ready after {START_TIMEOUT_S:.0f} s: {detail}")
+
+    def reopening(self) -> list[admin_pb2.Component] | None:
+        """Return the shards while some of them reopen, [] once all are in the stage that is wanted; None: who knows."""
+        try:
+            if ray.get(self._active().is_ready.remote(False, True), timeout=ASK_TIMEOUT_S):
+                return []
+            return [c for c in self.status().components if c.stage]
+        except (ray.exceptions.RayError, NoSupervisor):
+            return None
 
     def _stop_components(self) -> None:
         """Stop who follows before who is followed, lest it take over."""
@@ -173,8 +185,11 @@ class LocalExchange(_RunningExchange):
     ) -> None:
         self.stop()
 
-    def start(self) -> None:
-        """Start Ray and the exchange; return when it takes orders. Raises `StartFailed`."""
+    def start(self, *, opened: bool = True) -> None:
+        """Start Ray and the exchange; return when it takes orders, or with `opened` false as soon as everything runs.
+
+        Raises `StartFailed`.
+        """
         self.config.data_dir.mkdir(parents=True, exist_ok=True)
         os.environ.update(LOCAL_RAY_ENVIRONMENT)
         try:
@@ -190,7 +205,7 @@ class LocalExchange(_RunningExchange):
                 self.config = replace(self.config, nats=self.nats_servers.settings())
             self._start_ray()
             self._start_supervisors(self.config)
-            self.wait()
+            self.wait(opened=opened)
             gateway = next(c for c in self.status().components if c.name.startswith("gateway"))
             self.address = gateway.address
         except BaseException:

@@ -121,9 +121,13 @@ class RaySupervisor:
     async def create_instrument(self, instrument: Instrument, shard: str) -> ControlResult:
         return ControlResult(*await self._call("create_instrument", tuple(instrument), shard))
 
-    async def set_stage(self, shard: str, stage: int, orders_per_s: int, reason: str) -> list[str]:
-        names: list[str] = await self._call("set_stage", shard, stage, orders_per_s, reason)
-        return names
+    async def set_stage(self, request: bytes) -> tuple[str, str, list[str]]:
+        done: tuple[str, str, list[str]] = await self._call("set_stage", request)
+        return done
+
+    async def unpark(self, name: str) -> tuple[str, str]:
+        refused: tuple[str, str] = await self._call("unpark", name)
+        return refused
 
     async def status(self) -> bytes:
         status: bytes = await self._call("status")

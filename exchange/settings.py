@@ -84,15 +84,20 @@ class Recovery(_Section, frozen=True, forbid_unknown_fields=True):
     cancel_only_ms: Annotated[int, Meta(ge=0, le=600_000)]
     post_only_ms: Annotated[int, Meta(ge=0, le=600_000)]
     ramp_ms: Annotated[int, Meta(ge=0, le=600_000)]
-    # How long all must be well before the next stage.
-    healthy_ms: Annotated[int, Meta(ge=100, le=60_000)]
+    # How long all must be well before the next stage; in LIMITED, at the ramp's full rate.
+    healthy_ms: Annotated[int, Meta(ge=0, le=60_000)]
 
 
 class Stages(_Section, frozen=True, forbid_unknown_fields=True):
-    """Staged recovery. Warm: a standby took over; cold: the shard was started and had to replay."""
+    """Staged recovery. Warm: a standby took over; cold: the shard was started and had to replay.
+
+    A profile whose values are all 0 opens at once.
+    """
 
     warm: Recovery = Recovery(cancel_only_ms=500, post_only_ms=500, ramp_ms=2_000, healthy_ms=500)
-    cold: Recovery = Recovery(cancel_only_ms=2_000, post_only_ms=3_000, ramp_ms=8_000, healthy_ms=2_000)
+    cold: Recovery = Recovery(cancel_only_ms=2_000, post_only_ms=2_000, ramp_ms=7_000, healthy_ms=1_000)
+    # Orders a second, of a shard whose capacity nobody has measured yet: the ramp's measure.
+    capacity_per_s: Annotated[int, Meta(ge=1, le=10_000_000)] = 2_000
     delay_target_ms: Annotated[int, Meta(ge=1, le=5_000)] = 50
     goodput_min: Annotated[float, Meta(ge=0.5, le=1)] = 0.95
     # Overloaded for so long: back by one stage, at half the rate.
@@ -109,7 +114,9 @@ class Governor(_Section, frozen=True, forbid_unknown_fields=True):
     # A planned restart is refused above this share of the measured capacity.
     utilisation_max: Annotated[float, Meta(ge=0.1, le=1)] = 0.6
     # More restarts a minute than this: the component is parked until a person lets it go.
-    restarts_per_min_max: Annotated[int, Meta(ge=1, le=60)] = 5
+    restarts_per_min_max: Annotated[int, Meta(ge=1, le=1_000)] = 5
+    # The longest wait before a start, after losses in a row.
+    backoff_max_ms: Annotated[int, Meta(ge=0, le=600_000)] = 30_000
 
 
 class Detection(_Section, frozen=True, forbid_unknown_fields=True):
@@ -164,6 +171,21 @@ class Settings(_Section, frozen=True, forbid_unknown_fields=True):
         ):
             if low > high:
                 raise ValueError(f"{name}: expected at most {high}, as another setting says, was {low}")
+
+
+def opening_at_once(settings: Settings | None = None) -> Settings:
+    """Return settings in which shards that come back open at once: for tools that measure or test something else."""
+    settings = settings or Settings()
+    at_once = Recovery(cancel_only_ms=0, post_only_ms=0, ramp_ms=0, healthy_ms=0)
+    stages = msgspec.structs.replace(settings.stages, warm=at_once, cold=at_once)
+    return msgspec.structs.replace(settings, stages=stages)
+
+
+def restarting_freely(settings: Settings | None = None) -> Settings:
+    """Return settings in which nothing is parked or waits for its restart: for tools that make the failures."""
+    settings = settings or Settings()
+    governor = msgspec.structs.replace(settings.governor, restarts_per_min_max=1_000, backoff_max_ms=0)
+    return msgspec.structs.replace(settings, governor=governor)
 
 
 def parse_settings(toml: str) -> Settings:

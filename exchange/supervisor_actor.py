@@ -144,19 +144,25 @@ class SupervisorActor:
             raise NotActive(f"{SUPERVISORS[self._number]} is not active")
         return self._maintenance
 
-    async def is_ready(self, complete: bool) -> bool:
-        """Whether orders can be taken; `complete`: and whether all standbys follow."""
+    async def is_ready(self, complete: bool, opened: bool) -> bool:
+        """Whether everything runs; `complete`: and all standbys follow; `opened`: and all shards are open."""
         reconciler, key = self._active, self._key
         assert key is not None
         if key.done():
             key.result()
-        return key.done() and (reconciler.is_complete if complete else reconciler.is_ready)
+        is_ready = reconciler.is_complete if complete else reconciler.is_ready
+        return key.done() and is_ready and (not opened or reconciler.is_open)
 
     async def create_instrument(self, fields: tuple[Any, ...], shard: str) -> tuple[Any, ...]:
         return tuple(await self._active.operator.create_instrument(Instrument(*fields), shard))
 
-    async def set_stage(self, shard: str, stage: int, orders_per_s: int, reason: str) -> list[str]:
-        return await self._active.operator.set_stage(shard, stage, orders_per_s, reason)
+    async def set_stage(self, request: bytes) -> tuple[str, str, list[str]]:
+        """Return why it is refused, as (reason, message, []), else ("", "", what it was done to)."""
+        return await self._active.stages_by_hand.set_stage(request)
+
+    async def unpark(self, name: str) -> tuple[str, str]:
+        """Return why it is refused, as (reason, message), ("", "") if it is done."""
+        return await self._active.operator.unpark(name)
 
     async def status(self) -> bytes:
         return self._active.operator.status(__version__)

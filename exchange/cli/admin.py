@@ -12,10 +12,10 @@ from exchange.cli.account import show_result
 from exchange.cli.connection import DATA_DEFAULT, Address, Data, Json, Key, connect
 from exchange.cli.expiry import parse_expiry
 from exchange.cli.output import plain, show
-from exchange.client import Permission, Stage
+from exchange.client import Permission
 
 app = typer.Typer(
-    help="Instruments, assets, accounts, keys, money in and out, and stages (needs an operator's key).\n\n"
+    help="Instruments, assets, accounts, keys, and money in and out (needs an operator's key).\n\n"
     "On the machine of the exchange that key is found in its data directory; elsewhere give it with --key.\n\n"
     "    exchange admin asset create BTC --scale 8\n\n"
     "    exchange admin asset create USDT --scale 6\n\n"
@@ -224,27 +224,3 @@ def withdraw(
     """
     with connect(address, key, data) as client:
         show_result(client.withdraw(account_id, asset, amount, reference=reference), json)
-
-
-@app.command()
-def stage(
-    name: Annotated[str, typer.Argument(help="CANCEL_ONLY, POST_ONLY, LIMITED, OPEN or HALTED.")],
-    shard: Annotated[str, typer.Option(help="Which; all if not given.")] = "",
-    orders_per_s: Annotated[int, typer.Option(help="With LIMITED: new orders per second.")] = 0,
-    reason: Annotated[str, typer.Option(help="Why; kept in the journal.")] = "",
-    address: Address = "",
-    key: Key = "",
-    data: Data = DATA_DEFAULT,
-    json: Json = False,
-) -> None:
-    """Hold shards at a stage, through restarts too, until they are told OPEN.
-
-    `exchange admin stage CANCEL_ONLY --reason "drill"`, and `exchange admin stage OPEN` to go on.
-    """
-    try:
-        wanted = Stage[name.upper()]
-    except KeyError:
-        raise typer.BadParameter(f"expected CANCEL_ONLY, POST_ONLY, LIMITED, OPEN or HALTED, was {name!r}") from None
-    with connect(address, key, data) as client:
-        shards = client.set_stage(wanted, shard=shard, orders_per_s=orders_per_s, reason=reason)
-    print(dumps({"stage": wanted.name, "shards": shards}) if json else f"{wanted.name}: {' '.join(shards)}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from exchange import __version__
-from exchange.cli import account, admin, maintenance, nats_options, orders
+from exchange.cli import account, admin, maintenance, nats_options, orders, stages
 from exchange.cli.connection import DATA_DEFAULT, Address, Data, Json, Key, connect
 from exchange.cli.output import show, show_line
 
@@ -36,6 +36,9 @@ app.add_typer(orders.app, name="orders")
 app.add_typer(account.app, name="account")
 app.add_typer(admin.app, name="admin")
 app.add_typer(maintenance.app, name="maintenance")
+app.add_typer(stages.app, name="stage")
+app.command()(stages.halt)
+app.command()(stages.resume)
 
 
 def _show_version(wanted: bool) -> None:

@@ -131,7 +131,7 @@ async def _trade(exchange: LocalExchange, seconds: int) -> int:
         shard = next(c for c in (await operator.status()).components if symbol in c.instruments)
         before = sum(len(trader.acknowledged) for trader in traders)
         console.print(f"{before:,} orders acknowledged; [bold red]kill -9[/] of {shard.name}, process {shard.pid}")
-        killed_s = time.monotonic()
+        killed_s, killed_ns = time.monotonic(), time.time_ns()
         os.kill(shard.pid, signal.SIGKILL)
         await asyncio.sleep(seconds / 2)
         stop.set()
@@ -140,6 +140,7 @@ async def _trade(exchange: LocalExchange, seconds: int) -> int:
         console.print(f"{shard.name} took orders again {again_s - killed_s:.2f} s after the kill")
         after = next(c for c in (await operator.status()).components if c.name == shard.name)
         console.print(f"{after.name}: new process {after.pid}, epoch {shard.epoch} → {after.epoch}, {after.stage.name}")
+        await _show_stages(operator, shard.name, killed_ns)
         faults = [fault for trader in traders for fault in await _check(trader)]
         _summarise(traders, faults)
         faults += await _show_books(operator, traders)
@@ -148,6 +149,13 @@ async def _trade(exchange: LocalExchange, seconds: int) -> int:
         for trader in traders:
             await trader.client.aclose()
         return 1 if faults or after.pid == shard.pid else 0
+
+
+async def _show_stages(operator: AsyncClient, shard: str, killed_ns: int) -> None:
+    """Show how the shard opened again: cancels first, then what only adds to the book, then orders along a ramp."""
+    for event in await operator.events():
+        if event.component == shard and event.kind == "stage" and event.time_ns > killed_ns:
+            console.print(f"  {(event.time_ns - killed_ns) / 1e9:5.2f} s  {event.detail}")
 
 
 async def _open_markets(operator: AsyncClient) -> None:

@@ -27,6 +27,7 @@ app = typer.Typer(
     "    exchange maintenance restart --shard shard-0\n\n"
     "    exchange maintenance drain --node node-1\n\n"
     "    exchange maintenance undrain --node node-1\n\n"
+    "    exchange maintenance unpark gateway-0\n\n"
     "What is not safe now is refused with the reason; --force does it all the same.",
     no_args_is_help=True,
 )
@@ -83,6 +84,19 @@ def undrain(
 ) -> None:
     """Let things be started on a node again. Its gateway comes back at once."""
     _run(MaintenanceKind.UNDRAIN, node, "", False, False, address, key, data, json)
+
+
+@app.command()
+def unpark(
+    component: Annotated[str, typer.Argument(help="As `exchange status` names it.")],
+    address: Address = "",
+    key: Key = "",
+    data: Data = DATA_DEFAULT,
+) -> None:
+    """Start a component again that was parked, because it was lost again and again."""
+    with connect(address, key, data) as client:
+        client.unpark(component)
+    console.print(f"{component}: to be started again")
 
 
 @app.command("show")

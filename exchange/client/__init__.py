@@ -59,6 +59,7 @@ from exchange.client._enums import (
     SelfTradePrevention,
     Side,
     Stage,
+    StageAction,
     TimeInForce,
 )
 from exchange.client._environment import Environment
@@ -181,6 +182,7 @@ __all__ = [
     "SelfTradePrevention",
     "Side",
     "Stage",
+    "StageAction",
     "StageForbids",
     "Statistics",
     "Stream",

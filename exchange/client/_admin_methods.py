@@ -6,7 +6,7 @@ from datetime import datetime
 from exchange.client._accounts import Asset, EntryResult, check_reference
 from exchange.client._audit import Audit
 from exchange.client._call import Caller, Effect
-from exchange.client._enums import MaintenanceKind, Permission, Stage
+from exchange.client._enums import MaintenanceKind, Permission, Stage, StageAction
 from exchange.client._instruments import Instrument
 from exchange.client._maintenance import Maintenance, MaintenanceStatus
 from exchange.client._numbers import Number, digits_after_point, to_amount, to_scaled, to_time_ns
@@ -26,6 +26,7 @@ from exchange.client._rpcs import (
     REVOKE_API_KEY,
     SET_STAGE,
     START_MAINTENANCE,
+    UNPARK,
     WITHDRAW,
 )
 from exchange.v1 import account_pb2, admin_pb2, types_pb2
@@ -251,27 +252,87 @@ class AdminMethods:
         response = await self._caller.call(WITHDRAW, request, effect=Effect.SAME, reference=reference, timeout=timeout)
         return EntryResult.from_proto(response)
 
-    async def set_stage(
+    async def hold_stage(
         self,
         stage: Stage,
         *,
+        reason: str,
+        instrument: str = "",
         shard: str = "",
         orders_per_s: int = 0,
-        reason: str = "",
         timeout: float | None = None,
     ) -> tuple[str, ...]:
-        """Sets what a shard (all, if none is named) lets through, and returns which ones it was set in.
+        """Holds an instrument, a shard, or all of them if neither is named, at a stage through any restart.
 
-        `orders_per_s` is for LIMITED; `reason` is kept in the journal.
+        CANCEL_ONLY, POST_ONLY, LIMITED with `orders_per_s`, or HALTED, which lets no cancel through either. The
+        `reason` is journaled and told to those who trade. Returns what is held.
+
+        Raises:
+            NotExecuted: STAGE_INVALID, REASON_MISSING.
+            NotFound: SHARD_UNKNOWN, INSTRUMENT_UNKNOWN.
         """
         request = admin_pb2.SetStageRequest(
+            action=admin_pb2.StageAction.ValueType(StageAction.HOLD),
             shard=shard,
+            instrument=instrument,
             stage=types_pb2.Stage.ValueType(stage),
             orders_per_s=orders_per_s,
             reason=reason,
         )
-        response = await self._caller.call(SET_STAGE, request, effect=Effect.SAME, timeout=timeout)
-        return tuple(response.shards)
+        return await self._set_stage(request, timeout)
+
+    async def resume(
+        self, *, reason: str, instrument: str = "", shard: str = "", at_once: bool = False, timeout: float | None = None
+    ) -> tuple[str, ...]:
+        """Ends what `hold_stage`, or the auditor, holds; returns what was held.
+
+        A shard goes on in stages from where it was held, or opens `at_once`. An instrument is as its shard is.
+
+        Raises:
+            NotExecuted: NOT_HELD, REASON_MISSING.
+            NotFound: SHARD_UNKNOWN, INSTRUMENT_UNKNOWN.
+        """
+        request = admin_pb2.SetStageRequest(
+            action=admin_pb2.StageAction.ValueType(StageAction.RESUME),
+            shard=shard,
+            instrument=instrument,
+            stage=types_pb2.STAGE_OPEN if at_once else types_pb2.STAGE_UNSPECIFIED,
+            reason=reason,
+        )
+        return await self._set_stage(request, timeout)
+
+    async def skip_stage(
+        self, *, reason: str, shard: str = "", at_once: bool = False, timeout: float | None = None
+    ) -> tuple[str, ...]:
+        """Has a shard that reopens, or all of them, go to the next stage now, or open `at_once`; returns which.
+
+        Raises:
+            NotExecuted: STAGE_OPEN if none is reopening, HELD, REASON_MISSING.
+            NotFound: SHARD_UNKNOWN.
+        """
+        request = admin_pb2.SetStageRequest(
+            action=admin_pb2.StageAction.ValueType(StageAction.SKIP),
+            shard=shard,
+            stage=types_pb2.STAGE_OPEN if at_once else types_pb2.STAGE_UNSPECIFIED,
+            reason=reason,
+        )
+        return await self._set_stage(request, timeout, effect=Effect.AGAIN)
+
+    async def _set_stage(
+        self, request: admin_pb2.SetStageRequest, timeout: float | None, *, effect: Effect = Effect.SAME
+    ) -> tuple[str, ...]:
+        response = await self._caller.call(SET_STAGE, request, effect=effect, timeout=timeout)
+        return tuple(response.names)
+
+    async def unpark(self, component: str, *, timeout: float | None = None) -> None:
+        """Starts a component again that was parked because it was lost too often.
+
+        Raises:
+            NotExecuted: NOT_PARKED.
+            NotFound: COMPONENT_UNKNOWN.
+        """
+        request = admin_pb2.UnparkRequest(component=component)
+        await self._caller.call(UNPARK, request, effect=Effect.SAME, timeout=timeout)
 
     async def status(self, *, timeout: float | None = None) -> ExchangeStatus:
         """What runs where, in which state."""

@@ -117,8 +117,10 @@ class OrderBook:
         "bids",
         "depth",
         "instrument",
+        "next_stage_time_ns",
         "sequence",
         "stage",
+        "stage_reason",
         "time_ns",
     )
 
@@ -133,6 +135,10 @@ class OrderBook:
         self.sequence = 0
         """Position in the shard's history."""
         self.stage = Stage.UNSPECIFIED
+        self.next_stage_time_ns = 0
+        """When the next stage is expected; 0: nobody knows."""
+        self.stage_reason = ""
+        """Why it is in this one, unless it is open."""
         self.time_ns = 0
         self._started = False
 
@@ -171,6 +177,7 @@ class OrderBook:
             self._asks.cut(self.depth)
         self.sequence = update.sequence
         self.stage = Stage(update.stage)
+        self.next_stage_time_ns, self.stage_reason = update.next_stage_time_ns, update.stage_reason
         self.time_ns = update.time_ns
         checksum = self.checksum()
         self._started = checksum == update.checksum
@@ -200,6 +207,7 @@ class OrderBook:
             its._keys = list(mine._keys)
             its._levels = dict(mine._levels)
         other.sequence, other.stage, other.time_ns = self.sequence, self.stage, self.time_ns
+        other.next_stage_time_ns, other.stage_reason = self.next_stage_time_ns, self.stage_reason
         other._started = self._started
         return other
 

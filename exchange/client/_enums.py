@@ -223,6 +223,15 @@ class ComponentState(_ProtocolEnum):
     DOWN = 4
     STOPPING = 5
     """Maintenance ends it."""
+    PARKED = 6
+    """It was lost too often, and is down until a person lets it go (`unpark`)."""
+
+
+class StageAction(_ProtocolEnum):
+    UNSPECIFIED = 0
+    HOLD = 1
+    RESUME = 2
+    SKIP = 3
 
 
 class Role(_ProtocolEnum):

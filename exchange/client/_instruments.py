@@ -39,7 +39,11 @@ class Instrument:
     max_open_orders: int
     shard: str
     stage: Stage
-    """When the instruments were last listed."""
+    """This and the next two: when the instruments were last listed."""
+    next_stage_time_ns: int = 0
+    """When the next stage is expected; 0: nobody knows."""
+    stage_reason: str = ""
+    """Why it is in this one, unless it is open."""
 
     @classmethod
     def from_proto(cls, message: types_pb2.Instrument) -> "Instrument":
@@ -62,6 +66,8 @@ class Instrument:
             max_open_orders=message.max_open_orders,
             shard=message.shard,
             stage=Stage(message.stage),
+            next_stage_time_ns=message.next_stage_time_ns,
+            stage_reason=message.stage_reason,
         )
 
     def price(self, units: int) -> Decimal:

@@ -58,6 +58,10 @@ class Ticker:
     sequence: int
     time_ns: int
     stage: Stage
+    next_stage_time_ns: int = 0
+    """When the next stage is expected; 0: nobody knows."""
+    stage_reason: str = ""
+    """Why it is in this one, unless it is open."""
 
     @property
     def time(self) -> datetime:
@@ -84,6 +88,8 @@ class Ticker:
             sequence=message.sequence,
             time_ns=message.time_ns,
             stage=Stage(message.stage),
+            next_stage_time_ns=message.next_stage_time_ns,
+            stage_reason=message.stage_reason,
         )
 
 

@@ -66,6 +66,21 @@ class NewApiKey:
 
 
 @dataclass(frozen=True, slots=True)
+class InstrumentStage:
+    """An instrument that is held by itself. Of its stage and its shard's the stricter one holds."""
+
+    instrument: str
+    stage: Stage
+    reason: str
+    time_ns: int
+    orders_per_s: int
+
+    @classmethod
+    def from_proto(cls, message: admin_pb2.InstrumentStage) -> "InstrumentStage":
+        return cls(message.instrument, Stage(message.stage), message.reason, message.time_ns, message.orders_per_s)
+
+
+@dataclass(frozen=True, slots=True)
 class Component:
     """A shard, the ledger, a gateway or the supervisor."""
 
@@ -92,6 +107,20 @@ class Component:
     node: str
     record: int
     """Of a machine: the last record of its journal that it has applied."""
+    stage_reason: str = ""
+    """This and the next four: of a shard; why it is in its stage."""
+    stage_time_ns: int = 0
+    """Since when."""
+    next_stage_time_ns: int = 0
+    """When the next stage is expected; 0: nobody knows."""
+    stage_orders_per_s: int = 0
+    """With LIMITED: what it lets in."""
+    instrument_stages: tuple["InstrumentStage", ...] = ()
+    """Instruments that are held by themselves."""
+
+    @property
+    def next_stage_time(self) -> datetime | None:
+        return from_time_ns(self.next_stage_time_ns) if self.next_stage_time_ns else None
 
     @classmethod
     def from_proto(cls, message: admin_pb2.Component) -> "Component":
@@ -114,6 +143,11 @@ class Component:
             role=Role(message.role),
             node=message.node,
             record=message.record,
+            stage_reason=message.stage_reason,
+            stage_time_ns=message.stage_time_ns,
+            next_stage_time_ns=message.next_stage_time_ns,
+            stage_orders_per_s=message.stage_orders_per_s,
+            instrument_stages=tuple(InstrumentStage.from_proto(stage) for stage in message.instrument_stages),
         )
 
 

@@ -124,6 +124,7 @@ CREATE_ASSET = Rpc(_ADMIN, "CreateAsset", admin_pb2.CreateAssetRequest, admin_pb
 DEPOSIT = Rpc(_ADMIN, "Deposit", admin_pb2.DepositRequest, admin_pb2.DepositResponse)
 WITHDRAW = Rpc(_ADMIN, "Withdraw", admin_pb2.WithdrawRequest, admin_pb2.WithdrawResponse)
 SET_STAGE = Rpc(_ADMIN, "SetStage", admin_pb2.SetStageRequest, admin_pb2.SetStageResponse)
+UNPARK = Rpc(_ADMIN, "Unpark", admin_pb2.UnparkRequest, admin_pb2.UnparkResponse)
 AUDIT = Rpc(_ADMIN, "Audit", admin_pb2.AuditRequest, admin_pb2.AuditResponse)
 LIST_EVENTS = Rpc(_ADMIN, "ListEvents", admin_pb2.ListEventsRequest, admin_pb2.ListEventsResponse)
 START_MAINTENANCE = Rpc(

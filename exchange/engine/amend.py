@@ -10,8 +10,8 @@ from exchange.engine.events import EventKind, OrderAmended, Result
 from exchange.engine.matching import match
 from exchange.engine.orders import Order
 from exchange.engine.parking import Parked, amend_later
-from exchange.engine.rules import STAGE_REFUSES_AMENDS, refuse_amend
-from exchange.engine.words import CloseReason, OrderStatus, RejectReason, Side, Stage
+from exchange.engine.rules import refuse_amend
+from exchange.engine.words import CloseReason, OrderStatus, RejectReason, Side
 
 if TYPE_CHECKING:
     from exchange.engine.shard import Shard
@@ -26,8 +26,10 @@ def amend(shard: Shard, command: AmendOrder, parked: Parked | None) -> Result:
 
     An amend that needs more money than there is waits for it, the order staying as it is meanwhile; `parked`: it has.
     """
-    if shard.stage in STAGE_REFUSES_AMENDS:
-        return shard.refuse(command.client_order_id, STAGE_REFUSES_AMENDS[shard.stage])
+    stages = shard.stages
+    refused = 0 if stages.is_open else stages.refuses_amend(command.instrument)
+    if refused:
+        return shard.refuse(command.client_order_id, refused)
     order = shard.find(command.account, command.instrument, command.client_order_id, command.order_id)
     if order is None or order.level is None:
         return shard.refuse_closed(command, order)
@@ -44,10 +46,8 @@ def amend(shard: Shard, command: AmendOrder, parked: Parked | None) -> Result:
     reason = refuse_amend(command, order, price, open_quantity, book)
     if not reason and takes and order.request.post_only:
         reason = RejectReason.WOULD_TAKE
-    if not reason and takes and shard.stage == Stage.POST_ONLY:
-        reason = RejectReason.STAGE_POST_ONLY
-    if not reason and not keeps_place and shard.stage == Stage.LIMITED and not shard.rate.take(shard.time_ns):
-        reason = RejectReason.STAGE_LIMITED
+    if not reason and not stages.is_open:
+        reason = stages.refuses_change(command.instrument, takes, keeps_place, shard.time_ns)
     if not reason and (reason := _needs_more(shard, command, book, order, price, open_quantity, parked)) == _WAITS:
         name = order.request.client_order_id
         return Result(shard.sequence, name, order.order_id, _PENDING, order.filled, order.open)

@@ -85,11 +85,17 @@ class Tick(NamedTuple):
 
 
 class SetStage(NamedTuple):
-    """Move the shard to a stage; `orders_per_s` is the rate of new orders in `LIMITED`."""
+    """Move an instrument ("": all of the shard) to a stage; `orders_per_s` is the rate of new orders in `LIMITED`.
+
+    Of the stages of an instrument and its shard both must let a command through. `next_stage_time_ns` tells people when
+    the next stage is expected, 0 if nobody knows.
+    """
 
     stage: int
     orders_per_s: int = 0
     reason: str = ""
+    instrument: str = ""
+    next_stage_time_ns: int = 0
 
 
 class AddInstrument(NamedTuple):

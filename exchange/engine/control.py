@@ -24,12 +24,13 @@ class PlaceInstrument(NamedTuple):
 
 
 class HoldStage(NamedTuple):
-    """Keep a shard at a stage, whatever happens to it, until it is told `OPEN`."""
+    """Keep a shard, or one `instrument` of it, at a stage, whatever happens to it, until it is told `OPEN`."""
 
     shard: str
     stage: int
     orders_per_s: int
     reason: str
+    instrument: str = ""
 
 
 class NoteBreak(NamedTuple):
@@ -40,6 +41,13 @@ class NoteBreak(NamedTuple):
 
     key: str
     shards: tuple[str, ...]
+    reason: str
+
+
+class Park(NamedTuple):
+    """Start a component no more, for this reason; without a reason, again."""
+
+    component: str
     reason: str
 
 
@@ -81,7 +89,9 @@ class NoteMaintenance(NamedTuple):
     detail: str = ""
 
 
-ControlCommand = TakeIncarnation | PlaceInstrument | HoldStage | NoteBreak | Promote | DrainNode | NoteMaintenance
+ControlCommand = (
+    TakeIncarnation | PlaceInstrument | HoldStage | NoteBreak | Promote | DrainNode | NoteMaintenance | Park
+)
 BREAKS_KEPT = 1_000
 
 
@@ -113,10 +123,10 @@ class ControlApplied(NamedTuple):
 
 class Control:
     """Which shard has which instrument, which incarnation of each actor was the last, which breaks are known, which
-    nodes are drained, and how far maintenance has come.
+    nodes are drained and which components parked, and how far maintenance has come.
     """
 
-    VERSION = 4
+    VERSION = 5
 
     def __init__(self) -> None:
         self.sequence = 0
@@ -125,8 +135,11 @@ class Control:
         self.incarnations: dict[str, int] = {}
         self.instruments: dict[str, tuple[Instrument, str]] = {}
         self.held: dict[str, HoldStage] = {}
+        """By shard, and by instrument for those that are held by themselves."""
         self.breaks: dict[str, None] = {}
         self.drained: dict[str, None] = {}
+        self.parked: dict[str, str] = {}
+        """Components that are not started, and why."""
         self.maintenance: NoteMaintenance | None = None
 
     def apply(self, time_ns: int, batch: Sequence[ControlCommand]) -> ControlApplied:
@@ -148,11 +161,14 @@ class Control:
             elif isinstance(command, NoteMaintenance):
                 self.maintenance = _as_rows(command)
                 results.append(ControlResult(self.sequence))
+            elif isinstance(command, Park):
+                results.append(self._park(command))
             else:
-                self.held.pop(command.shard, None)
+                name = command.instrument or command.shard
+                before = self.held.pop(name, None)
                 if command.stage != Stage.OPEN:
-                    self.held[command.shard] = command
-                results.append(ControlResult(self.sequence, shard=command.shard))
+                    self.held[name] = command
+                results.append(ControlResult(self.sequence, shard=command.shard, duplicate=before == command))
         return ControlApplied(results, [])
 
     def next_timer_ns(self) -> int | None:
@@ -173,6 +189,12 @@ class Control:
         self.incarnations[command.machine] = command.incarnation
         self.incarnations[standby] = 0
         return ControlResult(self.sequence, incarnation=command.incarnation, previous=previous)
+
+    def _park(self, command: Park) -> ControlResult:
+        before = self.parked.pop(command.component, "")
+        if command.reason:
+            self.parked[command.component] = command.reason
+        return ControlResult(self.sequence, duplicate=before == command.reason)
 
     def _drain_node(self, command: DrainNode) -> ControlResult:
         was_drained = command.node in self.drained
@@ -217,7 +239,7 @@ class Control:
         if self.maintenance is not None:
             steps = tuple(tuple(step) for step in self.maintenance.steps)
             maintenance = tuple(self.maintenance._replace(steps=steps))  # type: ignore[arg-type]  # plain for the journal
-        done = list(self.breaks), list(self.drained), maintenance
+        done = list(self.breaks), list(self.drained), maintenance, list(self.parked.items())
         return self.sequence, self.time_ns, *numbers, instruments, held, *done
 
     @classmethod
@@ -225,12 +247,14 @@ class Control:
         """Return a machine in a state that `state` gave."""
         control = cls()
         control.sequence, control.time_ns, control.incarnation, incarnations, instruments, held, *rest = state
-        breaks, drained, maintenance = rest
+        breaks, drained, maintenance, parked = rest
         control.incarnations = dict(incarnations)
         for fields, shard in instruments:
             instrument = Instrument(*fields)
             control.instruments[instrument.symbol] = instrument, shard
-        control.held = {row[0]: HoldStage(*row) for row in held}
+        holds = [HoldStage(*row) for row in held]
+        control.held = {hold.instrument or hold.shard: hold for hold in holds}
+        control.parked = dict(parked)
         control.breaks = dict.fromkeys(breaks)
         control.drained = dict.fromkeys(drained)
         if maintenance is not None:

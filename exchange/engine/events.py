@@ -81,11 +81,16 @@ class OrderAmended(NamedTuple):
 
 
 class StageChanged(NamedTuple):
+    """An instrument's stage ("": the whole shard's), as it is from now on; see `StageRow`."""
+
     kind: int
     sequence: int
+    instrument: str
     stage: int
     orders_per_s: int
     reason: str
+    since_ns: int
+    next_stage_time_ns: int
 
 
 class InstrumentAdded(NamedTuple):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from exchange.engine import parking
 from exchange.engine.commands import CancelAll, CancelAllAfter, CancelSessions
 from exchange.engine.events import Result
-from exchange.engine.rules import STAGE_REFUSES_CANCELS
 from exchange.engine.timers import TimerKind
 from exchange.engine.words import CloseReason, RejectReason, Side
 
@@ -18,14 +17,24 @@ _ANY_SESSION = (0, 1 << 64)
 
 
 def cancel_all(shard: Shard, command: CancelAll) -> Result:
-    """Cancel the open orders of an account, in one instrument or all, on one side or both."""
-    if shard.stage in STAGE_REFUSES_CANCELS:
-        return shard.refuse("", STAGE_REFUSES_CANCELS[shard.stage])
+    """Cancel the open orders of an account, in one instrument or all, on one side or both.
+
+    In all: but for instruments whose own stage lets no cancel through.
+    """
+    stages = shard.stages
+    refused = 0 if stages.is_open else stages.refuses_cancel(command.instrument)
+    if refused:
+        return shard.refuse("", refused)
     if command.instrument and command.instrument not in shard.books:
         return shard.refuse("", RejectReason.INSTRUMENT_UNKNOWN)
     if command.side not in (0, Side.BUY, Side.SELL):
         return shard.refuse("", RejectReason.SIDE_INVALID)
-    cancelled = _cancel_orders_of(shard, command.account, command.instrument, command.side, command.reason)
+    symbols = [command.instrument]
+    if not command.instrument and any(map(stages.refuses_cancel, stages.by_instrument)):
+        symbols = [symbol for symbol in shard.books if not stages.refuses_cancel(symbol)]
+    cancelled = 0
+    for symbol in symbols:
+        cancelled += _cancel_orders_of(shard, command.account, symbol, command.side, command.reason)
     return shard.done(cancelled_orders=cancelled)
 
 

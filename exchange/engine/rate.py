@@ -16,13 +16,14 @@ class OrderRate:
         """What may still go through, in orders x 1e9, as reckoned at `time_ns`."""
         self.time_ns = time_ns
 
-    def take(self, time_ns: int) -> bool:
-        """Let one order through, if the rate has room for it at this time."""
+    def refill(self, time_ns: int) -> bool:
+        """Reckon what may go through at this time; return whether one order may."""
         elapsed_ns = time_ns - self.time_ns
         self.time_ns = time_ns
         allowance_max = max(self.orders_per_s * NS_PER_S // 10, NS_PER_S)
         self.allowance = min(self.allowance + elapsed_ns * self.orders_per_s, allowance_max)
-        if self.allowance < NS_PER_S:
-            return False
+        return self.allowance >= NS_PER_S
+
+    def spend(self) -> None:
+        """Let one order through."""
         self.allowance -= NS_PER_S
-        return True

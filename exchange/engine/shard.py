@@ -22,9 +22,9 @@ from exchange.engine.funds import Funds, Trader
 from exchange.engine.instrument import PRICE_MAX, InstrumentInvalid
 from exchange.engine.matching import can_fill, match
 from exchange.engine.orders import Order, new_order
-from exchange.engine.rate import OrderRate
 from exchange.engine.remembered import ID_CHUNK_BITS, RememberedOrders
-from exchange.engine.rules import STAGE_REFUSES, STAGE_REFUSES_CANCELS, is_client_order_id, outside_band, refuse_place
+from exchange.engine.rules import is_client_order_id, outside_band, refuse_place
+from exchange.engine.stages import Stages
 from exchange.engine.timers import Timer, TimerKind, Timers
 from exchange.engine.validation import validate
 from exchange.engine.words import CloseReason, OrderStatus, OrderType, RejectReason, Side, Stage, TimeInForce
@@ -47,7 +47,6 @@ _REQUESTED, _NOT_FILLED = int(CloseReason.REQUESTED), int(CloseReason.NOT_FILLED
 _ACCEPTED, _CLOSED = int(EventKind.ACCEPTED), int(EventKind.CLOSED)
 _EXPIRY, _SWITCH = int(TimerKind.EXPIRY), int(TimerKind.SWITCH)
 _STAGES = tuple(map(int, Stage))
-_STAGE_OPEN, _STAGE_LIMITED, _STAGE_POST_ONLY = int(Stage.OPEN), int(Stage.LIMITED), int(Stage.POST_ONLY)
 _NONE_KNOWN: dict[str, Order] = {}
 # Makes a named tuple from a tuple of its fields at a third of the cost of calling its class.
 _new = tuple.__new__
@@ -61,15 +60,14 @@ class Applied(NamedTuple):
 
 
 class Shard:
-    """Books, open orders, escrow, remembered client order ids, timers and the stage of one shard."""
+    """Books, open orders, escrow, remembered client order ids, timers and stages of one shard."""
 
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     def __init__(self) -> None:
         self.sequence = 0
         self.time_ns = 0
-        self.stage = int(Stage.REPLAYING)
-        self.rate = OrderRate()
+        self.stages = Stages()
         self.books: dict[str, Book] = {}
         self.funds = Funds()
         self.parked: dict[int, parking.Parked] = {}
@@ -98,6 +96,11 @@ class Shard:
             AnswerFunds: lambda command: parking.answer(self, command),
             RecallFunds: lambda command: parking.recall(self, command),
         }
+
+    @property
+    def stage(self) -> int:
+        """The stage of the whole shard."""
+        return self.stages.whole.row.stage
 
     def apply(self, time_ns: int, batch: Sequence[c.Command]) -> Applied:
         """Apply commands in order at one time (ns since the epoch); time before the machine's own counts as its own."""
@@ -139,8 +142,8 @@ class Shard:
         known = self.orders_by_client_id[account]
         if parked is None and client_order_id in known:
             return self._repeat(known[client_order_id], request)
-        if self.stage != _STAGE_OPEN:
-            reason = self._stage_refuses_place(post_only)
+        if not self.stages.is_open:
+            reason = self.stages.refuses_place(symbol, post_only, self.time_ns)
             if reason:
                 return self.refuse(client_order_id, reason)
         book = self.books.get(symbol)
@@ -227,12 +230,6 @@ class Shard:
             trader = self.funds.trader(account, instrument.base_asset, instrument.quote_asset)
             book.traders[account] = trader
         return trader
-
-    def _stage_refuses_place(self, post_only: bool) -> int:
-        stage = self.stage
-        if stage == _STAGE_LIMITED:
-            return 0 if self.rate.take(self.time_ns) else RejectReason.STAGE_LIMITED
-        return 0 if stage == _STAGE_POST_ONLY and post_only else STAGE_REFUSES[stage]
 
     def _repeat(self, first: Order, request: c.PlaceOrder) -> Result:
         """Answer an order whose name is known with its first outcome, if it is the same order."""
@@ -341,8 +338,10 @@ class Shard:
 
     def _cancel(self, command: c.CancelOrder) -> Result:
         account, symbol, client_order_id, order_id = command
-        if self.stage in STAGE_REFUSES_CANCELS:
-            return self.refuse(client_order_id, STAGE_REFUSES[self.stage])
+        if not self.stages.is_open:
+            reason = self.stages.refuses_cancel(symbol)
+            if reason:
+                return self.refuse(client_order_id, reason)
         order: Order | None = self.orders_by_client_id.get(account, _NONE_KNOWN).get(client_order_id)
         if order is None:
             order = self.find(account, symbol, client_order_id, order_id)
@@ -381,12 +380,12 @@ class Shard:
     # ---------------------------------------------------------------- by the operator
 
     def _set_stage(self, command: c.SetStage) -> Result:
-        stage, orders_per_s, reason = command
-        if stage not in _STAGES or orders_per_s < 0:
+        if command.stage not in _STAGES or command.orders_per_s < 0:
             return self.refuse("", RejectReason.MALFORMED)
-        self.stage = int(stage)
-        self.rate = OrderRate(orders_per_s, 0, self.time_ns)
-        self.events.append(StageChanged(int(EventKind.STAGE), self.sequence, self.stage, orders_per_s, reason))
+        if command.instrument and command.instrument not in self.books:
+            return self.refuse("", RejectReason.INSTRUMENT_UNKNOWN)
+        row = self.stages.set(command, self.time_ns)
+        self.events.append(StageChanged(int(EventKind.STAGE), self.sequence, *row))
         return self.done()
 
     def _add_instrument(self, command: c.AddInstrument) -> Result:

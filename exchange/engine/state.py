@@ -17,6 +17,7 @@ from exchange.engine.orders import Order, new_order
 from exchange.engine.parking import Parked
 from exchange.engine.rate import OrderRate
 from exchange.engine.shard import Shard
+from exchange.engine.stages import Gate, StageRow
 from exchange.engine.words import TimeInForce
 
 HASH_BYTES = 16
@@ -49,15 +50,13 @@ class ShardState(NamedTuple):
     """Everything that the next command may depend on. `closed` in the order of closing.
 
     What orders hold is not there: it follows from the orders. Parked commands are (sequence, is an amend, command,
-    order or None, is a buy, deadline, part, message, refusal).
+    order or None, is a buy, deadline, part, message, refusal). Stages are (`StageRow`, allowance, time of that), the
+    whole shard's first.
     """
 
     sequence: int
     time_ns: int
-    stage: int
-    orders_per_s: int
-    allowance: int
-    allowance_time_ns: int
+    stages: list[tuple[Any, ...]]
     switches: list[tuple[int, int]]
     funds: FundsState
     parked: list[tuple[Any, ...]]
@@ -70,10 +69,7 @@ def state_of(shard: Shard) -> ShardState:
     return ShardState(
         shard.sequence,
         shard.time_ns,
-        shard.stage,
-        shard.rate.orders_per_s,
-        shard.rate.allowance,
-        shard.rate.time_ns,
+        [_pack_gate(gate) for gate in (shard.stages.whole, *shard.stages.by_instrument.values())],
         sorted(shard.switches.items()),
         _pack_funds(shard.funds),
         [_pack_parked(parked) for parked in shard.parked.values()],
@@ -88,8 +84,10 @@ def state_of(shard: Shard) -> ShardState:
 def restore(state: ShardState) -> Shard:
     """Return a shard in this state; the parts may be lists where `state_of` gave tuples."""
     shard = Shard()
-    shard.sequence, shard.time_ns, shard.stage = state.sequence, state.time_ns, state.stage
-    shard.rate = OrderRate(state.orders_per_s, state.allowance, state.allowance_time_ns)
+    shard.sequence, shard.time_ns = state.sequence, state.time_ns
+    for row, allowance, time_ns in state.stages:
+        stage = StageRow(*row)
+        shard.stages.put(Gate(stage, OrderRate(stage.orders_per_s, allowance, time_ns)))
     for account, time_ns in state.switches:
         shard.set_switch(account, time_ns)
     funds = FundsState(*state.funds)
@@ -130,6 +128,10 @@ def hash_of(shard: Shard) -> bytes:
     for order in closed:
         digest.update(repr(order).encode())
     return digest.digest()
+
+
+def _pack_gate(gate: Gate) -> tuple[Any, ...]:
+    return tuple(gate.row), gate.rate.allowance, gate.rate.time_ns
 
 
 def _pack(order: Order) -> tuple[Any, ...]:

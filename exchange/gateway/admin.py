@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn, Protocol
 
 import grpc
@@ -38,7 +39,13 @@ class Supervisor(Protocol):
 
     async def create_instrument(self, instrument: Instrument, shard: str) -> ControlResult: ...
 
-    async def set_stage(self, shard: str, stage: int, orders_per_s: int, reason: str) -> list[str]: ...
+    async def set_stage(self, request: bytes) -> tuple[str, str, list[str]]:
+        """Do what a SetStageRequest, serialised, asks for; return (reason, message) why not, and what to."""
+        ...
+
+    async def unpark(self, name: str) -> tuple[str, str]:
+        """Start a component again that was parked; else return why not, as (reason, message)."""
+        ...
 
     async def status(self) -> bytes:
         """Return a GetStatusResponse, serialised."""
@@ -170,19 +177,23 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
 
     async def SetStage(self, request: Any, context: Any) -> Any:
         await authenticate(context, self._ledger, Permission.OPERATOR)
-        if request.stage in (types_pb2.STAGE_UNSPECIFIED, types_pb2.STAGE_REPLAYING):
-            message = "stage: expected CANCEL_ONLY, POST_ONLY, LIMITED, OPEN or HALTED"
-            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "STAGE_INVALID", message)
         try:
-            shards = await self._supervisor.set_stage(
-                request.shard, request.stage, request.orders_per_s, request.reason[:200]
-            )
+            reason, message, names = await self._supervisor.set_stage(request.SerializeToString())
         except PeerUnavailable as error:
             await self._away(context, "supervisor", str(error))
-        if not shards:
-            message = f"no shard {request.shard!r}"
-            await abort(context, grpc.StatusCode.NOT_FOUND, "SHARD_UNKNOWN", message)
-        return admin_pb2.SetStageResponse(shards=shards)
+        if reason:
+            await abort(context, _code_of(reason), reason, message)
+        return admin_pb2.SetStageResponse(names=names)
+
+    async def Unpark(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        try:
+            reason, message = await self._supervisor.unpark(request.component)
+        except PeerUnavailable as error:
+            await self._away(context, "supervisor", str(error))
+        if reason:
+            await abort(context, _code_of(reason), reason, message)
+        return admin_pb2.UnparkResponse()
 
     async def GetStatus(self, request: Any, context: Any) -> Any:
         await authenticate(context, self._ledger, Permission.OPERATOR)
@@ -214,9 +225,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         try:
             reason, message = await self._supervisor.start_maintenance(request.SerializeToString())
             if reason:
-                is_unknown = reason.endswith("_UNKNOWN")
-                code = grpc.StatusCode.NOT_FOUND if is_unknown else grpc.StatusCode.FAILED_PRECONDITION
-                await abort(context, code, reason, message)
+                await abort(context, _code_of(reason), reason, message)
             begun = admin_pb2.GetMaintenanceResponse.FromString(await self._supervisor.maintenance())
         except PeerUnavailable as error:
             await self._away(context, "supervisor", str(error))
@@ -241,12 +250,20 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         await abort(context, grpc.StatusCode.UNAVAILABLE, f"{who.upper()}_UNAVAILABLE", message, UNAVAILABLE_RETRY_MS)
 
 
-def encode_instrument(instrument: Instrument, shard: str, stage: int = 0) -> types_pb2.Instrument:
-    """Return an instrument as the wire has it."""
-    message = types_pb2.Instrument(**instrument._asdict())
-    message.shard = shard
-    message.stage = stage  # type: ignore[assignment]
-    return message
+def _code_of(reason: str) -> grpc.StatusCode:
+    """Return the gRPC code of a supervisor's refusal."""
+    if reason.endswith("_UNKNOWN"):
+        return grpc.StatusCode.NOT_FOUND
+    if reason.endswith(("_INVALID", "_MISSING")):
+        return grpc.StatusCode.INVALID_ARGUMENT
+    return grpc.StatusCode.FAILED_PRECONDITION
+
+
+def encode_instrument(
+    instrument: Instrument, shard: str, stage: Mapping[str, Any] = MappingProxyType({})
+) -> types_pb2.Instrument:
+    """Return an instrument as the wire has it; `stage`: what is told of its stage, as fields of the message."""
+    return types_pb2.Instrument(**instrument._asdict(), shard=shard, **stage)
 
 
 async def _until(seen: Callable[[], bool], *, timeout_s: float = 2.0) -> None:

@@ -12,12 +12,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 from zlib import crc32
 
+from exchange.engine.stages import StageRow
+from exchange.engine.words import Stage
 from exchange.gateway.replica import BookCopy, LevelRow, ShardReplica, SideCopy
 from exchange.v1 import market_data_pb2
 
 CHECKSUM_LEVELS = 10
+_OPEN = int(Stage.OPEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,15 @@ def snapshot(
         asks=_levels(asks),
         checksum=checksum(bids, asks),
         time_ns=book.time_ns,
-        stage=replica.stage,  # type: ignore[arg-type]
+        **notice(replica.stage_of(book.instrument.symbol)),
     )
+
+
+def notice(row: StageRow) -> dict[str, Any]:
+    """Return what market data tells of the stage that holds for an instrument, as fields of its messages."""
+    if row.stage == _OPEN:
+        return {"stage": row.stage}
+    return {"stage": row.stage, "next_stage_time_ns": row.next_stage_time_ns, "stage_reason": row.reason}
 
 
 class Window:
@@ -162,7 +173,7 @@ class Change:
         asks: list[LevelRow],
         checksum: int,
         time_ns: int,
-        stage: int,
+        stage: StageRow,
     ) -> None:
         self.symbol = symbol
         self.sequence = sequence
@@ -185,7 +196,7 @@ class Change:
                 asks=_levels(self.asks),
                 checksum=self.checksum,
                 time_ns=self.time_ns,
-                stage=self.stage,  # type: ignore[arg-type]
+                **notice(self.stage),
             )
         return self._update
 
@@ -271,6 +282,7 @@ class BookView:
 
     def on_stage(self) -> None:
         """Tell the readers at once, though no level has changed."""
+        self._stage = self._replica.stage_of(self._symbol)
         self._tell(self.book, self._sequence, [], [])
 
     def on_load(self) -> None:
@@ -289,6 +301,7 @@ class BookView:
             self._visible = Window(book.bids, self._depth), Window(book.asks, self._depth)
         self._checksum = self._checksum_now()
         self._sequence = book.sequence
+        self._stage = self._replica.stage_of(self._symbol)
         self._snapshot = None
 
     def _checksum_now(self) -> int:
@@ -296,8 +309,8 @@ class BookView:
         return checksum(bids.rows(), asks.rows())
 
     def _tell(self, book: BookCopy, sequence: int, bids: list[LevelRow], asks: list[LevelRow]) -> None:
-        stage = self._replica.stage
-        change = Change(self._symbol, sequence, self._sequence, bids, asks, self._checksum, book.time_ns, stage)
+        symbol, before, stage = self._symbol, self._sequence, self._stage
+        change = Change(symbol, sequence, before, bids, asks, self._checksum, book.time_ns, stage)
         self._sequence = sequence
         self._snapshot = None
         for reader in self._readers:

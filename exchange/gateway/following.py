@@ -6,11 +6,13 @@ A copy never goes back and believes no writer that was fenced: it takes nothing 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
 
 from exchange.gateway.replica import FeedBroken
+from exchange.runtime.feed import FEED_BYTES_MAX
 from exchange.runtime.peers import Peer, PeerUnavailable
 
 FEED_WAIT_S = 10.0
@@ -56,12 +58,16 @@ def check_dump(copy: Copy, epoch: int, sequence: int) -> None:
 
 
 class Follower:
-    """Follows the hosts of one machine. `stale` counts what came from hosts that have been replaced."""
+    """Follows the hosts of one machine. `stale` counts what came from hosts that have been replaced.
 
-    def __init__(self, machine: str, copy: Copy) -> None:
+    `on_heard` is called once for each host, when the copy has all that the host had to tell when it was first asked.
+    """
+
+    def __init__(self, machine: str, copy: Copy, on_heard: Callable[[], None] = lambda: None) -> None:
         self.machine = machine
         self.stale = 0
         self._copy = copy
+        self._on_heard = on_heard
         self._task: asyncio.Task[None] | None = None
 
     def follow(self, peer: Peer | None) -> None:
@@ -78,13 +84,13 @@ class Follower:
     async def _run(self, peer: Peer) -> None:
         copy = self._copy
         fresh = not copy.is_loaded
-        is_told = False
+        is_told = has_heard = False
         while True:
             try:
                 if fresh:
                     copy.load(await peer.dump())
                     fresh = False
-                batches = await peer.feed(copy.sequence, FEED_WAIT_S)
+                batches = await peer.feed(copy.sequence, FEED_WAIT_S if has_heard else 0.0)
                 if batches is None:
                     _log.warning("feed.gap", machine=self.machine, after=copy.sequence)
                     fresh = True
@@ -93,6 +99,10 @@ class Follower:
                     copy.apply(data)
                     # Answers to commands come first.
                     await asyncio.sleep(0)
+                # Of an answer that is full there is more to come.
+                if not has_heard and sum(map(len, batches)) < FEED_BYTES_MAX:
+                    has_heard = True
+                    self._on_heard()
             except FeedBroken as error:
                 _log.error("feed.broken", machine=self.machine, error=str(error))
                 fresh = True

@@ -11,8 +11,9 @@ from typing import Any, NoReturn
 
 import grpc
 
+from exchange.engine.stages import StageRow
 from exchange.gateway.admin import encode_instrument
-from exchange.gateway.book_stream import BookView, ReaderLimits, SlowReader, snapshot
+from exchange.gateway.book_stream import BookView, ReaderLimits, SlowReader, notice, snapshot
 from exchange.gateway.errors import abort
 from exchange.gateway.replica import BookCopy, ShardReplica
 from exchange.gateway.trades import INTERVALS_S, Tape, TradeRow
@@ -58,7 +59,7 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
 
     async def ListInstruments(self, request: Any, context: Any) -> market_data_pb2.ListInstrumentsResponse:
         instruments = [
-            encode_instrument(book.instrument, name, replica.stage)
+            encode_instrument(book.instrument, name, notice(replica.stage_of(book.instrument.symbol)))
             for name, replica in self._replicas.items()
             for book in replica.books.values()
         ]
@@ -235,7 +236,7 @@ class _TickerView:
         self._symbol = symbol
         self._clock_ns = clock_ns
         self._interval_s = interval_s
-        self._key: tuple[int, int, int] | None = None
+        self._key: tuple[int, StageRow, int] | None = None
         self._latest = market_data_pb2.Ticker()
         self._waiting: list[tuple[asyncio.Future[None], market_data_pb2.Ticker]] = []
         """Streams, each with what it sent last."""
@@ -246,7 +247,7 @@ class _TickerView:
         now_ns = max(self._replica.time_ns, self._clock_ns())
         # Of the time it is only the minute that counts: the last 24 hours are counted in minutes.
         book = self._replica.books[self._symbol]
-        key = book.sequence, self._replica.stage, now_ns // 60_000_000_000
+        key = book.sequence, self._replica.stage_of(self._symbol), now_ns // 60_000_000_000
         if key != self._key:
             ticker = _encode_ticker(self._replica, book, now_ns)
             self._key = key
@@ -323,5 +324,5 @@ def _encode_ticker(replica: ShardReplica, book: BookCopy, now_ns: int) -> market
         trades=day.trades,
         sequence=book.sequence,
         time_ns=book.time_ns,
-        stage=replica.stage,  # type: ignore[arg-type]
+        **notice(replica.stage_of(book.instrument.symbol)),
     )

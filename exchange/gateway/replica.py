@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from exchange.engine.events import EventKind, OrderAccepted, ParkedResolved
 from exchange.engine.instrument import Instrument
 from exchange.engine.ladder import Ladder
+from exchange.engine.stages import StageRow, is_stricter
 from exchange.engine.words import Side, Stage
 from exchange.gateway.execution_rows import ExecutionBatch, has_executions
 from exchange.gateway.trades import Tape
@@ -19,6 +20,8 @@ from exchange.runtime.feed import EventRow, FeedBatch, ShardDump
 
 _ACCEPTED, _TRADED, _CLOSED, _AMENDED, _STAGE, _INSTRUMENT, _ESCROW, _RESOLVED = (int(kind) for kind in EventKind)
 _BUY = int(Side.BUY)
+_AWAY = StageRow("", int(Stage.REPLAYING), 0, "the shard is away", 0, 0)
+_OPEN = StageRow("", int(Stage.OPEN), 0, "", 0, 0)
 
 LevelRow = tuple[int, int, int]
 """Price, sum of the open quantities, number of orders."""
@@ -101,7 +104,7 @@ class BookWatcher(Protocol):
         """A command changed levels: those in `touched` of both sides."""
 
     def on_stage(self) -> None:
-        """The shard's stage is another one."""
+        """The stage that holds for the book is another one, or what is told of it."""
 
     def on_load(self) -> None:
         """The whole book was loaded anew."""
@@ -159,7 +162,8 @@ class ShardReplica:
         self.on_executions: Callable[[ExecutionBatch], None] | None = None
         self.on_instrument: Callable[[str], None] | None = None
         self.on_resolved: Callable[[ParkedResolved], None] | None = None
-        self._stage = int(Stage.REPLAYING)
+        self._stages: dict[str, StageRow] = {"": _AWAY}
+        """By instrument, "" for the whole shard."""
         self._away = True
         self._changed: dict[str, BookCopy] = {}
         """Watched books that the command at hand changed."""
@@ -168,12 +172,19 @@ class ShardReplica:
 
     @property
     def stage(self) -> int:
-        """The shard's stage; while it is away, `REPLAYING`."""
-        return int(Stage.REPLAYING) if self._away else self._stage
+        """The stage of the whole shard; while it is away, `REPLAYING`."""
+        return self.stage_of("").stage
+
+    def stage_of(self, symbol: str) -> StageRow:
+        """Return the stage that holds for an instrument: its own or the shard's, whichever is stricter."""
+        if self._away:
+            return _AWAY
+        whole, own = self._stages[""], self._stages.get(symbol, _OPEN)
+        return own if is_stricter(own.stage, whole.stage) else whole
 
     def set_away(self, away: bool) -> None:
         """Mark the shard as away: its last books stand."""
-        self._set_stage(self._stage, away)
+        self._set_stages(self._stages, away)
 
     def load(self, dump: ShardDump) -> None:
         """Start from a dump. Watchers of books that were there before stay and are told."""
@@ -193,7 +204,7 @@ class ShardReplica:
             book.sequence, book.time_ns = self.sequence, self.time_ns
             self.books[symbol] = book
         self.is_loaded = True
-        self._set_stage(dump.stage, self._away)
+        self._set_stages({row.instrument: row for row in dump.stages}, self._away)
         for symbol, book in self.books.items():
             if symbol not in before:
                 self._tell_instrument(symbol)
@@ -279,7 +290,8 @@ class ShardReplica:
     def _apply_rare(self, row: EventRow) -> None:
         """Apply what is not about an order."""
         if row[0] == _STAGE:
-            self._set_stage(row[2], self._away)
+            stage = StageRow._make(row[2:])
+            self._set_stages({**self._stages, stage.instrument: stage}, self._away)
         elif row[0] == _INSTRUMENT:
             instrument = Instrument(*row[2])
             symbol = instrument.symbol
@@ -302,11 +314,11 @@ class ShardReplica:
             book.end_command()
         self._changed.clear()
 
-    def _set_stage(self, stage: int, away: bool) -> None:
-        before = self.stage
-        self._stage, self._away = stage, away
-        if self.stage != before:
-            for book in self.books.values():
+    def _set_stages(self, stages: dict[str, StageRow], away: bool) -> None:
+        before = {symbol: self.stage_of(symbol) for symbol in self.books}
+        self._stages, self._away = stages, away
+        for symbol, book in self.books.items():
+            if self.stage_of(symbol) != before[symbol]:
                 for watcher in book.watchers:
                     watcher.on_stage()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
@@ -86,7 +87,9 @@ class Gateway:
         self._admin = AdminService(supervisor, ledger, self.shard_of.__contains__)
         self._followers = {LEDGER: Follower(LEDGER, self.ledger)}
         for shard, replica in self.replicas.items():
-            self._followers[shard] = Follower(shard, _ShardCopy(replica, self.executions, self.shard_of))
+            # What its last host has told may not be true of the next one: so it is away until that has told what is.
+            copy = _ShardCopy(replica, self.executions, self.shard_of)
+            self._followers[shard] = Follower(shard, copy, partial(replica.set_away, False))
         self._version = (0, 0)
         self._server: Any = None
         self._health = health.aio.HealthServicer()
@@ -145,7 +148,7 @@ class Gateway:
                 continue
             link.set_peer(peer)
             if machine in self.replicas:
-                self.replicas[machine].set_away(peer is None)
+                self.replicas[machine].set_away(True)
             self._followers[machine].follow(peer)
 
     @property

@@ -13,6 +13,7 @@ from exchange.engine.commands import AmendOrder, CancelAll, CancelOrder, Command
 from exchange.engine.events import Result
 from exchange.engine.orders import Order
 from exchange.engine.shard import Shard
+from exchange.engine.stages import StageRow
 from exchange.engine.state import BookState, ShardState, hash_of, restore, state_of
 from exchange.engine.words import OrderStatus, RejectReason, Stage
 from exchange.runtime.columns import decode_columns
@@ -186,7 +187,8 @@ class ShardType:
         return rows_segment([Tick()])
 
     def first_segment(self) -> Segment | None:
-        return rows_segment([SetStage(int(Stage.CANCEL_ONLY), 0, "start")])
+        # Timers that ran out while the shard was away fire together, before anybody is let in.
+        return rows_segment([SetStage(int(Stage.CANCEL_ONLY), 0, "start"), Tick()])
 
     def pack_state(self, machine: Shard) -> bytes:
         return pack(state_of(machine))
@@ -212,7 +214,7 @@ class ShardType:
             )
             for book in machine.books.values()
         ]
-        return pack(ShardDump(epoch, machine.sequence, machine.time_ns, machine.stage, books))
+        return pack(ShardDump(epoch, machine.sequence, machine.time_ns, machine.stages.rows(), books))
 
     def query(self, machine: Shard, request: bytes) -> bytes:
         match unpack(request):
@@ -274,8 +276,8 @@ def money_of(shard: Shard) -> tuple[Any, ...]:
 
 def unpack_dump(data: bytes) -> ShardDump:
     """Return a shard's dump from its packed form."""
-    epoch, sequence, time_ns, stage, books = unpack(data)
-    return ShardDump(epoch, sequence, time_ns, stage, [BookDump(*book) for book in books])
+    epoch, sequence, time_ns, stages, books = unpack(data)
+    return ShardDump(epoch, sequence, time_ns, [StageRow(*row) for row in stages], [BookDump(*book) for book in books])
 
 
 def reject_all(data: bytes, reason: RejectReason, *, retry_after_ms: int = 0) -> bytes:

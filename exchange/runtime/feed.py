@@ -9,9 +9,12 @@ from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from exchange.engine.stages import StageRow
 from exchange.runtime.journal.record import crc32c
 from exchange.runtime.messages import pack, unpack
 
+FEED_BYTES_MAX = 1 << 20
+"""Of an answer to a reader: with the batch that reaches it, it is full."""
 BATCH_COMMANDS_MAX = 256
 """A reader takes a batch in one go: more would keep it from what is urgent for longer than a millisecond."""
 
@@ -53,12 +56,15 @@ class BookDump(NamedTuple):
 
 
 class ShardDump(NamedTuple):
-    """Where a reader of a shard's feed starts: the state after the command `sequence`."""
+    """Where a reader of a shard's feed starts: the state after the command `sequence`.
+
+    `stages`: the whole shard's first, then those of instruments that have one of their own.
+    """
 
     epoch: int
     sequence: int
     time_ns: int
-    stage: int
+    stages: Sequence[StageRow]
     books: Sequence[BookDump]
 
 
@@ -107,7 +113,7 @@ class Feed:
         self._more.set()
         self._more = asyncio.Event()
 
-    def read(self, after_sequence: int, *, bytes_max: int = 1 << 20) -> list[bytes]:
+    def read(self, after_sequence: int, *, bytes_max: int = FEED_BYTES_MAX) -> list[bytes]:
         """Return packed batches that follow on `after_sequence`, oldest first; none if there is nothing new.
 
         Raises:

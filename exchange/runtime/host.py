@@ -99,6 +99,8 @@ class Host:
         """Set for good once another writer has taken over."""
         self.broken: BaseException | None = None
         """What ended the loop although it should have gone on: a bug. The process must be replaced."""
+        self.is_new = False
+        """Whether its machine had no history when it began to serve."""
         self.standby: Standby | None = None
         self._end_holder = end_holder
         self.snapshotter = Snapshotter(kind, snapshots, snapshot_every_commands)
@@ -192,6 +194,7 @@ class Host:
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(self._on_end)
         first = self.kind.first_segment()
+        self.is_new = begin and self.machine.sequence == 0
         if begin and first is not None:
             await self.submit(LinkBatch("", 0, 0, [first]))
 

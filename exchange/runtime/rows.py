@@ -23,6 +23,7 @@ from exchange.engine.control import (
     HoldStage,
     NoteBreak,
     NoteMaintenance,
+    Park,
     PlaceInstrument,
     Promote,
     TakeIncarnation,
@@ -69,7 +70,16 @@ LEDGER_COMMANDS = (
     ReturnFunds,
     EndWaits,
 )
-CONTROL_COMMANDS = (TakeIncarnation, PlaceInstrument, HoldStage, NoteBreak, Promote, DrainNode, NoteMaintenance)
+CONTROL_COMMANDS = (
+    TakeIncarnation,
+    PlaceInstrument,
+    HoldStage,
+    NoteBreak,
+    Promote,
+    DrainNode,
+    NoteMaintenance,
+    Park,
+)
 
 _NUMBERS = {
     command: number

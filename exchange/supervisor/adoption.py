@@ -88,4 +88,4 @@ class Adoption:
         if component.vitals.get("role") == Role.STANDBY:
             await self._takeover.promote(component, begin=True)
         elif component.is_shard:
-            await self._shards.prepare(component)
+            await self._shards.resume(component)

@@ -12,7 +12,6 @@ from typing import Any
 
 import structlog
 
-from exchange.engine.commands import SetStage
 from exchange.engine.control import Control, ControlResult, NoteBreak
 
 REASON_LENGTH_MAX = 200
@@ -22,21 +21,17 @@ _log = structlog.get_logger()
 
 
 class Alarms:
-    """`decide` journals a command of the control machine, `command` has a shard do something."""
+    """`decide` journals a command of the control machine; that shards are where they are held, others see to."""
 
     def __init__(
         self,
         machine: Callable[[], Control],
         decide: Callable[[Any], Awaitable[ControlResult]],
-        command: Callable[..., Awaitable[Any]],
     ) -> None:
         self._machine = machine
         self._decide = decide
-        self._command = command
         self._task: asyncio.Task[None] | None = None
         self._retry_s = 0.0
-        self._to_tell: dict[str, None] = {}
-        """Shards that were not told of their hold yet."""
 
     def see(self, breaks: Sequence[dict[str, Any]], now_s: float) -> None:
         """Begin what breaks, as the auditor's ping has them, make necessary; it never waits and never raises."""
@@ -46,10 +41,10 @@ class Alarms:
             error = self._task.exception()
             self._task = None
             if error is not None:
-                _log.warning("audit.hold_failed", error=repr(error), shards=list(self._to_tell))
+                _log.warning("audit.hold_failed", error=repr(error))
                 self._retry_s = now_s + RETRY_S
         new = [found for found in breaks if found["key"] not in self._machine().breaks]
-        if (new or self._to_tell) and now_s >= self._retry_s:
+        if new and now_s >= self._retry_s:
             self._task = asyncio.create_task(self._raise_all(new))
 
     async def _raise_all(self, new: list[dict[str, Any]]) -> None:
@@ -59,12 +54,6 @@ class Alarms:
             result = await self._decide(NoteBreak(found["key"], shards, reason))
             if not result.duplicate:
                 _log.error("audit.break", **found)
-                self._to_tell.update(dict.fromkeys(shards))
-        for shard in list(self._to_tell):
-            hold = self._machine().held.get(shard)
-            if hold is not None:
-                await self._command(shard, SetStage(hold.stage, hold.orders_per_s, hold.reason))
-            del self._to_tell[shard]
 
     async def stop(self) -> None:
         """Begin nothing more."""

@@ -26,6 +26,8 @@ class ComponentState(IntEnum):
     DOWN = 4
     STOPPING = 5
     """Maintenance ends it."""
+    PARKED = 6
+    """Told of one that is down until a person lets it go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ class Component:
     """Its process is being ended, and may not be gone although the next incarnation is taken."""
     held_down: bool = False
     """Not to be started now: maintenance has it."""
+    parked: str = ""
+    """Why it is not to be started until a person lets it go."""
     is_spare: bool = False
     """A gateway for which there is no node as long as some are drained: nobody waits for it."""
     home: str = ""

@@ -96,7 +96,7 @@ class Detector:
         asked_s = component.vitals.get("asked_s")
         primary = self._components[component.machine].vitals if component.is_standby else {}
         vitals = await process.ping(primary.get("record", 0), primary.get("checksum", 0))
-        component.vitals = {**vitals, "asked_s": asked_s}
+        component.vitals = {**vitals, "asked_s": asked_s, "as_of_s": asked_s}
         component.measure(self._monotonic_s())
 
     def _on_ping(self, task: asyncio.Task[Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from exchange.engine.control import standby_of
+from exchange.engine.control import Park, standby_of
 from exchange.supervisor.commands import Commands
 from exchange.supervisor.component import AUDITOR, Component, ComponentState
 from exchange.supervisor.detector import Detector
@@ -44,6 +44,7 @@ class Lifecycle:
         starter: Starter,
         takeover: Takeover,
         topology: TopologyPublisher,
+        governor: RestartGovernor,
         wake: Callable[[], None],
         monotonic_s: Callable[[], float],
     ) -> None:
@@ -51,7 +52,8 @@ class Lifecycle:
         self._commands = commands
         self._events = events
         self._detector = detector
-        self._governor = RestartGovernor()
+        self._governor = governor
+        self._parking: set[asyncio.Task[Any]] = set()
         self._starter = starter
         self._takeover = takeover
         self._topology = topology
@@ -87,7 +89,12 @@ class Lifecycle:
     # ---------------------------------------------------------------- starting
 
     def _may_start(self, component: Component, now_s: float) -> bool:
-        if component.held_down or now_s < component.next_start_s:
+        if component.held_down:
+            return False
+        if self._follower_of(component) is not None:
+            # It is there, and nobody else can be sooner: nothing speaks against it.
+            return True
+        if component.parked or now_s < component.next_start_s:
             return False
         if component.is_standby:
             # Who is to be followed comes first.
@@ -103,14 +110,19 @@ class Lifecycle:
 
     def _begin_start(self, component: Component, now_s: float) -> None:
         component.state, component.since_s = ComponentState.STARTING, now_s
-        standby = self._components.get(standby_of(component.machine)) if not component.is_standby else None
-        if standby is not None and standby.can_take_over:
+        standby = self._follower_of(component)
+        if standby is not None:
             component.detail = "its standby takes over"
             self._events.add("taking_over", component)
             self.run_task(component, self._takeover.take_over(component, standby))
         else:
             component.detail = "starting"
             self.run_task(component, self._starter.start(component))
+
+    def _follower_of(self, component: Component) -> Component | None:
+        """Return the standby that can take over from a primary."""
+        standby = None if component.is_standby else self._components.get(standby_of(component.machine))
+        return standby if standby is not None and standby.can_take_over else None
 
     def run_task(self, component: Component, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Have a component that is `STARTING` be up when the work is done."""
@@ -148,17 +160,51 @@ class Lifecycle:
         component.is_spare = False
         component.start_duration_ms = round((now_s - component.since_s) * 1_000)
         component.since_s = now_s
-        self._governor.note_up(component)
+        component.failures = 0
+        self._governor.note_up(component.name)
         self._topology.change(component)
         self._events.add("up", component, f"{component.start_duration_ms} ms")
 
     def _lost(self, component: Component, now_s: float, detail: str) -> None:
         """Have it started again when its time has come; a start makes sure that it is gone."""
         self._events.add("lost", component, detail)
+        was_up = component.state != ComponentState.STARTING
         component.state, component.detail, component.task = ComponentState.DOWN, detail, None
         component.topology = 0
-        self._governor.note_lost(component, now_s)
+        component.failures += 1
+        component.next_start_s = now_s + self._governor.note_lost(component.name, now_s, was_up=was_up)
         self._topology.change(component)
+        why = self._governor.refuses(component.name)
+        if why and self._follower_of(component) is None:
+            self._park(component, why)
+
+    # ---------------------------------------------------------------- parked
+
+    def _park(self, component: Component, why: str) -> None:
+        """Start it no more: at once here, and through any supervisor after us once that is journaled."""
+        component.parked = why
+        component.detail = f"parked: {why}; `exchange maintenance unpark {component.name}` starts it again"
+        self._events.add("parked", component, why)
+        _log.error("component.parked", name=component.name, why=why)
+        task = asyncio.create_task(self._commands.decide(Park(component.name, why)))
+        self._parking.add(task)
+        task.add_done_callback(self._parking.discard)
+
+    def know_parked(self) -> None:
+        """Take on what an earlier supervisor has parked."""
+        for name, why in self._commands.machine.parked.items():
+            component = self._components.get(name)
+            if component is not None:
+                component.parked = why
+                component.detail = f"parked: {why}; `exchange maintenance unpark {name}` starts it again"
+
+    async def unpark(self, component: Component) -> None:
+        """Start a component again that was parked."""
+        await self._commands.decide(Park(component.name, ""))
+        self._governor.forget(component.name)
+        component.parked, component.detail = "", "to be started again"
+        component.next_start_s = self._monotonic_s()
+        self._events.add("unparked", component)
 
     # ---------------------------------------------------------------- as planned
 

@@ -172,6 +172,7 @@ class Maintenance:
             active_supervisor=self._supervisors.node,
             standby_supervisor=await self._supervisors.standby_node(),
             is_ready=reconciler.is_ready,
+            utilisation_max=reconciler.settings.governor.utilisation_max,
         )
 
     # ---------------------------------------------------------------- running

@@ -10,9 +10,6 @@ from exchange.engine.control import standby_of
 from exchange.engine.words import Stage
 from exchange.supervisor.component import AUDITOR, SUPERVISOR, Component, ComponentState, Node
 
-UTILISATION_MAX = 0.6
-"""Of a core, for each machine. Above it, what waits during a handover takes long to catch up with."""
-
 
 class Kind(IntEnum):
     """As `MaintenanceKind` in `admin.proto`."""
@@ -61,6 +58,8 @@ class View:
     active_supervisor: str
     standby_supervisor: str | None
     is_ready: bool
+    utilisation_max: float
+    """Of what each machine can do. Above it, what waits during a handover takes long to catch up with."""
 
     @property
     def shards(self) -> list[Component]:
@@ -171,7 +170,9 @@ def check_safe(what: What, steps: Sequence[Step], view: View) -> None:
         message = f"{gateways[0].name} is the only gateway: its clients would have nowhere to go while it restarts"
         raise MaintenanceRefused("ONLY_GATEWAY", message)
     for component in view.components.values():
-        if component.machine and component.utilisation > UTILISATION_MAX:
-            used = f"expected at most {UTILISATION_MAX:.0%} of a core in use, was {component.utilisation:.0%}"
+        # Of a core, or of the capacity that the host itself has measured.
+        utilisation = max(component.utilisation, (component.vitals.get("load") or {}).get("utilisation", 0.0))
+        if component.machine and utilisation > view.utilisation_max:
+            used = f"expected at most {view.utilisation_max:.0%} of it in use, was {utilisation:.0%}"
             message = f"{component.name}: {used}: come back when it is calm"
             raise MaintenanceRefused("BUSY", message)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from exchange.engine.commands import AddInstrument, SetStage
-from exchange.engine.control import ControlResult, HoldStage, PlaceInstrument
+from exchange.engine.commands import AddInstrument
+from exchange.engine.control import ControlResult, PlaceInstrument
 from exchange.engine.instrument import Instrument
 from exchange.engine.words import RejectReason
 from exchange.supervisor.commands import Commands
 from exchange.supervisor.component import AUDITOR, Component
 from exchange.supervisor.event_log import EventLog
+from exchange.supervisor.lifecycle import Lifecycle
 from exchange.supervisor.nodes import Nodes
 from exchange.supervisor.status import encode_events, encode_status
 from exchange.supervisor.topology import TopologyPublisher
@@ -32,6 +33,7 @@ class Operator:
         events: EventLog,
         nodes: Nodes,
         topology: TopologyPublisher,
+        lifecycle: Lifecycle,
         clock_ns: Callable[[], int],
     ) -> None:
         self._shard_names = shard_names
@@ -40,6 +42,7 @@ class Operator:
         self._events = events
         self._nodes = nodes
         self._topology = topology
+        self._lifecycle = lifecycle
         self._clock_ns = clock_ns
 
     async def create_instrument(self, instrument: Instrument, shard: str) -> ControlResult:
@@ -54,15 +57,16 @@ class Operator:
             await self._commands.send(result.shard, AddInstrument(instrument))
         return result
 
-    async def set_stage(self, shard: str, stage: int, orders_per_s: int, reason: str) -> list[str]:
-        """Hold shards ("": all) at a stage, or let them go with `OPEN`; return which."""
-        names = [shard] if shard else list(self._shard_names)
-        if not set(names) <= set(self._shard_names):
-            return []
-        for name in names:
-            await self._commands.decide(HoldStage(name, stage, orders_per_s, reason))
-            await self._commands.send(name, SetStage(stage, orders_per_s, reason))
-        return names
+    async def unpark(self, name: str) -> tuple[str, str]:
+        """Start a component again that was parked; return why not, as (reason, message), ("", "") if it is."""
+        component = self._components.get(name)
+        if component is None:
+            known = ", ".join(self._components)
+            return "COMPONENT_UNKNOWN", f"expected a component, one of {known}, was {name[:40]!r}"
+        if not component.parked:
+            return "NOT_PARKED", f"{name}: expected to be parked, was {component.state.name}"
+        await self._lifecycle.unpark(component)
+        return "", ""
 
     async def audit(self) -> bytes:
         """Have the auditor audit now; return an AuditResponse, serialised."""

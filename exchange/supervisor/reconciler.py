@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from random import Random
 
 import structlog
 
@@ -21,10 +22,13 @@ from exchange.supervisor.commands import Commands
 from exchange.supervisor.component import AUDITOR, LEDGER, SUPERVISOR, Launcher, components_of
 from exchange.supervisor.detector import Detector
 from exchange.supervisor.event_log import EventLog
+from exchange.supervisor.governor import RestartGovernor
 from exchange.supervisor.lifecycle import Lifecycle
 from exchange.supervisor.nodes import Nodes
 from exchange.supervisor.operator import Operator
+from exchange.supervisor.reopening import Reopening
 from exchange.supervisor.shards import Shards
+from exchange.supervisor.stages_by_hand import StagesByHand
 from exchange.supervisor.starter import Starter
 from exchange.supervisor.takeover import Takeover
 from exchange.supervisor.topology import TopologyPublisher
@@ -46,7 +50,9 @@ class Reconciler:
         actor_name: str = SUPERVISOR,
         monotonic_s: Callable[[], float] = time.monotonic,
         clock_ns: Callable[[], int] = time.time_ns,
+        random: Random | None = None,
     ) -> None:
+        self.settings = config.settings
         self._control = control
         self._monotonic_s = monotonic_s
         self._wake = asyncio.Event()
@@ -59,18 +65,21 @@ class Reconciler:
         self.nodes = nodes = Nodes(launcher, config.nodes)
         wake = self._wake.set
         self._topology = topology = TopologyPublisher(parts, commands, actor_name)
-        self._shards = shards = Shards(commands, [parts[name] for name in config.gateway_names])
-        self._alarms = Alarms(lambda: self.machine, commands.decide, commands.send)
+        self.reopening = reopening = Reopening(parts, commands, events, lambda: self.settings, clock_ns, monotonic_s)
+        self._shards = shards = Shards(commands, reopening, [parts[name] for name in config.gateway_names])
+        self._alarms = Alarms(lambda: self.machine, commands.decide)
+        governor = RestartGovernor(lambda: self.settings.governor, random or Random())
         detector = Detector(config, parts, events, wake, monotonic_s)
         starter = Starter(config, parts, commands, nodes, shards, launcher)
         takeover = Takeover(commands, shards, events, monotonic_s)
         self.lifecycle = Lifecycle(
-            parts, commands, events, detector, starter, takeover, topology, wake=wake, monotonic_s=monotonic_s
+            parts, commands, events, detector, starter, takeover, topology, governor, wake, monotonic_s
         )
         self._adoption = Adoption(
             parts, commands, events, launcher, self.lifecycle, shards, takeover, monotonic_s=monotonic_s
         )
-        self.operator = Operator(config.shard_names, parts, commands, events, nodes, topology, clock_ns)
+        self.operator = Operator(config.shard_names, parts, commands, events, nodes, topology, self.lifecycle, clock_ns)
+        self.stages_by_hand = StagesByHand(config.shard_names, commands, reopening, events)
 
     @property
     def machine(self) -> Control:
@@ -83,6 +92,11 @@ class Reconciler:
         return self.lifecycle.is_ready
 
     @property
+    def is_open(self) -> bool:
+        """Whether all of it takes orders, too: no shard is still reopening."""
+        return self.is_ready and self.reopening.all_open
+
+    @property
     def is_complete(self) -> bool:
         """Whether the standbys follow, too."""
         return self.lifecycle.is_complete
@@ -90,6 +104,7 @@ class Reconciler:
     async def start(self) -> None:
         """Take an incarnation of our own, which stamps what we send, and adopt what an earlier supervisor has left."""
         await self.commands.begin()
+        self.lifecycle.know_parked()
         await self.nodes.read()
         await self._adoption.adopt_all()
 
@@ -112,6 +127,7 @@ class Reconciler:
             self.lifecycle.watch(component, now_s)
             self._topology.watch(component)
             self._shards.watch_sessions(component, now_s)
+            self.reopening.watch(component, now_s)
         self._alarms.see(self.components[AUDITOR].vitals.get("breaks", ()), now_s)
         self._ticked.set()
         self._ticked = asyncio.Event()
@@ -128,6 +144,7 @@ class Reconciler:
         """Stop everything in order: the auditor and gateways, then shards, then the ledger."""
         self._stopping = True
         await self._alarms.stop()
+        self.reopening.stop()
         running = [c for c in self.components.values() if c.process is not None]
         for components in (
             [c for c in running if not c.machine or c.is_standby],

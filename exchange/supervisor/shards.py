@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import structlog
 
-from exchange.engine.commands import AddInstrument, CancelSessions
+from exchange.engine.commands import AddInstrument, CancelSessions, SetStage
 from exchange.supervisor.commands import Commands
 from exchange.supervisor.component import Component, ComponentState
+from exchange.supervisor.reopening import Reopening
 from exchange.supervisor.sessions import cancel_ended
-from exchange.supervisor.stages import OpenAtOnce
 
 SESSIONS_RETRY_S = 0.5
 
@@ -21,13 +21,20 @@ _log = structlog.get_logger()
 class Shards:
     """Prepares shards that start, and tells those that run when a gateway was replaced."""
 
-    def __init__(self, commands: Commands, gateways: Sequence[Component]) -> None:
+    def __init__(self, commands: Commands, reopening: Reopening, gateways: Sequence[Component]) -> None:
         self._commands = commands
+        self._reopening = reopening
         self._gateways = gateways
-        self._stages = OpenAtOnce()
 
     async def prepare(self, shard: Component) -> None:
-        """Give a shard its instruments, and its first stage."""
+        """Give a shard that starts, or took over, its instruments and its first stage."""
+        await self._prepare(shard, self._reopening.first_stages(shard))
+
+    async def resume(self, shard: Component) -> None:
+        """Do so with one that an earlier supervisor has left, but for the stage, which goes on."""
+        await self._prepare(shard, self._reopening.resume(shard))
+
+    async def _prepare(self, shard: Component, stages: Sequence[SetStage]) -> None:
         machine = self._commands.machine
         incarnations = self._gateway_incarnations()
         await self._commands.send(
@@ -35,7 +42,7 @@ class Shards:
             *(AddInstrument(instrument) for instrument, name in machine.instruments.values() if name == shard.name),
             # Before it opens: what lived and died with a stream must not trade any more.
             *self._cancel_ended(incarnations),
-            self._stages.first_stage(machine.held.get(shard.name)),
+            *stages,
         )
         shard.sessions_of = incarnations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from exchange.engine.control import Control
+from exchange.engine.stages import StageRow
 from exchange.supervisor.component import Component, ComponentState
 from exchange.supervisor.event_log import Event
 from exchange.v1 import admin_pb2
@@ -17,16 +18,23 @@ def encode_status(
     response = admin_pb2.GetStatusResponse(version=version, time_ns=time_ns)
     placed = {symbol: shard for symbol, (_, shard) in machine.instruments.items()}
     for c in components:
+        stages = [] if c.is_standby or c.state == ComponentState.DOWN else c.vitals.get("stages", ())
+        whole = next((StageRow(*row) for row in stages if not row[0]), StageRow("", 0, 0, "", 0, 0))
         response.components.add(
             name=c.name,
-            state=int(c.state),
+            state=int(ComponentState.PARKED if c.parked and c.state == ComponentState.DOWN else c.state),
             incarnation=c.incarnation,
             pid=c.vitals.get("pid", 0),
             epoch=c.vitals.get("epoch", 0),
             sequence=c.vitals.get("sequence", 0),
             state_hash=c.vitals.get("state_hash", ""),
             state_hash_sequence=c.vitals.get("state_hash_sequence", 0),
-            stage=c.vitals.get("stage", 0) if c.state != ComponentState.DOWN and not c.is_standby else 0,
+            stage=whole.stage,
+            stage_reason=whole.reason,
+            stage_time_ns=whole.since_ns,
+            next_stage_time_ns=whole.next_stage_time_ns,
+            stage_orders_per_s=whole.orders_per_s,
+            instrument_stages=[_instrument_stage(StageRow(*row)) for row in stages if row[0]],
             instruments=[symbol for symbol, shard in placed.items() if shard == c.name],
             open_orders=c.vitals.get("open_orders", 0),
             address=c.vitals.get("address", ""),
@@ -38,6 +46,16 @@ def encode_status(
             record=c.vitals.get("record", 0),
         )
     return response.SerializeToString()
+
+
+def _instrument_stage(row: StageRow) -> admin_pb2.InstrumentStage:
+    return admin_pb2.InstrumentStage(
+        instrument=row.instrument,
+        stage=row.stage,  # type: ignore[arg-type]
+        reason=row.reason,
+        time_ns=row.since_ns,
+        orders_per_s=row.orders_per_s,
+    )
 
 
 def encode_events(supervisor: int, events: Iterable[Event], node_names: Mapping[str, str]) -> bytes:

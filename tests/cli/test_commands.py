@@ -151,13 +151,26 @@ def test_a_key_is_printed_alone_so_that_a_shell_can_take_it(
     assert (shown["key"], shown["permissions"]) == ("ek_k1_secret", ["READ", "TRADE"])
 
 
-def test_a_stage_is_set_and_told_as_json(
+def test_a_stage_is_held_and_told_as_json(
     connected: Callable[..., FakeClient], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    client = connected(set_stage=["shard-0", "shard-1"])
-    assert run(["admin", "stage", "cancel_only", "--reason", "drill", "--json"]) == 0
-    assert client.asked[0][1:] == ((Stage.CANCEL_ONLY,), {"shard": "", "orders_per_s": 0, "reason": "drill"})
-    assert json.loads(capsys.readouterr().out) == {"stage": "CANCEL_ONLY", "shards": ["shard-0", "shard-1"]}
+    client = connected(hold_stage=["shard-0", "shard-1"])
+    assert run(["stage", "hold", "cancel_only", "--all", "--reason", "drill", "--json"]) == 0
+    where = {"instrument": "", "shard": "", "orders_per_s": 0, "reason": "drill"}
+    assert client.asked[0][1:] == ((Stage.CANCEL_ONLY,), where)
+    assert json.loads(capsys.readouterr().out) == {"stage": "CANCEL_ONLY", "names": ["shard-0", "shard-1"]}
+
+
+def test_a_market_is_halted_and_resumed(
+    connected: Callable[..., FakeClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = connected(hold_stage=["BTC-USDT"], resume=["BTC-USDT"])
+    assert run(["halt", "-i", "BTC-USDT", "--reason", "wrong tick size"]) == 0
+    assert run(["resume", "-i", "BTC-USDT", "--reason", "right again", "--at-once"]) == 0
+    held, resumed = client.asked
+    assert held[1:] == ((Stage.HALTED,), {"instrument": "BTC-USDT", "shard": "", "reason": "wrong tick size"})
+    assert resumed[2] == {"instrument": "BTC-USDT", "shard": "", "reason": "right again", "at_once": True}
+    assert capsys.readouterr().out == "HALTED: BTC-USDT\nRESUMED: BTC-USDT\n"
 
 
 def level(price: str, quantity: str) -> SimpleNamespace:

@@ -39,7 +39,9 @@ LEAVES = [
     *(["admin", "key", name] for name in ("create", "list", "revoke")),
     ["admin", "deposit"],
     ["admin", "withdraw"],
-    ["admin", "stage"],
+    ["halt"],
+    ["resume"],
+    *(["stage", name] for name in ("show", "hold", "skip")),
 ]
 
 
@@ -79,7 +81,10 @@ def test_the_help_shows_how_to_begin() -> None:
         (["book", "BTC-USDT", "--depth", "-1"], "expected at least 0, was -1"),
         (["orders", "place", "BTC-USDT", "hold", "1"], "expected buy or sell, was 'hold'"),
         (["orders", "place", "BTC-USDT", "buy", "1", "5", "--tif", "DAY"], "GTC, IOC, FOK, GTD, was 'DAY'"),
-        (["admin", "stage", "FLY"], "was 'FLY'"),
+        (["stage", "hold", "FLY", "--all", "--reason", "x"], "was 'FLY'"),
+        (["stage", "hold", "POST_ONLY", "--reason", "x"], "expected one of --instrument, --shard and --all"),
+        (["halt", "-i", "BTC-USDT"], "Missing option '--reason'"),
+        (["halt", "-i", "BTC-USDT", "--all", "--reason", "x"], "expected one of --instrument, --shard and --all"),
         (["admin", "key", "create", "2", "-p", "FLY"], "was 'FLY'"),
         (["admin", "key", "create", "2", "--expires", "soon"], "such as 12h or 30d, was 'soon'"),
         (["admin", "key", "create", "2", "--expires", "2020-01-31"], "was '2020-01-31'"),

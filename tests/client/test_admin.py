@@ -142,13 +142,39 @@ async def test_accounts_and_keys_are_listed_over_pages(client: AsyncClient, gate
     assert gateway.requests["ListApiKeys"][0].account_id == 3
 
 
-async def test_a_stage_is_set_with_its_rate_and_reason(client: AsyncClient, gateway: FakeGateway) -> None:
-    gateway.script("SetStage", admin_pb2.SetStageResponse(shards=["shard-0"]))
-    shards = await client.set_stage(Stage.LIMITED, orders_per_s=50, reason="drill")
-    assert shards == ("shard-0",)
+async def test_a_stage_is_held_with_its_rate_and_reason(client: AsyncClient, gateway: FakeGateway) -> None:
+    gateway.script("SetStage", admin_pb2.SetStageResponse(names=["BTC-USDT"]))
+    names = await client.hold_stage(Stage.LIMITED, instrument="BTC-USDT", orders_per_s=50, reason="drill")
+    assert names == ("BTC-USDT",)
     assert gateway.requests["SetStage"] == [
-        admin_pb2.SetStageRequest(stage=types_pb2.STAGE_LIMITED, orders_per_s=50, reason="drill")
+        admin_pb2.SetStageRequest(
+            action=admin_pb2.STAGE_ACTION_HOLD,
+            instrument="BTC-USDT",
+            stage=types_pb2.STAGE_LIMITED,
+            orders_per_s=50,
+            reason="drill",
+        )
     ]
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_what_is_held_is_let_go_and_a_stage_is_skipped(
+    client: AsyncClient, gateway: FakeGateway, at_once: bool
+) -> None:
+    gateway.script("SetStage", *[admin_pb2.SetStageResponse(names=["shard-0"])] * 2)
+    assert await client.resume(shard="shard-0", reason="solved", at_once=at_once) == ("shard-0",)
+    assert await client.skip_stage(reason="calm", at_once=at_once) == ("shard-0",)
+    stage = types_pb2.STAGE_OPEN if at_once else types_pb2.STAGE_UNSPECIFIED
+    assert gateway.requests["SetStage"] == [
+        admin_pb2.SetStageRequest(action=admin_pb2.STAGE_ACTION_RESUME, shard="shard-0", stage=stage, reason="solved"),
+        admin_pb2.SetStageRequest(action=admin_pb2.STAGE_ACTION_SKIP, stage=stage, reason="calm"),
+    ]
+
+
+async def test_a_component_is_unparked(client: AsyncClient, gateway: FakeGateway) -> None:
+    gateway.script("Unpark", admin_pb2.UnparkResponse())
+    await client.unpark("gateway-0")
+    assert gateway.requests["Unpark"] == [admin_pb2.UnparkRequest(component="gateway-0")]
 
 
 async def test_the_status_names_every_component(client: AsyncClient, gateway: FakeGateway) -> None:

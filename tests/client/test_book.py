@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exchange.client import ChecksumMismatch, GapDetected, Instrument, Level, OrderBook
-from exchange.v1 import market_data_pb2
+from exchange.client import ChecksumMismatch, GapDetected, Instrument, Level, OrderBook, Stage
+from exchange.v1 import market_data_pb2, types_pb2
 from tests.client.fake_gateway import BTC
 
 INSTRUMENT = Instrument.from_proto(BTC)
@@ -54,6 +54,20 @@ def test_the_checksum_is_that_of_the_protocols_text() -> None:
     )
     book.apply(update)
     assert book.checksum() == zlib.crc32(text)
+
+
+def test_a_book_says_when_the_next_stage_is_expected_and_so_does_its_copy() -> None:
+    book = OrderBook(INSTRUMENT)
+    update = snapshot({100: 5}, {})
+    update.MergeFrom(
+        market_data_pb2.OrderBookUpdate(
+            stage=types_pb2.STAGE_POST_ONLY, stage_reason="well", next_stage_time_ns=1_700_000_000_000_000_000
+        )
+    )
+    book.apply(update)
+    for told in (book, book.copy()):
+        assert (told.stage, told.stage_reason) == (Stage.POST_ONLY, "well")
+        assert told.next_stage_time_ns == 1_700_000_000_000_000_000
 
 
 def test_an_empty_book_has_the_checksum_of_nothing() -> None:

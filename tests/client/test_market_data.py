@@ -17,10 +17,11 @@ async def test_trades_are_decimal(client: AsyncClient, gateway: FakeGateway) -> 
 
 
 async def test_a_ticker_has_no_price_where_there_is_none(client: AsyncClient, gateway: FakeGateway) -> None:
-    ticker = market_data_pb2.Ticker(instrument="BTC-USDT", bid_price=100, volume=20000)
+    ticker = market_data_pb2.Ticker(instrument="BTC-USDT", bid_price=100, volume=20000, stage_reason="news")
     gateway.script("GetTicker", market_data_pb2.GetTickerResponse(ticker=ticker))
     found = await client.ticker("BTC-USDT")
     assert (found.bid_price, found.ask_price, found.volume) == (Decimal("1.00"), None, Decimal(2))
+    assert (found.stage_reason, found.next_stage_time_ns) == ("news", 0)
 
 
 async def test_candles_are_decimal(client: AsyncClient, gateway: FakeGateway) -> None:

@@ -24,6 +24,7 @@ from exchange.engine.commands import PlaceOrder
 from exchange.ray_calls import NAMESPACE
 from exchange.runtime.messages import LinkBatch, ReplyStatus, pack, unpack, unpack_replies
 from exchange.runtime.rows import rows_segment
+from exchange.settings import opening_at_once
 
 pytestmark = pytest.mark.cluster
 _AT_EASE = (ComponentState.UP, "")
@@ -34,7 +35,8 @@ MARKETS = ("BTC-USDT", "ETH-USDT")
 @pytest.fixture(scope="module")
 def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalExchange]:
     directory = Path(tmp_path_factory.mktemp("audited"))
-    with LocalExchange(ExchangeConfig(data_dir=directory, port=0, audit_interval_s=1.0)) as running:
+    config = ExchangeConfig(data_dir=directory, port=0, audit_interval_s=1.0, settings=opening_at_once())
+    with LocalExchange(config) as running:
         with Client(running.address, running.operator_key, timeout=10) as operator:
             for asset, scale in (("BTC", 8), ("ETH", 6), ("USDT", 6)):
                 operator.create_asset(asset, scale)
@@ -194,7 +196,7 @@ def test_money_that_the_ledger_never_granted_stops_the_shard_that_credited_it(
     assert next(row for row in audit.assets if row.asset == "USDT").difference == 77
 
     # What an operator has opened again stays open, though the break still stands.
-    operator.set_stage(Stage.OPEN, shard=shard.name, reason="looked into")
+    operator.resume(shard=shard.name, reason="looked into")
     until(lambda: {c.name: c for c in operator.status().components}[shard.name].stage == Stage.OPEN)
     assert [b.kind for b in operator.audit().breaks] == ["CREDITED"]
     assert [b.kind for b in operator.audit().breaks] == ["CREDITED"]

@@ -28,6 +28,7 @@ from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
 from exchange.runtime.recovery import recover
 from exchange.runtime.storage import KINDS, open_storage
+from exchange.settings import opening_at_once, restarting_freely
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1_500)]
 SYMBOL = "BTC-USDT"
@@ -145,7 +146,7 @@ async def check(trader: Trader) -> None:
 
 
 def test_fifty_kills_lose_and_double_nothing(tmp_path: Path) -> None:
-    config = ExchangeConfig(data_dir=tmp_path, port=0, shards=1)
+    config = ExchangeConfig(data_dir=tmp_path, port=0, shards=1, settings=restarting_freely(opening_at_once()))
     with LocalExchange(config) as exchange:
         traders, back_s = asyncio.run(run(exchange))
     # Snapshot and journal, and the journal alone, must give the same state.

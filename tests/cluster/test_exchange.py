@@ -113,13 +113,13 @@ def test_a_held_stage_is_enforced(exchange: LocalExchange, new_client: NewClient
     client = new_client("halted")
     with Client(exchange.address, exchange.operator_key, timeout=10) as operator:
         client.place_order(SYMBOL, Side.BUY, "1", "5", client_order_id="before")
-        operator.set_stage(Stage.CANCEL_ONLY, reason="test")
+        operator.hold_stage(Stage.CANCEL_ONLY, reason="test")
         try:
             with pytest.raises(StageForbids):
                 client.place_order(SYMBOL, Side.BUY, "1", "5", timeout=0.5)
             assert client.cancel_order(SYMBOL, client_order_id="before").status == OrderStatus.CANCELLED
         finally:
-            operator.set_stage(Stage.OPEN)
+            operator.resume(reason="test", at_once=True)
 
 
 def test_reflection_lists_the_services(exchange: LocalExchange) -> None:

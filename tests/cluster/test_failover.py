@@ -22,6 +22,7 @@ from exchange.ray_calls import NAMESPACE, SUPERVISORS, actor_name
 from exchange.runtime.host import NotPrimary
 from exchange.runtime.messages import LinkBatch, pack
 from exchange.runtime.rows import rows_segment
+from exchange.settings import opening_at_once, restarting_freely
 from tests.cluster.money import open_market, open_rich_account
 from tests.cluster.test_kill import until
 
@@ -33,7 +34,9 @@ PLACED_EACH_TIME = 10
 @pytest.fixture(scope="module")
 def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalExchange]:
     data_dir = Path(tmp_path_factory.mktemp("exchange"))
-    with LocalExchange(ExchangeConfig(data_dir=data_dir, port=0, shards=1)) as running:
+    with LocalExchange(
+        ExchangeConfig(data_dir=data_dir, port=0, shards=1, settings=restarting_freely(opening_at_once()))
+    ) as running:
         with Client(running.address, running.operator_key, timeout=10) as operator:
             open_market(operator, SYMBOL)
         running.wait(complete=True)
@@ -141,7 +144,15 @@ def test_a_primary_that_is_paused_is_taken_over_and_ended(exchange: LocalExchang
 @pytest.mark.slow
 def test_a_zombie_that_was_paused_with_its_node_gets_nothing_in_and_is_not_believed(tmp_path: Path) -> None:
     """The journal is on servers, and the supervisor cannot end what is on a node that does not answer."""
-    config = ExchangeConfig(data_dir=tmp_path, port=0, shards=1, journal="nats", nodes=3, gateways=3)
+    config = ExchangeConfig(
+        data_dir=tmp_path,
+        port=0,
+        shards=1,
+        journal="nats",
+        nodes=3,
+        gateways=3,
+        settings=restarting_freely(opening_at_once()),
+    )
     with LocalExchange(config) as exchange:
         nodes = exchange.nodes
         assert nodes is not None

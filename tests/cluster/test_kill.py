@@ -14,6 +14,7 @@ import pytest
 from exchange.client import Client, EvenkeelError, Side
 from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
+from exchange.settings import opening_at_once, restarting_freely
 from tests.cluster.money import open_market, open_rich_account
 
 pytestmark = pytest.mark.cluster
@@ -22,7 +23,9 @@ SYMBOL = "BTC-USDT"
 
 def test_kill_9_of_shard_ledger_and_gateway_loses_nothing(tmp_path: Path) -> None:
     # Gateways that come back start with a dump that a child of the shard makes.
-    config = ExchangeConfig(data_dir=tmp_path, port=0, shards=1, dump_at_once_orders_max=0)
+    config = ExchangeConfig(
+        data_dir=tmp_path, port=0, shards=1, dump_at_once_orders_max=0, settings=restarting_freely(opening_at_once())
+    )
     known: set[str] = set()
     with LocalExchange(config) as exchange:
         with Client(exchange.address, exchange.operator_key, timeout=10) as operator:

@@ -24,6 +24,7 @@ from exchange.client import (
 )
 from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
+from exchange.settings import opening_at_once, restarting_freely
 from tests.cluster.money import open_market, open_rich_account
 
 pytestmark = pytest.mark.cluster
@@ -32,7 +33,7 @@ USDT = "USDT"
 
 
 def test_money_follows_orders_comes_back_for_withdrawals_and_adds_up(tmp_path: Path) -> None:
-    config = ExchangeConfig(data_dir=tmp_path, port=0, shards=2)
+    config = ExchangeConfig(data_dir=tmp_path, port=0, shards=2, settings=restarting_freely(opening_at_once()))
     with LocalExchange(config) as exchange, Client(exchange.address, exchange.operator_key, timeout=10) as operator:
         for number, symbol in enumerate((BTC, ETH)):
             open_market(operator, symbol, shard=f"shard-{number}", maker_fee_ppm=-200, taker_fee_ppm=1_000)

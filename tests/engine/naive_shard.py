@@ -22,6 +22,10 @@ STAGE_REFUSES: dict[Stage, RejectReason] = {
     stage: getattr(R, f"STAGE_{stage.name}") for stage in Stage if stage != Stage.OPEN
 }
 
+STRICTEST_FIRST = (Stage.HALTED, Stage.REPLAYING, Stage.CANCEL_ONLY, Stage.POST_ONLY, Stage.LIMITED, Stage.OPEN)
+ORDERS = Stage.LIMITED, Stage.OPEN
+CANCELS = Stage.CANCEL_ONLY, Stage.POST_ONLY, *ORDERS
+
 
 @dataclass
 class NaiveOrder:
@@ -48,14 +52,27 @@ class NaiveOrder:
         return (sequence, name, self.order_id, status, self.filled, left, reject_reason, closed, False, 0)
 
 
+@dataclass
+class NaiveStage:
+    stage: Stage
+    orders_per_s: int = 0
+    allowance: int = 0
+    allowance_time_ns: int = 0
+    since_ns: int = 0
+
+    def reckon(self, time_ns: int) -> None:
+        # In orders x 1e9. It saves up at most a tenth of a second's worth, and at least one order.
+        self.allowance += (time_ns - self.allowance_time_ns) * self.orders_per_s
+        self.allowance = min(self.allowance, max(self.orders_per_s * 10**8, 10**9))
+        self.allowance_time_ns = time_ns
+
+
 class NaiveShard:
     def __init__(self) -> None:
         self.sequence = 0
         self.time_ns = 0
-        self.stage = Stage.REPLAYING
-        self.orders_per_s = 0
-        self.allowance = 0
-        self.allowance_time_ns = 0
+        self.stages = {"": NaiveStage(Stage.REPLAYING)}
+        """By instrument, "" for the whole shard."""
         self.instruments: dict[str, Instrument] = {}
         self.trades: dict[str, list[NaiveTrade]] = {}
         self.orders: list[NaiveOrder] = []
@@ -147,7 +164,9 @@ class NaiveShard:
                 if known.request._replace(session=0) != request._replace(session=0):
                     return self.refused(name, R.CLIENT_ORDER_ID_REUSED)
                 return (*known.first_answer[:-2], True, 0)
-        if reason := self.stage_refuses(request):
+        if reason := self.stage_refuses(symbol, *ORDERS, *[Stage.POST_ONLY] * request.post_only):
+            return self.refused(name, reason)
+        if reason := self.rate_refuses(symbol):
             return self.refused(name, reason)
         i = self.instruments.get(symbol)
         if i is not None:
@@ -197,22 +216,24 @@ class NaiveShard:
         pending = OrderStatus.PENDING_FUNDS, 0, request.quantity
         return (sequence, request.client_order_id, 0, *pending, 0, 0, False, 0)
 
-    def stage_refuses(self, request: c.PlaceOrder) -> int:
-        if self.stage == Stage.LIMITED:
-            return 0 if self.within_rate() else R.STAGE_LIMITED
-        if self.stage == Stage.OPEN or (self.stage == Stage.POST_ONLY and request.post_only):
-            return 0
-        return STAGE_REFUSES[self.stage]
+    def stages_of(self, symbol: str) -> list[NaiveStage]:
+        """The shard's and the instrument's, the stricter one first."""
+        both = [self.stages[name] for name in ("", symbol) if name in self.stages]
+        return sorted(both, key=lambda stage: STRICTEST_FIRST.index(stage.stage))
 
-    def within_rate(self) -> bool:
-        # In orders x 1e9. It saves up at most a tenth of a second's worth, and at least one order.
-        self.allowance += (self.time_ns - self.allowance_time_ns) * self.orders_per_s
-        self.allowance = min(self.allowance, max(self.orders_per_s * 10**8, 10**9))
-        self.allowance_time_ns = self.time_ns
-        if self.allowance < 10**9:
-            return False
-        self.allowance -= 10**9
-        return True
+    def stage_refuses(self, symbol: str, *passes: Stage) -> int:
+        """Why a command is refused that only these stages let through."""
+        return next((STAGE_REFUSES[s.stage] for s in self.stages_of(symbol) if s.stage not in passes), 0)
+
+    def rate_refuses(self, symbol: str) -> int:
+        limits = [stage for stage in self.stages_of(symbol) if stage.stage == Stage.LIMITED]
+        for limit in limits:
+            limit.reckon(self.time_ns)
+        if min((limit.allowance for limit in limits), default=10**9) < 10**9:
+            return R.STAGE_LIMITED
+        for limit in limits:
+            limit.allowance -= 10**9
+        return 0
 
     def place_breaks(self, o: c.PlaceOrder) -> int:
         i = self.instruments[o.instrument]
@@ -316,8 +337,8 @@ class NaiveShard:
     def on_AmendOrder(  # noqa: N802
         self, amend: c.AmendOrder, parked: NaiveParked | None = None
     ) -> tuple[Any, ...]:
-        if self.stage in (Stage.REPLAYING, Stage.HALTED, Stage.CANCEL_ONLY):
-            return self.refused(amend.client_order_id, STAGE_REFUSES[self.stage])
+        if reason := self.stage_refuses(amend.instrument, Stage.POST_ONLY, *ORDERS):
+            return self.refused(amend.client_order_id, reason)
         order = self.named(amend)
         if not isinstance(order, NaiveOrder):
             return order
@@ -338,11 +359,11 @@ class NaiveShard:
             (left <= 0, R.QUANTITY_BELOW_FILLED),
             *self.quantity_rules(i, order.filled + left),
             (takes and order.request.post_only, R.WOULD_TAKE),
-            (takes and self.stage == Stage.POST_ONLY, R.STAGE_POST_ONLY),
+            (takes and self.stage_refuses(symbol, *ORDERS) != 0, R.STAGE_POST_ONLY),
         ]
         reason = next((reason for broken, reason in rules if broken), 0)
-        if not reason and not keeps_place and self.stage == Stage.LIMITED and not self.within_rate():
-            reason = R.STAGE_LIMITED
+        if not reason and not keeps_place:
+            reason = self.rate_refuses(symbol)
         if not reason:
             more = need_of(i, side, price, left) - need_of(i, side, order.price, order.open)
             if more > self.funds.free(amend.account, asset_of(i, side)):
@@ -365,8 +386,8 @@ class NaiveShard:
         return order.answer(self.sequence)
 
     def on_CancelOrder(self, cancel: c.CancelOrder) -> tuple[Any, ...]:  # noqa: N802
-        if self.stage in (Stage.REPLAYING, Stage.HALTED):
-            return self.refused(cancel.client_order_id, STAGE_REFUSES[self.stage])
+        if reason := self.stage_refuses(cancel.instrument, *CANCELS):
+            return self.refused(cancel.client_order_id, reason)
         order = self.named(cancel)
         if not isinstance(order, NaiveOrder):
             return order
@@ -398,14 +419,18 @@ class NaiveShard:
         return [parked.order for parked in self.funds.parked if parked.order is not None]
 
     def on_CancelAll(self, cancel: c.CancelAll) -> tuple[Any, ...]:  # noqa: N802
-        if self.stage in (Stage.REPLAYING, Stage.HALTED):
-            return self.refused("", STAGE_REFUSES[self.stage])
+        if reason := self.stage_refuses(cancel.instrument, *CANCELS):
+            return self.refused("", reason)
         if cancel.instrument and cancel.instrument not in self.instruments:
             return self.refused("", R.INSTRUMENT_UNKNOWN)
         if cancel.side not in (0, 1, 2):
             return self.refused("", R.SIDE_INVALID)
-        orders = self.orders_of(cancel.account, cancel.instrument, cancel.side)
-        return self.done(self.close_all(orders, cancel.reason))
+        symbols = [cancel.instrument]
+        if not cancel.instrument:
+            symbols = [symbol for symbol in self.instruments if not self.stage_refuses(symbol, *CANCELS)]
+            symbols = [""] if len(symbols) == len(self.instruments) else symbols
+        orders = [self.orders_of(cancel.account, symbol, cancel.side) for symbol in symbols]
+        return self.done(sum(self.close_all(of_one, cancel.reason) for of_one in orders))
 
     def on_CancelSessions(self, cancel: c.CancelSessions) -> tuple[Any, ...]:  # noqa: N802
         orders = [
@@ -442,9 +467,21 @@ class NaiveShard:
     def on_SetStage(self, command: c.SetStage) -> tuple[Any, ...]:  # noqa: N802
         if command.stage not in tuple(Stage) or command.orders_per_s < 0:
             return self.refused("", R.MALFORMED)
-        self.stage, self.orders_per_s = Stage(command.stage), command.orders_per_s
-        self.allowance, self.allowance_time_ns = 0, self.time_ns
-        self.events.append((5, self.sequence, command.stage, command.orders_per_s, command.reason))
+        name = command.instrument
+        if name and name not in self.instruments:
+            return self.refused("", R.INSTRUMENT_UNKNOWN)
+        before = self.stages.get(name, NaiveStage(Stage.OPEN))
+        now = NaiveStage(Stage(command.stage), command.orders_per_s, 0, self.time_ns, self.time_ns)
+        if name in self.stages and before.stage == now.stage:
+            now.since_ns = before.since_ns
+            if now.stage == Stage.LIMITED:
+                before.reckon(self.time_ns)
+                now.allowance = before.allowance
+        self.stages[name] = now
+        if name and now.stage == Stage.OPEN:
+            del self.stages[name]
+        told = command.stage, command.orders_per_s, command.reason, now.since_ns, command.next_stage_time_ns
+        self.events.append((5, self.sequence, name, *told))
         return self.done()
 
     def on_AddInstrument(self, command: c.AddInstrument) -> tuple[Any, ...]:  # noqa: N802

@@ -150,11 +150,12 @@ class Chance(Random):
                 return CancelAllAfter(self.account(), self.pick([0, self.time_ns(), self.time_ns()]))
             case 3:
                 stage = self.pick([int(Stage.OPEN), int(Stage.LIMITED), *map(int, Stage)], [0, 7])
-                return SetStage(stage, self.pick([0, 1, 3, 40], [-1]), "test")
+                rate = self.pick([0, 1, 3, 40], [-1])
+                return SetStage(stage, rate, "test", self.pick(["", self.symbol()]), self.pick([0, self.now_ns]))
             case 4:
                 return AddInstrument(self.pick([PLAIN, STRICT, CROSS, PLAIN._replace(tick_size=2)]))
             case _:
-                return SetStage(int(Stage.OPEN))
+                return SetStage(int(Stage.OPEN), instrument=self.pick(["", self.symbol()]))
 
     def answer(self, naive: NaiveShard) -> AnswerFunds:
         """The ledger's answer to a message, mostly to one that is not answered yet."""

@@ -11,7 +11,7 @@ import pytest
 from exchange.config import ExchangeConfig
 from tests.faults.campaign import Options, run_campaign, table
 from tests.faults.inject.world import LocalWorld
-from tests.faults.inject.worlds import WORLDS, make_world
+from tests.faults.inject.worlds import SETTINGS, WORLDS, make_world
 
 SEED = int(os.environ.get("FAULT_SEED", "1"))
 
@@ -23,7 +23,9 @@ def say(line: str) -> None:
 @pytest.mark.cluster
 @pytest.mark.timeout(300)
 def test_a_few_faults_under_load_break_no_rule(tmp_path: Path) -> None:
-    config = ExchangeConfig(data_dir=tmp_path / "data", port=0, gateways=2, snapshot_every_commands=1_500)
+    config = ExchangeConfig(
+        data_dir=tmp_path / "data", port=0, gateways=2, snapshot_every_commands=1_500, settings=SETTINGS
+    )
     world = LocalWorld(config, supervisor_too=False, pause_s=(0.5, 1.0))
     options = Options(
         SEED,

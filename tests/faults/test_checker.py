@@ -161,7 +161,7 @@ def test_a_trade_that_was_told_and_is_not_in_the_history_is_found(run: Synthetic
 
 def test_an_order_accepted_in_a_stage_that_forbids_it_is_found(run: SyntheticRun) -> None:
     def keep_closed(events: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        return [(*e[:2], 2, *e[3:]) if e[0] == 5 else e for e in events]
+        return [(*e[:3], 2, *e[4:]) if e[0] == 5 else e for e in events]
 
     run.write()
     found(run.check(SpoiltKind(keep_closed)), "I9", "was accepted in stage 2")

@@ -143,13 +143,16 @@ class Exchange:
         for gateway in self.gateways:
             gateway.set_peers(self.peers, self.version)
 
-    async def fail_over(self, machine: str = SHARD, *, tell: bool = True) -> HostPeer:
-        """Promote the standby of a machine, whatever its primary does; return how that one was reached."""
+    async def fail_over(self, machine: str = SHARD, *, tell: bool = True, opened: bool = True) -> HostPeer:
+        """Promote the standby of a machine, whatever its primary does; return how that one was reached.
+
+        `opened`: a shard is opened at once.
+        """
         old = self.peers[machine]
         assert old is not None
         host = self.standbys[machine]
         await host.promote()
-        if machine == SHARD:
+        if machine == SHARD and opened:
             await host.submit(LinkBatch("", 0, 0, [rows_segment([SetStage(int(Stage.OPEN))])]))
         self._reach_at(machine, host)
         if tell:

@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 from exchange.engine.instrument import Instrument
 from exchange.engine.ledger import Ledger
 from exchange.engine.ledger_words import CreateAccount, CreateApiKey, CreateAsset, LedgerRefusal, Permission
+from exchange.engine.stages import StageRow
 from exchange.engine.words import Stage
 from exchange.gateway.account import AccountService
 from exchange.gateway.admin import AdminService
@@ -89,7 +90,7 @@ class Venue:
         instrument = Instrument("ETH-USD", "ETH", "USD", 2, 4, 6, maker_fee_ppm=-50, taker_fee_ppm=200)
         book = BookDump(tuple(instrument), 0, 0, [])
         hub = ExecutionHub({"shard-0": shard})
-        shard.load(ShardDump(1, 1, 1, int(Stage.OPEN), [book]))
+        shard.load(ShardDump(1, 1, 1, [StageRow("", int(Stage.OPEN), 0, "", 0, 0)], [book]))
         hub.reset("shard-0")
         self.link = Link("ledger", "gateway-0", 1)
         client = LedgerClient(self.link, self.replica)

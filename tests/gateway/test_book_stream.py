@@ -373,7 +373,13 @@ def test_a_change_of_stage_is_told_though_no_level_changed(depth: int) -> None:
     market.replica.set_away(False)
     market.does(SetStage(int(Stage.CANCEL_ONLY)))
     assert [u.stage for u in client.reads(reader)] == [Stage.OPEN, Stage.CANCEL_ONLY]
-    market.does(SetStage(int(Stage.OPEN)))
+    # When the next stage is expected, and why it is not that yet, is told with it, and again when it changes.
+    market.does(SetStage(int(Stage.POST_ONLY), 0, "well", next_stage_time_ns=5))
+    market.does(SetStage(int(Stage.POST_ONLY), 0, "not well yet", next_stage_time_ns=6))
+    notices = [(u.stage, u.stage_reason, u.next_stage_time_ns) for u in client.reads(reader)]
+    assert notices == [(Stage.POST_ONLY, "well", 5), (Stage.POST_ONLY, "not well yet", 6)]
+    market.does(SetStage(int(Stage.OPEN), 0, "well"))
+    assert [(u.stage, u.stage_reason) for u in client.reads(reader)] == [(Stage.OPEN, "")]
     market.places(101)
     client.reads(reader)
     assert client.levels() == visible(market, depth)

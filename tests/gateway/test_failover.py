@@ -15,6 +15,7 @@ from exchange.client import AsyncClient, PlaceOrder, RetryPolicy, Side, TradeSes
 from exchange.engine.commands import SetStage
 from exchange.engine.words import Stage
 from exchange.gateway import draining, links
+from exchange.gateway.replica import ShardReplica
 from exchange.gateway.server import LEDGER
 from exchange.runtime.feed import Feed
 from exchange.runtime.messages import LinkBatch
@@ -241,6 +242,36 @@ async def test_a_copy_that_was_behind_goes_on_with_the_new_host_without_a_gap(tm
         assert [(await reading).client_order_id] == ["o0"]
         assert [(await anext(executions)).client_order_id for _ in range(9)] == [f"o{n}" for n in range(1, 10)]
         await executions.aclose()
+
+
+class Stages:
+    """Watches a book: what its readers are told of the stage."""
+
+    def __init__(self, replica: ShardReplica) -> None:
+        self.told: list[int] = []
+        self._replica = replica
+
+    def on_stage(self) -> None:
+        self.told.append(self._replica.stage_of(SYMBOL).stage)
+
+    def on_command(self, _: object) -> None: ...
+
+    def on_load(self) -> None: ...
+
+
+async def test_nobody_is_told_that_a_new_host_is_in_the_stage_of_the_old_one(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as world:
+        replica = world.gateways[0].replicas[SHARD]
+        await until(lambda: replica.stage == Stage.OPEN)
+        seen = Stages(replica)
+        replica.books[SYMBOL].watch(seen)
+        await world.fail_over(opened=False)
+        await until(lambda: replica.stage == Stage.CANCEL_ONLY)
+        assert seen.told == [Stage.REPLAYING, Stage.CANCEL_ONLY]
+        # After a handover there is nothing new to tell, and that is told.
+        await world.hand_over()
+        await until(lambda: len(seen.told) == 4)
+        assert seen.told[2:] == [Stage.REPLAYING, Stage.CANCEL_ONLY]
 
 
 async def test_a_copy_starts_again_from_a_dump_where_the_new_host_holds_too_little(tmp_path: Path) -> None:

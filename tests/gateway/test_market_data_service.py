@@ -104,9 +104,14 @@ async def test_instruments_are_listed_with_their_shard_and_its_stage() -> None:
         (instrument,) = (await stub.ListInstruments(md.ListInstrumentsRequest())).instruments
         assert (instrument.symbol, instrument.shard, instrument.stage) == (SYMBOL, "shard-0", Stage.OPEN)
         assert (instrument.price_scale, instrument.quantity_scale, instrument.quote_scale) == (2, 4, 6)
+        market.does(SetStage(int(Stage.LIMITED), 5, "ramp", next_stage_time_ns=8))
+        (instrument,) = (await stub.ListInstruments(md.ListInstrumentsRequest())).instruments
+        ticker = (await stub.GetTicker(md.GetTickerRequest(instrument=SYMBOL))).ticker
+        for told in (instrument, ticker):
+            assert (told.stage, told.stage_reason, told.next_stage_time_ns) == (Stage.LIMITED, "ramp", 8)
         market.replica.set_away(True)
         (instrument,) = (await stub.ListInstruments(md.ListInstrumentsRequest())).instruments
-        assert instrument.stage == Stage.REPLAYING
+        assert (instrument.stage, instrument.stage_reason) == (Stage.REPLAYING, "the shard is away")
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3, 1_000])

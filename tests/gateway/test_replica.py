@@ -278,6 +278,31 @@ def test_a_watcher_is_told_of_each_command_that_touched_its_book() -> None:
     assert not book.bids.touched, "nobody listens, yet it was written down"
 
 
+def test_of_an_instruments_stage_and_its_shards_the_stricter_one_is_told_and_only_to_whom_it_concerns() -> None:
+    shard, first = new_shard()
+    replica = ShardReplica("shard-0")
+    replica.set_away(False)
+    replica.apply(first)
+    here, elsewhere = Notes(), Notes()
+    replica.books[SYMBOLS[0]].watch(here)
+    replica.books[SYMBOLS[1]].watch(elsewhere)
+    halt = SetStage(int(Stage.HALTED), 0, "news", SYMBOLS[0])
+    limit = SetStage(int(Stage.LIMITED), 9, "ramp", next_stage_time_ns=77)
+    replica.apply(advance(shard, 2, [halt]))
+    assert (here.told, elsewhere.told) == (["stage"], [])
+    replica.apply(advance(shard, 3, [limit, limit]))
+    assert (here.told, elsewhere.told) == (["stage"], ["stage"])
+    again = ShardReplica("shard-0")
+    again.set_away(False)
+    again.load(unpack_dump(ShardType().dump(shard, 1)))
+    for copy in (replica, again):
+        halted, limited = map(copy.stage_of, SYMBOLS[:2])
+        assert (halted.stage, halted.reason) == (Stage.HALTED, "news")
+        assert limited[1:] == (Stage.LIMITED, 9, "ramp", 3, 77)
+    replica.set_away(True)
+    assert replica.stage_of(SYMBOLS[0]).stage == Stage.REPLAYING
+
+
 def test_each_instrument_is_told_once() -> None:
     shard, first = new_shard()
     told: list[str] = []

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from exchange.engine.commands import AddInstrument, SetStage
+from exchange.engine.commands import AddInstrument, CancelAllAfter, SetStage, Tick
+from exchange.engine.events import EventKind
 from exchange.engine.instrument import Instrument
-from exchange.engine.words import RejectReason, Stage
+from exchange.engine.words import CloseReason, RejectReason, Stage
 from exchange.runtime.codec import ShardType
+from exchange.runtime.feed import unpack_batch
 from exchange.runtime.host import Host, NotPrimary
 from exchange.runtime.journal import JournalFenced, JournalUnavailable, MemoryJournal
 from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, SegmentKind, unpack_record, unpack_replies
@@ -164,7 +166,34 @@ async def test_a_start_is_journaled_and_closes_the_shard_to_orders(make_host: Ca
     await host.stop()
     again = make_host(journal)
     await again.start()
-    assert (again.machine.sequence, again.machine.stage) == (sequence + 1, Stage.CANCEL_ONLY)
+    assert (again.machine.sequence, again.machine.stage) == (sequence + 2, Stage.CANCEL_ONLY)
+    await again.stop()
+
+
+async def test_switches_that_ran_out_while_the_shard_was_away_fire_together_once_before_anything_else(
+    make_host: Callable[..., Host], clock: Clock
+) -> None:
+    journal = MemoryJournal("shard-0")
+    host = await opened(make_host(journal))
+    await host.submit(LinkBatch("gateway-0", 1, 1, [place("bid", side=BUY), place("ask", side=SELL, price=200)]))
+    arm = [CancelAllAfter(1, clock.ns + 1_000_000), CancelAllAfter(2, clock.ns + 2_000_000_000)]
+    await host.submit(LinkBatch("gateway-0", 1, 2, [rows_segment(arm)]))
+    await host.stop()
+    clock.ns += 60_000_000_000
+    again = make_host(journal)
+    began = journal.last_sequence
+    await again.start()
+    answer = await again.submit(LinkBatch("gateway-0", 1, 3, [place("next", side=SELL, price=100)]))
+    assert results(answer)[0].reject_reason == RejectReason.STAGE_CANCEL_ONLY
+    closed = [row for data in again.at.feed.read(host.machine.sequence) for row in unpack_batch(data).events]
+    assert [(row[0], row[4]) for row in closed if row[0] == EventKind.CLOSED] == [
+        (EventKind.CLOSED, CloseReason.DEAD_MANS_SWITCH)
+    ] * 2
+    assert len({row[1] for row in closed if row[0] == EventKind.CLOSED}) == 1
+    first = unpack_record(next(iter(journal.read(began + 1))).payload)
+    commands = [c for batch in first.batches for segment in batch.segments for c in again.kind.decode(segment)]
+    assert commands == [Tick(), SetStage(int(Stage.CANCEL_ONLY), 0, "start"), Tick()]
+    assert not again.machine.switches
     await again.stop()
 
 

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from exchange.engine.commands import SetStage
 from exchange.engine.words import Stage
-from exchange.runtime.feed import ShardDump, unpack_batch
-from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, pack, unpack, unpack_replies
+from exchange.runtime.codec import unpack_dump
+from exchange.runtime.feed import unpack_batch
+from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, pack, unpack_replies
 from exchange.runtime.peers import PeerUnavailable
 from exchange.runtime.rows import rows_segment
 from tests.runtime.transfer_process import DRIVER_SOCKET, START_NS, main
@@ -217,8 +218,8 @@ class Driver:
     async def opened(self, shard: str) -> None:
         """Wait until a shard takes orders."""
         while True:
-            dump = ShardDump(*unpack(await self.call(shard, "dump")))
-            if dump.stage == Stage.OPEN:
+            dump = unpack_dump(await self.call(shard, "dump"))
+            if dump.stages[0].stage == Stage.OPEN:
                 return
             await self.feed(shard, dump.sequence)
 

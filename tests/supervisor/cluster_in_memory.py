@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from exchange.config import ExchangeConfig
 from exchange.engine.control import standby_of
+from exchange.engine.words import Stage
 from exchange.runtime.codec import ShardType
 from exchange.runtime.host import Host
 from exchange.runtime.journal import MemoryJournal
@@ -16,22 +19,34 @@ from exchange.runtime.machine import MachineType
 from exchange.runtime.messages import unpack_record
 from exchange.runtime.rows import ControlType, LedgerType
 from exchange.runtime.snapshot import SnapshotStore
+from exchange.settings import Settings, opening_at_once
 from exchange.supervisor.component import AUDITOR, SUPERVISOR, Component, Node
 from exchange.supervisor.reconciler import TICK_S, Reconciler
+from exchange.supervisor.stages_by_hand import Action
+from exchange.v1 import admin_pb2
 from tests.supervisor.processes_in_memory import AuditorProcess, GatewayProcess, HostProcess, ProcessInMemory
 from tests.virtual_time import AtOnce, now_s
 
 LIMIT_S = 1_000.0
+START_NS = 1_700_000_000 * 1_000_000_000
+
+
+def clock_ns() -> int:
+    """The wall clock of all that runs in virtual time."""
+    return START_NS + round(now_s() * 1e9)
 
 
 class ClusterInMemory:
     """Launches components, and keeps the journals of the machines through their restarts.
 
-    `refused`: names that do not start for now; `taken`: ports that somebody else holds.
+    `refused`: names that do not start for now; `taken`: ports that somebody else holds. With default settings shards
+    open at once.
     """
 
     def __init__(self, directory: Path, config: ExchangeConfig, *, nodes: int = 1) -> None:
         self.config = config
+        if config.settings == Settings():
+            self.config = config = replace(config, settings=opening_at_once())
         self.living = [Node(f"id-{number}", f"node-{number}") for number in range(nodes)]
         self.launched: dict[tuple[str, int], Any] = {}
         self.ports_asked: list[int] = []
@@ -40,6 +55,7 @@ class ClusterInMemory:
         self._directory = directory
         self._journals: dict[str, MemoryJournal] = {}
         self._port_free = 40_000
+        self.random = Random(1)
         self.control = self._host(SUPERVISOR, ControlType())
         self.reconciler = self._new_reconciler()
 
@@ -62,10 +78,10 @@ class ClusterInMemory:
 
     def _host(self, name: str, kind: MachineType) -> Host:
         snapshots = SnapshotStore(self._directory / name)
-        return Host(kind, self.journal(name), snapshots, monotonic_s=now_s, writer=AtOnce())
+        return Host(kind, self.journal(name), snapshots, monotonic_s=now_s, clock_ns=clock_ns, writer=AtOnce())
 
     def _new_reconciler(self) -> Reconciler:
-        return Reconciler(self.config, self.control, self, monotonic_s=now_s)
+        return Reconciler(self.config, self.control, self, monotonic_s=now_s, clock_ns=clock_ns, random=self.random)
 
     # ---------------------------------------------------------------- as a launcher
 
@@ -128,6 +144,13 @@ class ClusterInMemory:
             assert self.now_s < give_up_s, f"not so after {LIMIT_S:g} s"
             self.reconciler.tick()
             await asyncio.sleep(TICK_S)
+
+    async def by_hand(self, action: Action, stage: Stage | int = 0, **more: Any) -> tuple[str, list[str]]:
+        """Ask for a stage as an operator does; return the reason of the refusal, and what it was done to."""
+        fields: dict[str, Any] = {"reason": "test", **more}
+        request = admin_pb2.SetStageRequest(action=int(action), stage=int(stage), **fields)  # type: ignore[arg-type]
+        reason, _, names = await self.reconciler.stages_by_hand.set_stage(request.SerializeToString())
+        return reason, names
 
     async def pass_time(self, seconds: float) -> None:
         end_s = self.now_s + seconds

@@ -97,6 +97,8 @@ class HostProcess(ProcessInMemory):
         self.deaf = False
         self.batches = 0
         self.diverged = False
+        self.was_standby = host.standby is not None
+        self.load: dict[str, Any] | None = None
 
     def die(self) -> None:
         super().die()
@@ -112,7 +114,9 @@ class HostProcess(ProcessInMemory):
     def _vitals(self) -> dict[str, Any]:
         host = self.host
         return {
-            "stage": host.machine.stage if host.kind.name == "shard" else 0,
+            **(self._stages() if host.kind.name == "shard" else {}),
+            "was_standby": self.was_standby,
+            "load": self.load,
             "role": int(host.role),
             "epoch": host.epoch or host.at.epoch,
             "sequence": host.machine.sequence,
@@ -122,6 +126,11 @@ class HostProcess(ProcessInMemory):
             "state_hash_sequence": host.at.hashed.sequence,
             "broken": repr(host.broken) if host.broken else "fenced" if host.fenced.is_set() else None,
         }
+
+    def _stages(self) -> dict[str, Any]:
+        machine = self.host.machine
+        rows = [tuple(row) for row in machine.stages.rows()]
+        return {"stage": machine.stage, "stages": rows, "is_new": self.host.is_new}
 
     async def submit(self, batch: bytes) -> bytes:
         await self._enter("submit")

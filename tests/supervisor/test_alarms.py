@@ -15,6 +15,7 @@ from exchange.engine.control import NoteBreak
 from exchange.engine.words import Stage
 from exchange.supervisor.audit.words import Break, BreakKind
 from exchange.supervisor.component import AUDITOR
+from exchange.supervisor.stages_by_hand import Action
 from exchange.v1 import admin_pb2
 from tests.supervisor.cluster_in_memory import ClusterInMemory
 
@@ -72,7 +73,7 @@ async def test_a_shard_that_an_operator_opened_again_stays_open_whatever_is_rest
     cluster = await new_cluster(tmp_path)
     cluster.processes[AUDITOR].breaks = [a_break()]
     await cluster.until(lambda: stages(cluster)[1] == CANCEL_ONLY)
-    await cluster.reconciler.operator.set_stage("shard-1", OPEN, 0, "looked into")
+    assert await cluster.by_hand(Action.RESUME, shard="shard-1") == ("", ["shard-1"])
     await cluster.replace_supervisor()
     await cluster.until(lambda: cluster.reconciler.is_ready)
     await cluster.until(lambda: cluster.reconciler.components[AUDITOR].state.name == "UP")
@@ -113,7 +114,7 @@ async def test_a_shard_that_cannot_be_told_is_told_as_soon_as_it_can(tmp_path: P
 
 async def test_a_shard_that_is_halted_stays_halted(tmp_path: Path) -> None:
     cluster = await new_cluster(tmp_path)
-    await cluster.reconciler.operator.set_stage("shard-1", HALTED, 0, "by hand")
+    await cluster.by_hand(Action.HOLD, HALTED, shard="shard-1")
     cluster.processes[AUDITOR].breaks = [a_break(("shard-1", "shard-2"))]
     await cluster.until(lambda: stages(cluster)[2] == CANCEL_ONLY)
     assert stages(cluster)[1] == HALTED

@@ -19,6 +19,7 @@ from exchange.supervisor.maintenance_plan import (
     What,
     node_for_standby_supervisor,
 )
+from exchange.supervisor.stages_by_hand import Action as StageAction
 from exchange.v1 import admin_pb2
 from tests.supervisor.cluster_in_memory import ClusterInMemory
 
@@ -235,10 +236,10 @@ async def test_the_supervisor_that_comes_at_the_last_step_finds_it_done(tmp_path
 async def test_what_is_unsafe_is_refused_unless_it_is_forced(tmp_path: Path) -> None:
     world = await World(tmp_path).begin()
     cluster = world.cluster
-    await cluster.reconciler.operator.set_stage("shard-1", int(Stage.CANCEL_ONLY), 0, "test")
+    await cluster.by_hand(StageAction.HOLD, Stage.CANCEL_ONLY, shard="shard-1")
     await cluster.until(lambda: cluster.components["shard-1"].vitals["stage"] == Stage.CANCEL_ONLY)
     assert await world.refused(SHARD_0) == "SHARD_NOT_OPEN"
-    await cluster.reconciler.operator.set_stage("shard-1", int(Stage.OPEN), 0, "test")
+    await cluster.by_hand(StageAction.RESUME, shard="shard-1")
     await cluster.until(lambda: cluster.components["shard-1"].vitals["stage"] == Stage.OPEN)
     cluster.components["ledger"].utilisation = 0.7
     assert await world.refused(SHARD_0) == "BUSY"

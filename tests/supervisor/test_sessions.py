@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from exchange.config import ExchangeConfig
-from exchange.engine.commands import AddInstrument, CancelSessions, SetStage
+from exchange.engine.commands import AddInstrument, CancelSessions, SetStage, Tick
 from exchange.engine.instrument import Instrument
 from exchange.engine.words import CloseReason, Stage
 from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, SegmentKind, pack, unpack_replies
@@ -99,11 +99,12 @@ async def test_a_shard_that_was_away_cancels_them_before_it_opens(tmp_path: Path
     assert is_cancelled(cluster, "shard-1", "mortal")
     commands = cluster.journaled("shard-1")
     start = max(i for i, c in enumerate(commands) if c == SetStage(int(Stage.CANCEL_ONLY), 0, "start"))
-    added, *cancels, opened = commands[start + 1 :]
+    opened = next(i for i in range(start + 1, len(commands)) if isinstance(commands[i], SetStage))
+    added, *cancels = (command for command in commands[start + 1 : opened] if command != Tick())
     assert isinstance(added, AddInstrument)
     assert cancels
     assert all(isinstance(cancel, CancelSessions) for cancel in cancels)
-    assert opened == SetStage(int(Stage.OPEN), 0, "start")
+    assert commands[opened].stage == Stage.OPEN
     check_others(cluster)
     await cluster.end()
 

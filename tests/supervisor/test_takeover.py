@@ -41,7 +41,7 @@ async def test_the_standby_of_a_primary_that_died_goes_on_at_once_and_gets_a_sta
     old.die()
     await cluster.until(lambda: is_up(cluster, "shard-0", standby.incarnation))
     assert cluster.now_s - began_s <= 0.2
-    assert events(cluster, "shard-0", after=seen) == ["lost", "taking_over", "fenced", "up"]
+    assert events(cluster, "shard-0", after=seen) == ["lost", "taking_over", "fenced", "stage", "up"]
     assert standby.host.role == Role.PRIMARY
     assert standby.host.machine.stage == Stage.OPEN
     assert cluster.reconciler.is_ready

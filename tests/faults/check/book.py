@@ -129,7 +129,8 @@ class Books:
 
     def __init__(self, findings: Findings, shard: str) -> None:
         self.markets: dict[str, Market] = {}
-        self.stage = REPLAYING
+        self.stages = {"": REPLAYING}
+        """By instrument, "" for the whole shard: what passes, passes both."""
         self.diverged = False
         """Set once the history is not what these books make of it: they say nothing from then on."""
         self.accepted: dict[tuple[int, str], int] = {}
@@ -145,7 +146,7 @@ class Books:
         """Take one command: its result, the events of its sequence, and where it stands in the journal."""
         for event in events:
             if event[0] == STAGE:
-                self.stage = event[2]
+                self.stages[event[2]] = event[3]
             elif event[0] == INSTRUMENT:
                 self.markets.setdefault(event[2][0], Market(event[2][0]))
         if self.diverged:
@@ -185,9 +186,9 @@ class Books:
     def _expect(self, sequence: int, command: Command, reject: int, found: Sequence[Event]) -> list[Event]:
         """Do what the command does to the books; return the events that must tell of it."""
         if isinstance(command, Cancel):
-            return [] if self.stage in (REPLAYING, HALTED) else self._cancel(sequence, command)
+            return [] if self._is_halted(command.instrument) else self._cancel(sequence, command)
         if isinstance(command, CancelAll):
-            return [] if self.stage in (REPLAYING, HALTED) else self._cancel_all(sequence, command)
+            return [] if self._is_halted(command.instrument) else self._cancel_all(sequence, command)
         if isinstance(command, Amend) and reject and command.cancel_on_fail and found:
             return self._cancel(sequence, Cancel(*command[:4]), AMEND_FAILED)
         if isinstance(command, Place) and reject == WOULD_TAKE:
@@ -224,8 +225,9 @@ class Books:
         ):
             self._violate("I1", f"{where} was accepted as {said} at {price}, and placed as {placed}")
         self._check_first(account, name, order_id)
-        if self.stage in (REPLAYING, CANCEL_ONLY, HALTED) or (self.stage == POST_ONLY and not placed.post_only):
-            self._violate("I9", f"{where} was accepted in stage {self.stage}")
+        for stage in self._stages_of(symbol):
+            if stage in (REPLAYING, CANCEL_ONLY, HALTED) or (stage == POST_ONLY and not placed.post_only):
+                self._violate("I9", f"{where} was accepted in stage {stage}")
         market = self.markets.setdefault(symbol, Market(symbol))
         prevention = placed.prevention or CANCEL_MAKER
         taker = Resting(
@@ -323,7 +325,7 @@ class Books:
         """Instrument by instrument, in the order in which the orders came to rest."""
         expected: list[Event] = []
         for market in self.markets.values():
-            if command.instrument not in ("", market.symbol):
+            if command.instrument not in ("", market.symbol) or self._is_halted(market.symbol):
                 continue
             mine = [o for o in market.open.values() if o.account == command.account and command.side in (0, o.side)]
             for order in mine:
@@ -342,6 +344,12 @@ class Books:
         return [(CLOSED, sequence, symbol, order_id, reason, order.open)]
 
     # ---------------------------------------------------------------- checks
+
+    def _stages_of(self, symbol: str) -> list[int]:
+        return [self.stages[name] for name in ("", symbol) if name in self.stages]
+
+    def _is_halted(self, symbol: str) -> bool:
+        return any(stage in (REPLAYING, HALTED) for stage in self._stages_of(symbol))
 
     def _check_would_take(self, sequence: int, command: Place) -> None:
         market = self.markets.get(command.instrument)
