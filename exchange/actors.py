@@ -18,7 +18,7 @@ from exchange.ray_calls import RayPeers, RaySupervisor, end_if_ours
 from exchange.runtime.aside import AsideFailed, do_aside
 from exchange.runtime.carrier import Carrier
 from exchange.runtime.feed import FeedGap
-from exchange.runtime.host import Host
+from exchange.runtime.host import Host, Role
 from exchange.runtime.messages import pack, unpack, unpack_batch
 from exchange.runtime.peers import PeerUnavailable
 from exchange.runtime.snapshot_transfer import SnapshotSource, fetch
@@ -84,7 +84,11 @@ class HostActor:
         kind = KINDS[name.partition("-")[0]]
         storage = await asyncio.to_thread(open_storage, directory_of(config), name, config.nats)
         self._host = Host(
-            kind, *storage, snapshot_every_commands=config.snapshot_every_commands, end_holder=end_if_ours
+            kind,
+            *storage,
+            settings=config.settings,
+            snapshot_every_commands=config.snapshot_every_commands,
+            end_holder=end_if_ours,
         )
         # Where the journal is on servers, each node has snapshots of its own.
         self._host.snapshotter.leaves_it_to_standby = config.standbys and config.nats is None
@@ -205,6 +209,8 @@ class HostActor:
         if host.standby is not None:
             vitals["agrees"] = host.standby.agrees(record, checksum)
             vitals["failure"] = host.standby.failure
+        if host.role == Role.PRIMARY:
+            vitals["load"] = host.metering.load.plain()
         if host.kind.name == "shard":
             vitals["stage"] = host.machine.stage
             vitals["stages"] = [tuple(row) for row in host.machine.stages.rows()]
@@ -224,7 +230,14 @@ class GatewayActor:
     async def __init__(self, name: str, incarnation: int, port: int, config: ExchangeConfig) -> None:  # type: ignore[misc]
         self._vitals = process_vitals()
         self._supervisor = RaySupervisor()
-        self._gateway = Gateway(name, incarnation, config.shard_names, self._supervisor)
+        self._gateway = Gateway(
+            name,
+            incarnation,
+            config.shard_names,
+            self._supervisor,
+            settings=config.settings,
+            gateways=len(config.gateway_names),
+        )
         self._peers = RayPeers()
         await self._gateway.start(f"{config.host}:{port}")
         self._address = self._gateway.address
@@ -245,7 +258,7 @@ class GatewayActor:
     async def ping(self, _record: int, _checksum: int) -> dict[str, Any]:
         # Whoever does not drain it finds it of no use any more.
         broken = "drained" if self._gateway.is_draining else None
-        return {**self._vitals, "address": self._address, "broken": broken}
+        return {**self._vitals, "address": self._address, "broken": broken, "load": self._gateway.load()}
 
     async def drain(self) -> None:
         await self._gateway.drain()

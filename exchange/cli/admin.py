@@ -12,7 +12,7 @@ from exchange.cli.account import show_result
 from exchange.cli.connection import DATA_DEFAULT, Address, Data, Json, Key, connect
 from exchange.cli.expiry import parse_expiry
 from exchange.cli.output import plain, show
-from exchange.client import Permission
+from exchange.client import AccountTier, Permission
 
 app = typer.Typer(
     help="Instruments, assets, accounts, keys, and money in and out (needs an operator's key).\n\n"
@@ -34,7 +34,7 @@ app.add_typer(asset_app, name="asset")
 app.add_typer(account, name="account")
 app.add_typer(key_app, name="key")
 
-ACCOUNT = ("account_id", "name", "create_time_ns")
+ACCOUNT = ("account_id", "name", "tier", "create_time_ns")
 INSTRUMENT = ("symbol", "tick_size", "lot_size", "min_quantity", "band_bps", "maker_fee_ppm", "taker_fee_ppm", "shard")
 ASSET = ("symbol", "scale")
 API_KEY = ("key_id", "account_id", "permissions", "revoked", "create_time_ns", "expire_time_ns", "allowed_ips")
@@ -115,6 +115,23 @@ def create_account(
     """Create an account, or find the one that has the name."""
     with connect(address, key, data) as client:
         show([client.create_account(name)], ACCOUNT, json)
+
+
+@account.command("tier")
+def set_tier(
+    account_id: AccountId,
+    tier: Annotated[str, typer.Argument(help="STANDARD, MAKER or UNLIMITED.")],
+    address: Address = "",
+    key: Key = "",
+    data: Data = DATA_DEFAULT,
+    json: Json = False,
+) -> None:
+    """Say how many orders an account may send: `exchange admin account tier 2 MAKER`."""
+    known = [known.name for known in AccountTier if known]
+    if tier.upper() not in known:
+        raise typer.BadParameter(f"expected one of {', '.join(known)}, was {tier}")
+    with connect(address, key, data) as client:
+        show([client.set_account_tier(account_id, AccountTier[tier.upper()])], ACCOUNT, json)
 
 
 @account.command("list")

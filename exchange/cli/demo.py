@@ -19,6 +19,7 @@ from exchange.cli.audit import show_audit
 from exchange.cli.books import audit_books, check_books
 from exchange.cli.output import console
 from exchange.client import (
+    AccountTier,
     AsyncClient,
     EvenkeelError,
     Execution,
@@ -179,6 +180,7 @@ async def _open_account(
     exchange: LocalExchange, operator: AsyncClient, name: str, deposits: Mapping[str, str]
 ) -> Trader:
     account = await operator.create_account(name)
+    await operator.set_account_tier(account.account_id, AccountTier.MAKER)
     for asset, amount in deposits.items():
         await operator.deposit(account.account_id, asset, amount, reference=f"{name}-{asset}")
     key = await operator.create_api_key(account.account_id, [Permission.READ, Permission.TRADE])

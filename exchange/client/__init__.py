@@ -40,6 +40,7 @@ from exchange.client._commands import (
     new_client_order_id,
 )
 from exchange.client._enums import (
+    AccountTier,
     BalanceChangeReason,
     CandleInterval,
     CloseReason,
@@ -104,6 +105,7 @@ from exchange.client._streams import Stream
 
 __all__ = [
     "Account",
+    "AccountTier",
     "AlreadyExists",
     "AmendOrder",
     "ApiKey",

@@ -6,7 +6,7 @@ from datetime import datetime
 from exchange.client._accounts import Asset, EntryResult, check_reference
 from exchange.client._audit import Audit
 from exchange.client._call import Caller, Effect
-from exchange.client._enums import MaintenanceKind, Permission, Stage, StageAction
+from exchange.client._enums import AccountTier, MaintenanceKind, Permission, Stage, StageAction
 from exchange.client._instruments import Instrument
 from exchange.client._maintenance import Maintenance, MaintenanceStatus
 from exchange.client._numbers import Number, digits_after_point, to_amount, to_scaled, to_time_ns
@@ -24,6 +24,7 @@ from exchange.client._rpcs import (
     LIST_API_KEYS,
     LIST_EVENTS,
     REVOKE_API_KEY,
+    SET_ACCOUNT_TIER,
     SET_STAGE,
     START_MAINTENANCE,
     UNPARK,
@@ -106,6 +107,16 @@ class AdminMethods:
         response = await self._caller.call(
             CREATE_ACCOUNT,
             admin_pb2.CreateAccountRequest(name=name),
+            effect=Effect.SAME,
+            timeout=timeout,
+        )
+        return Account.from_proto(response.account)
+
+    async def set_account_tier(self, account_id: int, tier: AccountTier, *, timeout: float | None = None) -> Account:
+        """Let an account send more, or less; gateways know it at once."""
+        response = await self._caller.call(
+            SET_ACCOUNT_TIER,
+            admin_pb2.SetAccountTierRequest(account_id=account_id, tier=admin_pb2.AccountTier.ValueType(tier)),
             effect=Effect.SAME,
             timeout=timeout,
         )

@@ -14,7 +14,7 @@ from exchange.client._environment import Environment
 from exchange.client._instruments import InstrumentCache
 from exchange.client._market_data_methods import MarketDataMethods
 from exchange.client._orders import OrderEntry
-from exchange.client._retry import RetryPolicy
+from exchange.client._retry import RetryName, RetryPolicy
 from exchange.client._streams import Streams
 from exchange.client._trading import TradingMethods
 
@@ -29,7 +29,7 @@ class AsyncClient(TradingMethods, MarketDataMethods, AccountMethods, AdminMethod
         addresses: `host:port` of a gateway, or several: the next one is turned to when one fails.
         api_key: the secret of a key; market data needs none.
         timeout: seconds that a call may take, all its attempts together.
-        retry: when a call is tried again.
+        retry: when a call is tried again: a policy, or "none", "budget" (the default) or, for experiments, "naive".
         settle_timeout: seconds for the one question after a command whose outcome stayed unknown,
             and for the answer of a session's batch to come back after its deadline.
         reconnect_timeout: seconds after which a stream or session that gets no connection gives up;
@@ -47,7 +47,7 @@ class AsyncClient(TradingMethods, MarketDataMethods, AccountMethods, AdminMethod
         api_key: str | None = None,
         *,
         timeout: float = 1.0,
-        retry: RetryPolicy | None = None,
+        retry: RetryPolicy | RetryName = "budget",
         settle_timeout: float = 1.0,
         reconnect_timeout: float | None = 60.0,
         credentials: grpc.ChannelCredentials | None = None,
@@ -61,7 +61,7 @@ class AsyncClient(TradingMethods, MarketDataMethods, AccountMethods, AdminMethod
             self._channels,
             metadata=metadata,
             timeout=timeout,
-            policy=retry or RetryPolicy(),
+            policy=retry if isinstance(retry, RetryPolicy) else RetryPolicy.named(retry),
             environment=environment or Environment(),
         )
         self._instruments = InstrumentCache(self._caller)

@@ -10,8 +10,11 @@ from exchange.client._channels import Channels, Gateway
 from exchange.client._environment import Environment
 from exchange.client._errors import (
     GATEWAY_DRAINING,
+    DeadlineExceeded,
     NotExecuted,
     OutcomeUnknown,
+    Overloaded,
+    StageForbids,
     TransportError,
     Unavailable,
     from_rpc_error,
@@ -55,6 +58,8 @@ class Statistics:
     calls: int = 0
     attempts: int = 0
     """Of calls. `attempts / calls` is how much this client amplifies load."""
+    retries: int = 0
+    """Attempts that were made because others had failed."""
     retries_refused: int = 0
     """Retries that were not made because the budget was spent."""
     outcomes_unknown: int = 0
@@ -135,6 +140,7 @@ class Caller:
             else:
                 failure = replace(failure, elsewhere=False, is_free=False)
         again = await attempts.again(failure)
+        self.statistics.retries += again
         self.statistics.retries_refused += attempts.budget_spent
         return again
 
@@ -198,6 +204,8 @@ def cut_off(reason_name: str) -> bool:
 
 def _failure_of(error: NotExecuted | TransportError) -> Failure:
     if not isinstance(error, NotExecuted):
-        return Failure(error.worth_retrying, error.retry_after)
+        return Failure(error.worth_retrying, error.retry_after, passes=True)
     drains = error.reason_name == GATEWAY_DRAINING
-    return Failure(error.worth_retrying, error.retry_after, drains or cut_off(error.reason_name), is_free=drains)
+    passes = isinstance(error, Overloaded | Unavailable | DeadlineExceeded | StageForbids)
+    elsewhere = drains or cut_off(error.reason_name)
+    return Failure(error.worth_retrying, error.retry_after, elsewhere, is_free=drains, passes=passes)

@@ -15,7 +15,7 @@ from exchange.client._commands import Command
 from exchange.client._environment import Environment
 from exchange.client._errors import ClientClosed
 from exchange.client._results import OrderResult
-from exchange.client._retry import RetryPolicy
+from exchange.client._retry import RetryName, RetryPolicy
 from exchange.client._session import TradeSession
 from exchange.v1 import trading_pb2
 
@@ -156,7 +156,7 @@ class Client:
         api_key: str | None = None,
         *,
         timeout: float = 1.0,
-        retry: RetryPolicy | None = None,
+        retry: RetryPolicy | RetryName = "budget",
         settle_timeout: float = 1.0,
         reconnect_timeout: float | None = 60.0,
         credentials: grpc.ChannelCredentials | None = None,
@@ -206,6 +206,7 @@ class Client:
 
     create_instrument = _blocking(AsyncClient.create_instrument)
     create_account = _blocking(AsyncClient.create_account)
+    set_account_tier = _blocking(AsyncClient.set_account_tier)
     list_accounts = _iterating(AsyncClient.list_accounts)
     create_api_key = _blocking(AsyncClient.create_api_key)
     list_api_keys = _iterating(AsyncClient.list_api_keys)

@@ -215,6 +215,15 @@ class Permission(_ProtocolEnum):
     OPERATOR = 4
 
 
+class AccountTier(_ProtocolEnum):
+    """How many orders an account may send; the exchange's settings have the numbers."""
+
+    UNSPECIFIED = 0
+    STANDARD = 1
+    MAKER = 2
+    UNLIMITED = 3
+
+
 class ComponentState(_ProtocolEnum):
     UNSPECIFIED = 0
     STARTING = 1

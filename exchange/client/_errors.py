@@ -235,14 +235,14 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> NotExecuted | TransportError:
 
     An ErrorInfo proves that the exchange made the error, hence that nothing was executed, unless it says
     that not even the exchange knows. The `grpc-retry-pushback-ms` trailer outranks RetryInfo; negative
-    means: do not come back.
+    means: do not come back within this call, and RetryInfo still says when it may help.
     """
     code = error.code()
     info, retry_after = _details(error)
     pushback = _pushback_s(error)
     forbidden = pushback is not None and pushback < 0
-    if pushback is not None:
-        retry_after = None if forbidden else pushback
+    if pushback is not None and not forbidden:
+        retry_after = pushback
     text = error.details() or ""
     message = f"{code.name}: {text}" if text else code.name
     reason_name = "" if info is None else info.reason.removeprefix(_REASON_PREFIX)
@@ -262,7 +262,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> NotExecuted | TransportError:
         reason_name=reason_name,
         retry_after=retry_after,
         code=code,
-        worth_retrying=retry_after is not None,
+        worth_retrying=retry_after is not None and not forbidden,
     )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from exchange.client._enums import ComponentState, Permission, Role, Stage
+from exchange.client._enums import AccountTier, ComponentState, Permission, Role, Stage
 from exchange.client._numbers import from_time_ns
 from exchange.v1 import admin_pb2
 
@@ -13,6 +13,7 @@ class Account:
     account_id: int
     name: str
     create_time_ns: int
+    tier: AccountTier = AccountTier.STANDARD
 
     @property
     def create_time(self) -> datetime:
@@ -20,7 +21,8 @@ class Account:
 
     @classmethod
     def from_proto(cls, message: admin_pb2.Account) -> "Account":
-        return cls(message.account_id, message.name, message.create_time_ns)
+        tier = AccountTier(message.tier or AccountTier.STANDARD)
+        return cls(message.account_id, message.name, message.create_time_ns, tier)
 
 
 @dataclass(frozen=True, slots=True)

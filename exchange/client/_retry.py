@@ -4,10 +4,15 @@ Full jitter: AWS, "Exponential Backoff And Jitter"; the budget: Finagle's RetryB
 proposal A6.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from exchange.client._environment import Environment
+
+RetryName = Literal["none", "budget", "naive"]
+NAIVE_ATTEMPTS_MAX = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,8 @@ class Failure:
     """Another gateway may be able to do what this one cannot: it is asked at once, each one once."""
     is_free: bool = False
     """The gateway has not so much as looked at the request, because it is about to stop: it costs no budget."""
+    passes: bool = False
+    """It says something of the moment, whether or not it is worth retrying: the naive policy asks no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,20 @@ class RetryPolicy:
     """Retries that each second earns."""
     budget_max: float = 10.0
     """Retries that can be saved up. A new client has two, so that its first call may use them."""
+    is_naive: bool = False
+    """Retries whatever passes at once, each attempt with the whole timeout, whatever the exchange asks for and without
+    a budget: what keeps an overload alive. For experiments."""
+
+    @classmethod
+    def named(cls, name: RetryName) -> "RetryPolicy":
+        """The policy of a name: no retries, the default one, or the one that does harm."""
+        if name == "none":
+            return cls(attempts_max=1)
+        if name == "naive":
+            return cls(attempts_max=NAIVE_ATTEMPTS_MAX, is_naive=True)
+        if name != "budget":
+            raise ValueError(f'retry: expected "none", "budget" or "naive", was {name!r}')
+        return cls()
 
     def __post_init__(self) -> None:
         if self.attempts_max < 1:
@@ -59,7 +80,11 @@ class RetryPolicy:
         One that would outlive the call's deadline is not begun: the caller gets the true reason at
         once, in place of a timeout later.
         """
-        if not failure.worth_retrying or attempt >= self.attempts_max:
+        if attempt >= self.attempts_max:
+            return None
+        if self.is_naive:
+            return 0.0 if failure.worth_retrying or failure.passes else None
+        if not failure.worth_retrying:
             return None
         delay_s = failure.retry_after_s or self.backoff_s(attempt, random)
         return delay_s if delay_s < remaining_s else None
@@ -79,7 +104,9 @@ class RetryBudget:
         self._max = policy.budget_max
         self._clock = clock
         self._updated = clock()
-        self._balance = min(2.0, policy.budget_max)
+        self._balance = math.inf if policy.is_naive else min(2.0, policy.budget_max)
+        if policy.is_naive:
+            self._max = math.inf
 
     @property
     def balance(self) -> float:
@@ -105,12 +132,24 @@ class RetryBudget:
 class Attempts:
     """The attempts of one call: their number, their common deadline, what they left open."""
 
-    __slots__ = ("_budget", "_deadline", "_environment", "_policy", "budget_spent", "gateway", "made", "open", "turns")
+    __slots__ = (
+        "_budget",
+        "_deadline",
+        "_environment",
+        "_policy",
+        "_timeout_s",
+        "budget_spent",
+        "gateway",
+        "made",
+        "open",
+        "turns",
+    )
 
     def __init__(self, policy: RetryPolicy, budget: RetryBudget, environment: Environment, timeout_s: float) -> None:
         self._policy = policy
         self._budget = budget
         self._environment = environment
+        self._timeout_s = timeout_s
         self._deadline = environment.clock() + timeout_s
         self.made = 0
         self.gateway: object = None
@@ -129,6 +168,8 @@ class Attempts:
     async def again(self, failure: Failure) -> bool:
         """Waits for the next attempt; False, at once, if there shall be none."""
         environment = self._environment
+        if self._policy.is_naive:
+            self._deadline = environment.clock() + self._timeout_s
         if failure.elsewhere:
             delay_s = 0.0 if self.made < self._policy.attempts_max and self.remaining_s > 0 else None
         else:

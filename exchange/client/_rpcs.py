@@ -116,6 +116,7 @@ CREATE_INSTRUMENT = Rpc(
     admin_pb2.CreateInstrumentResponse,
 )
 CREATE_ACCOUNT = Rpc(_ADMIN, "CreateAccount", admin_pb2.CreateAccountRequest, admin_pb2.CreateAccountResponse)
+SET_ACCOUNT_TIER = Rpc(_ADMIN, "SetAccountTier", admin_pb2.SetAccountTierRequest, admin_pb2.SetAccountTierResponse)
 LIST_ACCOUNTS = Rpc(_ADMIN, "ListAccounts", admin_pb2.ListAccountsRequest, admin_pb2.ListAccountsResponse)
 CREATE_API_KEY = Rpc(_ADMIN, "CreateApiKey", admin_pb2.CreateApiKeyRequest, admin_pb2.CreateApiKeyResponse)
 LIST_API_KEYS = Rpc(_ADMIN, "ListApiKeys", admin_pb2.ListApiKeysRequest, admin_pb2.ListApiKeysResponse)

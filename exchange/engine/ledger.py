@@ -16,7 +16,8 @@ from exchange.engine.channel import AskFunds, FundsAnswer, ReturnFunds
 from exchange.engine.grants import Grants
 from exchange.engine.ledger_words import (
     Account,
-    AccountCreated,
+    AccountChanged,
+    AccountTier,
     ApiKey,
     ApiKeyChanged,
     AssetCreated,
@@ -37,6 +38,7 @@ from exchange.engine.ledger_words import (
     MoveSettled,
     Permission,
     RevokeApiKey,
+    SetTier,
     Transfer,
     Withdraw,
 )
@@ -55,7 +57,7 @@ class LedgerApplied(NamedTuple):
 class Ledger:
     """Accounts by id and by name, API keys by id, balances, what is out in shards, movements that wait for that."""
 
-    VERSION = 3
+    VERSION = 4
 
     def __init__(self) -> None:
         self.sequence = 0
@@ -81,6 +83,7 @@ class Ledger:
             AskFunds: lambda command: self._answered(self.grants.ask(command, self.time_ns)),
             ReturnFunds: lambda command: self._answered(self.grants.take_back(command, self.time_ns)),
             EndWaits: self._end_waits,
+            SetTier: self._set_tier,
         }
 
     def apply(self, time_ns: int, batch: Sequence[LedgerCommand]) -> LedgerApplied:
@@ -108,9 +111,22 @@ class Ledger:
         if not _NAME.fullmatch(command.name):
             return self._refuse(LedgerRefusal.NAME_INVALID)
         account = Account(len(self.accounts) + 1, command.name, self.time_ns)
-        self.accounts[account.account] = account
         self.account_ids[account.name] = account.account
-        self._events.append(AccountCreated(int(LedgerEventKind.ACCOUNT), self.sequence, account))
+        return self._enter_account(account)
+
+    def _set_tier(self, command: SetTier) -> LedgerResult:
+        account = self.accounts.get(command.account)
+        if account is None:
+            return self._refuse(LedgerRefusal.ACCOUNT_UNKNOWN, command.account)
+        if not AccountTier.STANDARD <= command.tier <= AccountTier.UNLIMITED:
+            return self._refuse(LedgerRefusal.TIER_INVALID, command.account)
+        if account.tier == command.tier:
+            return self._done(account.account)
+        return self._enter_account(account._replace(tier=command.tier))
+
+    def _enter_account(self, account: Account) -> LedgerResult:
+        self.accounts[account.account] = account
+        self._events.append(AccountChanged(int(LedgerEventKind.ACCOUNT), self.sequence, account))
         return self._done(account.account)
 
     def _create_api_key(self, command: CreateApiKey) -> LedgerResult:

@@ -16,6 +16,14 @@ class Permission(IntEnum):
     OPERATOR = 4
 
 
+class AccountTier(IntEnum):
+    """How much an account may send; gateways hold it to that."""
+
+    STANDARD = 1
+    MAKER = 2
+    UNLIMITED = 3
+
+
 class EntryType(IntEnum):
     DEPOSIT = 1
     WITHDRAWAL = 2
@@ -44,6 +52,7 @@ class LedgerRefusal(IntEnum):
     TRANSFER_TO_SELF = 16
     INSUFFICIENT_FUNDS = 17
     FUNDS_UNAVAILABLE = 18
+    TIER_INVALID = 19
 
 
 class CreateAccount(NamedTuple):
@@ -102,6 +111,13 @@ class Transfer(NamedTuple):
     reference: str
 
 
+class SetTier(NamedTuple):
+    """Give an account another tier."""
+
+    account: int
+    tier: int
+
+
 class EndWaits(NamedTuple):
     """Let waits end that have lasted long enough at the record's time."""
 
@@ -117,6 +133,7 @@ LedgerCommand = (
     | AskFunds
     | ReturnFunds
     | EndWaits
+    | SetTier
 )
 
 
@@ -124,6 +141,7 @@ class Account(NamedTuple):
     account: int
     name: str
     create_time_ns: int
+    tier: int = int(AccountTier.STANDARD)
 
 
 class ApiKey(NamedTuple):
@@ -165,7 +183,9 @@ class LedgerEventKind(IntEnum):
     SETTLED = 8
 
 
-class AccountCreated(NamedTuple):
+class AccountChanged(NamedTuple):
+    """An account is new, or has another tier."""
+
     kind: int
     sequence: int
     account: Account
@@ -237,7 +257,7 @@ class ChannelEvent(NamedTuple):
     body: Moved | AnswerMade | RecallMade | MoveSettled
 
 
-LedgerEvent = AccountCreated | ApiKeyChanged | AssetCreated | EntryMade | ChannelEvent
+LedgerEvent = AccountChanged | ApiKeyChanged | AssetCreated | EntryMade | ChannelEvent
 
 
 class LedgerResult(NamedTuple):

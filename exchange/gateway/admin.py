@@ -20,6 +20,7 @@ from exchange.engine.ledger_words import (
     Deposit,
     Permission,
     RevokeApiKey,
+    SetTier,
     Withdraw,
 )
 from exchange.engine.words import RejectReason
@@ -120,6 +121,11 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         await authenticate(context, self._ledger, Permission.OPERATOR)
         result = await self._client.command(CreateAccount(request.name), context)
         return admin_pb2.CreateAccountResponse(account=_account(self._ledger.accounts[result.account]))
+
+    async def SetAccountTier(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        await self._client.command(SetTier(request.account_id, request.tier), context)
+        return admin_pb2.SetAccountTierResponse(account=_account(self._ledger.accounts[request.account_id]))
 
     async def ListAccounts(self, request: Any, context: Any) -> Any:
         await authenticate(context, self._ledger, Permission.OPERATOR)
@@ -283,7 +289,12 @@ async def _page(request: Any, context: Any) -> tuple[int, int]:
 
 
 def _account(account: Any) -> admin_pb2.Account:
-    return admin_pb2.Account(account_id=account.account, name=account.name, create_time_ns=account.create_time_ns)
+    return admin_pb2.Account(
+        account_id=account.account,
+        name=account.name,
+        create_time_ns=account.create_time_ns,
+        tier=account.tier,
+    )
 
 
 def _api_key(key: ApiKey) -> admin_pb2.ApiKey:

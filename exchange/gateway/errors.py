@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import grpc
@@ -10,6 +10,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from exchange.engine.words import RejectReason
+from exchange.overload.pushback import trailer_ms
 
 DOMAIN = "evenkeel"
 UNAVAILABLE_RETRY_MS = 500
@@ -37,20 +38,26 @@ async def abort(
     message: str,
     retry_after_ms: int | None = None,
     metadata: Mapping[str, str] | None = None,
+    trailers: Sequence[tuple[str, str]] = (),
 ) -> NoReturn:
-    """End the call with an error. `retry_after_ms` tells when to come back; negative: not at all."""
+    """End the call with an error. `retry_after_ms` tells when to come back; negative: not at all.
+
+    gRPC's own retry is told not to, where it would wait beyond the deadline; RetryInfo has the time all the same.
+    """
     info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=dict(metadata or {}))
     details = [_any(info)]
-    trailers: list[tuple[str, str | bytes]] = []
+    sent: list[tuple[str, str | bytes]] = [*trailers]
     if retry_after_ms is not None:
-        trailers.append(("grpc-retry-pushback-ms", str(retry_after_ms)))
+        remaining_s = context.time_remaining()
+        remaining_ms = None if remaining_s is None else remaining_s * 1_000
+        sent.append(("grpc-retry-pushback-ms", str(trailer_ms(retry_after_ms, remaining_ms))))
         if retry_after_ms >= 0:
             delay = duration_pb2.Duration()
             delay.FromMilliseconds(retry_after_ms)
             details.append(_any(error_details_pb2.RetryInfo(retry_delay=delay)))
     status = status_pb2.Status(code=code.value[0], message=message, details=details)
-    trailers.append(("grpc-status-details-bin", status.SerializeToString()))
-    await context.abort(code, message, tuple(trailers))
+    sent.append(("grpc-status-details-bin", status.SerializeToString()))
+    await context.abort(code, message, tuple(sent))
     raise AssertionError("abort returns never")
 
 

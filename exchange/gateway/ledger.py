@@ -13,6 +13,7 @@ from exchange.engine.grants import WAIT_NS_MAX
 from exchange.engine.ledger import ALLOWED_IPS_MAX, API_KEYS_PER_ACCOUNT_MAX, api_key_of
 from exchange.engine.ledger_words import (
     Account,
+    AccountTier,
     ApiKey,
     LedgerEntry,
     LedgerEventKind,
@@ -63,6 +64,7 @@ _MEANING = {
     LedgerRefusal.REFERENCE_REUSED: "the reference was used for something else: choose another one",
     LedgerRefusal.TRANSFER_TO_SELF: "expected two accounts, was one",
     LedgerRefusal.INSUFFICIENT_FUNDS: "the account has less available than that",
+    LedgerRefusal.TIER_INVALID: "expected a tier that there is",
     LedgerRefusal.FUNDS_UNAVAILABLE: "a market where the account may have the money is away: come back later",
 }
 
@@ -137,6 +139,11 @@ class LedgerReplica:
         self._go_to(batch.last_sequence)
         if entries and self.on_entries is not None:
             self.on_entries(entries)
+
+    def tier_of(self, account: int) -> int:
+        """Return how much an account may send: what any may, if it is not known."""
+        known = self.accounts.get(account)
+        return int(AccountTier.STANDARD) if known is None else known.tier
 
     async def seen(self, sequence: int) -> None:
         """Wait a little for this copy to have what the ledger did up to here, so that the next call finds it."""

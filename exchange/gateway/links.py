@@ -3,13 +3,15 @@
 A batch that was sent once may have been executed, so it is kept until a host says what became of it, or
 `UNKNOWN_AFTER_S` is over. Its stamp lets any host of the machine recognize it: one that took over has applied all that
 its predecessors journaled, and fenced them, so what it says is the truth.
+
+What waits is bounded by `Admission`: refused is who cannot be served in time, at once and not executed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,12 +19,20 @@ from typing import Any
 import structlog
 
 from exchange.engine.words import RejectReason
-from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, SegmentReply, pack, unpack_replies
+from exchange.gateway.admission import Admission
+from exchange.overload.classes import ShedReason, WorkClass
+from exchange.runtime.messages import (
+    HostLoad,
+    LinkBatch,
+    ReplyStatus,
+    Segment,
+    SegmentReply,
+    pack,
+    unpack_answer,
+)
 from exchange.runtime.peers import Peer, PeerUnavailable
+from exchange.settings import Settings
 
-QUEUE_BYTES_MAX = 16 << 20
-QUEUE_ORDERS_MAX = 10_000
-"""Segments with orders that wait: as many as come in `queue_for` at most, at 1,000 a second and one order each."""
 BATCH_BYTES_MAX = 128 << 10
 """Some 2,000 commands for each call and each record. A cancel that comes then waits for them: 10 ms."""
 UNKNOWN_AFTER_S = 9.0
@@ -35,8 +45,12 @@ RETRY_S = 0.05
 WATCH_S = 0.05
 """How often deadlines are looked at while the link waits for a host."""
 
-CONTROL, CANCELS, ORDERS = 0, 1, 3
-_CLASSES = (CONTROL, CANCELS, ORDERS)
+_SERVED = (WorkClass.CONTROL, WorkClass.CANCELS, WorkClass.PASSIVE, WorkClass.ORDERS)
+_SHED_REASONS = {
+    RejectReason.DEADLINE_EXCEEDED: ShedReason.DEADLINE,
+    RejectReason.QUEUE_FULL: ShedReason.QUEUE,
+    RejectReason.MALFORMED: ShedReason.MEMORY,
+}
 _OF_A_RECORD = (int(ReplyStatus.DONE), int(ReplyStatus.PARKED))
 
 _Call = asyncio.Future[bytes]
@@ -47,6 +61,8 @@ _log = structlog.get_logger()
 @dataclass(slots=True, eq=False)
 class _Entry:
     segment: Segment
+    work_class: WorkClass
+    commands: int
     deadline_s: float
     queued_s: float
     reply: asyncio.Future[SegmentReply]
@@ -67,7 +83,14 @@ class Link:
     """
 
     def __init__(
-        self, machine: str, name: str, incarnation: int, *, monotonic_s: Callable[[], float] = time.monotonic
+        self,
+        machine: str,
+        name: str,
+        incarnation: int,
+        *,
+        settings: Settings | None = None,
+        monotonic_s: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random.random,
     ) -> None:
         self.machine = machine
         self.peer: Peer | None = None
@@ -75,8 +98,7 @@ class Link:
         self._incarnation = incarnation
         self._n = 0
         self._monotonic_s = monotonic_s
-        self._queues: dict[int, deque[_Entry]] = {priority: deque() for priority in _CLASSES}
-        self._queued_bytes = 0
+        self.admission: Admission[_Entry] = Admission(machine, settings or Settings(), monotonic_s, random)
         self._interrupted_s: float | None = None
         """Since when no host has taken anything."""
         self._wake = asyncio.Event()
@@ -94,17 +116,22 @@ class Link:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    def apply_settings(self, settings: Settings) -> None:
+        """Go on with other settings; what waits already stays."""
+        self.admission.apply_settings(settings)
+
     @property
     def is_up(self) -> bool:
         """Whether it is worth waiting for an answer: the machine has a host, or lost it just now."""
         if self._interrupted_s is None:
-            return self.peer is not None
-        return self._monotonic_s() - self._interrupted_s < HOLD_S
+            return self.peer is not None or self.admission.is_naive
+        return self.admission.is_naive or self._monotonic_s() - self._interrupted_s < HOLD_S
 
     def set_peer(self, peer: Peer | None) -> None:
         """Send to this host from now on, first what another one has not answered; None: the machine is away."""
         if peer is not None:
             self._interrupted_s = None
+            self.admission.on_new_host()
         elif self.peer is not None and self._interrupted_s is None:
             self._interrupted_s = self._monotonic_s()
         self.peer = peer
@@ -112,26 +139,28 @@ class Link:
             self._peer_changed.set_result(None)
         self._wake.set()
 
-    def enqueue(self, segment: Segment, priority: int = ORDERS) -> asyncio.Future[SegmentReply]:
-        """Queue a segment; the future becomes its reply.
+    def enqueue(
+        self, segment: Segment, work_class: WorkClass = WorkClass.ORDERS, commands: int = 1
+    ) -> asyncio.Future[SegmentReply]:
+        """Queue a segment of so many commands; the future becomes its reply, at once if it is refused.
 
         That is by its deadline, or if it was sent by then, at the latest `UNKNOWN_AFTER_S` after now.
         """
         now_s = self._monotonic_s()
-        entry = _Entry(segment, now_s + segment.remaining_ms / 1_000, now_s, asyncio.get_running_loop().create_future())
-        queue = self._queues[priority]
-        is_full = len(queue) >= QUEUE_ORDERS_MAX or self._queued_bytes + entry.size > QUEUE_BYTES_MAX
-        if is_full and priority == ORDERS:
-            entry.answer(_refused(RejectReason.QUEUE_FULL, f"the queue to {self.machine} is full"))
-            return entry.reply
-        queue.append(entry)
-        self._queued_bytes += entry.size
-        self._wake.set()
-        return entry.reply
+        deadline_s = self.admission.deadline_s(work_class, segment.remaining_ms, now_s)
+        reply: asyncio.Future[SegmentReply] = asyncio.get_running_loop().create_future()
+        entry = _Entry(segment, work_class, commands, deadline_s, now_s, reply)
+        refusal = self.admission.refuses(entry)
+        if refusal is not None:
+            entry.answer(refusal)
+        else:
+            self.admission.put(entry)
+            self._wake.set()
+        return reply
 
     async def settle(self) -> None:
         """Wait until nothing is queued or in flight."""
-        while self._queued_bytes or self._is_sending:
+        while self.admission.waits or self._is_sending:
             self._settled.clear()
             await self._settled.wait()
 
@@ -139,20 +168,24 @@ class Link:
 
     async def _pump(self) -> None:
         while True:
-            if not self._queued_bytes:
+            if not self.admission.waits:
                 self._settled.set()
                 self._wake.clear()
                 await self._wake.wait()
-            while self.peer is None and self._queued_bytes:
+            while self.peer is None and self.admission.waits:
                 await self._watch((), WATCH_S)
             entries = self._take()
             if entries:
                 self._n += 1
                 self._is_sending = True
-                replies = await self._send(entries, self._n)
+                since_s = self._monotonic_s()
+                replies, load = await self._send(entries, self._n)
                 self._is_sending = False
-                for entry, reply in zip(entries, replies, strict=True):
-                    entry.answer(reply)
+                answered = list(zip(entries, replies, strict=True))
+                is_done = [(entry, reply.status in _OF_A_RECORD) for entry, reply in answered]
+                self.admission.note_batch(is_done, self._monotonic_s() - since_s, load)
+                for entry, reply in answered:
+                    entry.answer(self._complete(entry, reply))
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         """Say so if the pump ended that should go on: a bug, and nothing is sent any more."""
@@ -160,27 +193,44 @@ class Link:
             _log.error("link.broken", machine=self.machine, error=repr(task.exception()))
 
     def _take(self) -> list[_Entry]:
-        """Return the next batch, most urgent class first; what is past its deadline is refused here."""
+        """Return the next batch, most urgent class first; what is late or has to be shed is refused here."""
+        admission = self.admission
         now_s = self._monotonic_s()
         entries: list[_Entry] = []
-        size = 0
-        for priority in _CLASSES:
-            queue = self._queues[priority]
-            while queue and (not entries or size + queue[0].size <= BATCH_BYTES_MAX):
-                entry = queue.popleft()
-                self._queued_bytes -= entry.size
-                if entry.deadline_s <= now_s:
+        size = commands = 0
+        for work_class in _SERVED:
+            while (entry := admission.first(work_class)) is not None:
+                fits = size + entry.size <= BATCH_BYTES_MAX and commands + entry.commands <= admission.batch_max
+                if entries and not fits:
+                    # Nothing less urgent goes before it.
+                    admission.note_taken()
+                    return entries
+                delay_s = admission.take(work_class)
+                if admission.is_late(entry, now_s):
                     self._refuse_late(entry)
-                    continue
-                size += entry.size
-                entries.append(entry)
+                elif admission.sheds(work_class, delay_s):
+                    entry.answer(admission.refused(entry, ShedReason.DELAY))
+                else:
+                    size += entry.size
+                    commands += entry.commands
+                    entries.append(entry)
+            admission.note_empty(work_class)
+        admission.note_taken()
         return entries
+
+    def _complete(self, entry: _Entry, reply: SegmentReply) -> SegmentReply:
+        """Return a host's refusal as this link's own: counted, with the time to come back."""
+        if reply.status != ReplyStatus.REFUSED:
+            return reply
+        reason = RejectReason(reply.reason)
+        return self.admission.refused(entry, _SHED_REASONS.get(reason, ShedReason.AWAY), reason, reply.detail)
 
     def _refuse_late(self, entry: _Entry) -> None:
         if self.peer is None or self._interrupted_s is not None:
-            entry.answer(_refused(RejectReason.SHARD_UNAVAILABLE, f"{self.machine} is away"))
+            reason, shed, detail = RejectReason.SHARD_UNAVAILABLE, ShedReason.AWAY, f"{self.machine} is away"
         else:
-            entry.answer(_refused(RejectReason.DEADLINE_EXCEEDED, "waited too long in the gateway"))
+            reason, shed, detail = RejectReason.DEADLINE_EXCEEDED, ShedReason.DEADLINE, "waited too long in the gateway"
+        entry.answer(self.admission.refused(entry, shed, reason, detail))
 
     async def _watch(self, calls: Iterable[_Call], timeout_s: float) -> set[_Call]:
         """Wait for a call to end, another host, or a moment; then refuse what has been queued for too long."""
@@ -194,21 +244,12 @@ class Link:
         return done
 
     def _sweep(self) -> None:
-        now_s = self._monotonic_s()
-        for queue in self._queues.values():
-            late = [entry for entry in queue if entry.deadline_s <= now_s]
-            if not late:
-                continue
-            kept = [entry for entry in queue if entry.deadline_s > now_s]
-            queue.clear()
-            queue.extend(kept)
-            for entry in late:
-                self._queued_bytes -= entry.size
-                self._refuse_late(entry)
+        for entry in self.admission.take_late(self._monotonic_s()):
+            self._refuse_late(entry)
 
     # ---------------------------------------------------------------- one batch
 
-    async def _send(self, entries: list[_Entry], n: int) -> list[SegmentReply]:
+    async def _send(self, entries: list[_Entry], n: int) -> tuple[list[SegmentReply], HostLoad | None]:
         """Send one batch until some host of the machine has told what became of it."""
         calls: dict[_Call, Peer] = {}
         newest = 0
@@ -227,7 +268,7 @@ class Link:
                 for call in await self._watch(calls, WATCH_S):
                     host = calls.pop(call)
                     try:
-                        replies = unpack_replies(call.result())
+                        replies, load = unpack_answer(call.result())
                     except PeerUnavailable as error:
                         if host.incarnation == newest:
                             is_open = True
@@ -237,7 +278,7 @@ class Link:
                     is_of_newest = host.incarnation == newest
                     if any(map(_is_of_a_record, replies)) or (is_of_newest and not is_open and not is_unknown):
                         self._interrupted_s = None
-                        return replies
+                        return replies, load
                     if is_of_newest:
                         # It did not know before, so that it refuses now proves nothing.
                         is_open = True
@@ -251,7 +292,8 @@ class Link:
     async def _call(self, peer: Peer, entries: list[_Entry], n: int) -> bytes:
         now_s = self._monotonic_s()
         segments = [e.segment._replace(remaining_ms=max(int((e.deadline_s - now_s) * 1_000), 0)) for e in entries]
-        return await peer.submit(pack(LinkBatch(self._name, self._incarnation, n, segments, now_s)))
+        work = tuple((int(e.work_class), e.commands) for e in entries)
+        return await peer.submit(pack(LinkBatch(self._name, self._incarnation, n, segments, now_s, work)))
 
     def _interrupt(self, n: int, error: str) -> float:
         """Note that the host takes nothing for now; return the time."""
@@ -267,10 +309,6 @@ class Link:
         for entry in entries:
             if entry.queued_s + UNKNOWN_AFTER_S <= now_s:
                 entry.answer(SegmentReply(int(ReplyStatus.UNKNOWN), 0, b"", "no answer in time"))
-
-
-def _refused(reason: RejectReason, detail: str) -> SegmentReply:
-    return SegmentReply(int(ReplyStatus.REFUSED), int(reason), b"", detail)
 
 
 def _is_of_a_record(reply: SegmentReply) -> bool:

@@ -19,16 +19,21 @@ from exchange.gateway.balance_stream import BalanceHub
 from exchange.gateway.draining import Draining, DrainInterceptor
 from exchange.gateway.executions import ExecutionHub
 from exchange.gateway.following import Follower, check_dump, check_writer
+from exchange.gateway.held import HeldOrders, Pace, pace_of
 from exchange.gateway.ledger import LedgerClient, LedgerReplica
+from exchange.gateway.limits import Limits
 from exchange.gateway.links import Link
 from exchange.gateway.market_data import MarketDataService
 from exchange.gateway.pending import PendingCommands
+from exchange.gateway.queries import Queries
 from exchange.gateway.replica import ShardReplica
 from exchange.gateway.routing import Router
 from exchange.gateway.trading import TradingService, add_trading_service
+from exchange.overload.classes import WorkClass
 from exchange.runtime.codec import unpack_dump
 from exchange.runtime.feed import unpack_batch
 from exchange.runtime.peers import Peer
+from exchange.settings import Settings
 from exchange.v1 import (
     account_pb2,
     account_pb2_grpc,
@@ -54,7 +59,7 @@ _log = structlog.get_logger()
 class Gateway:
     """Serves gRPC on `address`. `set_peers` tells it where the machines are; it never asks.
 
-    `name` and `incarnation` stamp its links, and make its sessions unique.
+    `name` and `incarnation` stamp its links, and make its sessions unique; it is one of so many `gateways`.
     """
 
     def __init__(
@@ -64,21 +69,36 @@ class Gateway:
         shards: list[str],
         supervisor: Supervisor,
         *,
+        settings: Settings | None = None,
+        gateways: int = 1,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
+        settings = settings or Settings()
+        self._share = 1 / gateways
+        self._clock_ns = clock_ns
         self.ledger = LedgerReplica(clock_ns=clock_ns)
         self.replicas = {shard: ShardReplica(shard) for shard in shards}
         self.shard_of: dict[str, str] = {}
         self._draining = Draining()
         self.executions = ExecutionHub(self.replicas, draining=self._draining)
-        self._links = {shard: Link(shard, name, incarnation) for shard in shards}
-        self._ledger_link = Link(LEDGER, name, incarnation)
+        self._links = {shard: Link(shard, name, incarnation, settings=settings) for shard in shards}
+        self._ledger_link = Link(LEDGER, name, incarnation, settings=settings)
+        self._queries = {shard: Queries(link, settings) for shard, link in self._links.items()}
+        self._limits = Limits(settings, self.ledger.tier_of)
         pending = {shard: PendingCommands() for shard in shards}
         for shard, replica in self.replicas.items():
             replica.on_resolved = pending[shard].on_resolved
-        self._router = Router(self._links, self.shard_of, pending)
+        self.held = {shard: self._held_for(shard) for shard in shards}
+        self._router = Router(self._links, self.shard_of, pending, self.held, self._limits)
         self._trading = TradingService(
-            self._router, self.ledger, self.executions, incarnation << 32, clock_ns, self._draining
+            self._router,
+            self._queries,
+            self.replicas,
+            self.ledger,
+            self.executions,
+            incarnation << 32,
+            clock_ns,
+            self._draining,
         )
         self._market_data = MarketDataService(self.replicas, self.shard_of)
         ledger = LedgerClient(self._ledger_link, self.ledger)
@@ -94,6 +114,39 @@ class Gateway:
         self._server: Any = None
         self._health = health.aio.HealthServicer()
         self.address = ""
+        self.apply_settings(settings)
+
+    def _held_for(self, shard: str) -> HeldOrders:
+        """Return what holds orders for a shard, paced by the stage that this gateway's copy shows."""
+        link, replica = self._links[shard], self.replicas[shard]
+
+        def pace() -> Pace:
+            return pace_of(replica.stage, replica.stage_of("").orders_per_s, self._share)
+
+        def has_room(orders: int) -> bool:
+            return link.is_up and link.peer is not None and link.admission.has_room(WorkClass.ORDERS, orders)
+
+        link.admission.stage_opens_in_ms = lambda: (
+            max(replica.stage_of("").next_stage_time_ns - self._clock_ns(), 0) / 1e6
+        )
+        return HeldOrders(pace, has_room, link.admission.retry_after_ms)
+
+    def apply_settings(self, settings: Settings) -> None:
+        """Go on with other settings."""
+        for link in self._links_of_all().values():
+            link.apply_settings(settings)
+        for queries in self._queries.values():
+            queries.apply_settings(settings)
+        self._limits.apply_settings(settings)
+        self._router.deadlines = settings.deadlines
+
+    def load(self) -> dict[str, Any]:
+        """Return what there is to see of the load, as plain values."""
+        return {
+            "links": {machine: link.admission.plain() for machine, link in self._links_of_all().items()},
+            "rate_limited": self._limits.limited,
+            "requests": self._router.requests,
+        }
 
     async def start(self, address: str) -> None:
         """Listen on `address` (host:port, port 0: any)."""

@@ -7,7 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 from exchange.gateway.auth import Caller
 from exchange.gateway.draining import Draining
-from exchange.gateway.routing import RequestInvalid, Router, read_request
+from exchange.gateway.requests import RequestInvalid, read_request
+from exchange.gateway.routing import Router
+from exchange.overload.classes import WorkClass
 from exchange.v1 import trading_pb2
 
 BATCHES_IN_FLIGHT_MAX = 64
@@ -34,6 +36,8 @@ class TradeStream:
         self._session = session
         self._draining = draining
         self._in_flight: set[asyncio.Future[bytes]] = set()
+        self._orders_in_flight: set[asyncio.Future[bytes]] = set()
+        """Those among them that nothing of the stream may overtake but cancels."""
         self._answers: asyncio.Queue[asyncio.Future[bytes] | None] = asyncio.Queue()
         self._slots = asyncio.Semaphore(BATCHES_IN_FLIGHT_MAX)
         self._has_slot: set[asyncio.Future[bytes]] = set()
@@ -124,8 +128,11 @@ class TradeStream:
             self._slots.release()
 
     def _take(self, data: bytes) -> None:
-        answer = self._router.trade(data, self._caller, self._session if self.cancel_on_disconnect else 0)
+        session = self._session if self.cancel_on_disconnect else 0
+        answer = self._router.trade(data, self._caller, session, follows_orders=bool(self._orders_in_flight))
         self._in_flight.add(answer.response)
+        if answer.work_class == WorkClass.ORDERS:
+            self._orders_in_flight.add(answer.response)
         self._has_slot.add(answer.response)
         answer.response.add_done_callback(self._on_answer)
         if answer.waits:
@@ -133,4 +140,5 @@ class TradeStream:
 
     def _on_answer(self, answer: asyncio.Future[bytes]) -> None:
         self._in_flight.discard(answer)
+        self._orders_in_flight.discard(answer)
         self._answers.put_nowait(answer)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Mapping
 from itertools import count
 from typing import Any
 
@@ -13,16 +14,21 @@ import grpc
 
 from exchange.engine.commands import CancelAllAfter
 from exchange.engine.ledger_words import Permission
-from exchange.engine.words import RejectReason
+from exchange.engine.words import RejectReason, Stage
 from exchange.gateway.auth import Caller, authenticate, while_valid
 from exchange.gateway.draining import Draining, send_elsewhere
 from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort, code_of
 from exchange.gateway.executions import ExecutionHub
 from exchange.gateway.ledger import LedgerReplica
-from exchange.gateway.links import CANCELS, Link
-from exchange.gateway.routing import RequestInvalid, Router
+from exchange.gateway.links import Link
+from exchange.gateway.queries import Queries, QueryRefused
+from exchange.gateway.replica import ShardReplica
+from exchange.gateway.requests import RequestInvalid
+from exchange.gateway.routing import Answer, Router
 from exchange.gateway.trade_stream import TradeStream
-from exchange.runtime.messages import ReplyStatus, pack, unpack
+from exchange.overload.classes import WorkClass
+from exchange.overload.pushback import NEVER_MS
+from exchange.runtime.messages import ReplyStatus, unpack
 from exchange.runtime.peers import PeerUnavailable
 from exchange.runtime.rows import rows_segment
 from exchange.v1 import trading_pb2, trading_pb2_grpc, types_pb2
@@ -38,6 +44,8 @@ class TradingService(trading_pb2_grpc.TradingServiceServicer):
     def __init__(
         self,
         router: Router,
+        queries: Mapping[str, Queries],
+        replicas: Mapping[str, ShardReplica],
         ledger: LedgerReplica,
         executions: ExecutionHub,
         session_base: int,
@@ -45,6 +53,8 @@ class TradingService(trading_pb2_grpc.TradingServiceServicer):
         draining: Draining,
     ) -> None:
         self._router = router
+        self._queries = queries
+        self._replicas = replicas
         self._ledger = ledger
         self._executions = executions
         self._sessions = count(session_base + 1)
@@ -87,32 +97,65 @@ class TradingService(trading_pb2_grpc.TradingServiceServicer):
         trigger_time_ns = self._clock_ns() + timeout_ms * 1_000_000 if timeout_ms else 0
         segment = rows_segment([CancelAllAfter(caller.account, trigger_time_ns)], remaining_ms=1_000)
         links = list(self._router.links)
-        replies = await asyncio.gather(*(link.enqueue(segment, CANCELS) for link in links))
+        replies = await asyncio.gather(*(link.enqueue(segment, WorkClass.CANCELS) for link in links))
         failed = [link.machine for link, reply in zip(links, replies, strict=True) if reply.status != ReplyStatus.DONE]
         return trading_pb2.CancelAllAfterResponse(trigger_time_ns=trigger_time_ns, unavailable_shards=failed)
 
     async def _one(self, command: Any, context: Any) -> Any:
         """Return the result of a single command, or end the call if it was surely not executed for now."""
-        (result,) = await self._many([command], context)
-        reason = result.reject_reason
+        caller, answer = await self._send([command], context)
+        (result,) = trading_pb2.TradeResponse.FromString(await answer.response).results
+        reason = int(result.reject_reason)
+        link = self._router.link_of(getattr(command, command.WhichOneof("command")).instrument)
+        trailers = [*self._state_of(link), *self._limit_of(caller)]
         if reason == RejectReason.MALFORMED or reason >= RejectReason.STAGE_REPLAYING:
             rejected = RejectReason(reason)
-            retry_after_ms = result.retry_after_ms or (
-                None if reason == RejectReason.MALFORMED else UNAVAILABLE_RETRY_MS
-            )
-            await abort(context, code_of(rejected), rejected.name, f"not executed: {rejected.name}", retry_after_ms)
+            refusal = answer.refusals[-1] if answer.refusals else None
+            shed = refusal.shed if refusal is not None else ""
+            if shed:
+                trailers.append(("shed-reason", shed))
+            message = f"not executed: {rejected.name}"
+            if refusal is not None and refusal.detail:
+                message += f": {refusal.detail}"
+            retry_after_ms = result.retry_after_ms or _retry_after_ms(rejected, link)
+            await abort(context, code_of(rejected), rejected.name, message, retry_after_ms, trailers=trailers)
+        context.set_trailing_metadata(tuple(trailers))
         return result
 
     async def _many(self, commands: list[Any], context: Any) -> Any:
+        caller, answer = await self._send(commands, context)
+        results = trading_pb2.TradeResponse.FromString(await answer.response).results
+        context.set_trailing_metadata(tuple(self._limit_of(caller)))
+        return results
+
+    async def _send(self, commands: list[Any], context: Any) -> tuple[Caller, Answer]:
         caller = await authenticate(context, self._ledger, Permission.TRADE)
         remaining_s = context.time_remaining()
-        deadline_ms = 0 if remaining_s is None else max(min(int(remaining_s * 1_000), 5_000), 1)
+        deadline_ms = 0 if remaining_s is None else max(int(remaining_s * 1_000), 1)
+        deadline_ms = min(deadline_ms, self._router.deadlines.max_ms)
         request = trading_pb2.TradeRequest(commands=commands, deadline_ms=deadline_ms)
         try:
-            answer = await self._router.trade(request.SerializeToString(), caller).response
+            return caller, self._router.trade(request.SerializeToString(), caller)
         except RequestInvalid as error:
             await abort(context, error.code, error.reason, str(error))
-        return trading_pb2.TradeResponse.FromString(answer).results
+
+    def _state_of(self, link: Link | None) -> list[tuple[str, str]]:
+        """Return trailers that tell how the shard is, as far as this gateway knows."""
+        if link is None:
+            return []
+        replica = self._replicas[link.machine]
+        return [("market-stage", Stage(replica.stage).name), ("epoch", str(replica.epoch))]
+
+    def _limit_of(self, caller: Caller) -> list[tuple[str, str]]:
+        """Return trailers that tell what is left of an account's limit (IETF draft-ietf-httpapi-ratelimit-headers)."""
+        state = self._router.limits.state(caller)
+        if state is None:
+            return []
+        return [
+            ("ratelimit-limit", str(state.limit_per_s)),
+            ("ratelimit-remaining", str(state.remaining)),
+            ("ratelimit-reset", str(math.ceil(state.reset_s))),
+        ]
 
     # ---------------------------------------------------------------- streams
 
@@ -208,14 +251,26 @@ class TradingService(trading_pb2_grpc.TradingServiceServicer):
         return trading_pb2.ListOrdersResponse(orders=orders)
 
     async def _ask(self, link: Link, question: tuple[Any, ...], context: Any) -> list[Any]:
-        peer = link.peer
         try:
-            if peer is None:
-                raise PeerUnavailable(f"{link.machine} is away")
-            answer = await peer.query(pack(question))
+            answer = await self._queries[link.machine].ask(question)
         except PeerUnavailable as error:
             await abort(context, grpc.StatusCode.UNAVAILABLE, "SHARD_UNAVAILABLE", str(error), UNAVAILABLE_RETRY_MS)
+        except QueryRefused as error:
+            reason, shed = RejectReason(error.refusal.reason), error.refusal.shed
+            trailers = [*self._state_of(link), ("shed-reason", shed)]
+            retry_after_ms = error.refusal.retry_after_ms
+            await abort(context, code_of(reason), reason.name, str(error), retry_after_ms, trailers=trailers)
         return [types_pb2.Order.FromString(data) for data in unpack(answer)]
+
+
+def _retry_after_ms(reason: RejectReason, link: Link | None) -> int | None:
+    """Return when to come back for what the shard itself refused for now."""
+    if reason == RejectReason.MALFORMED:
+        return None
+    # How long somebody means to keep it so, nobody knows.
+    if reason == RejectReason.STAGE_HALTED or link is None:
+        return NEVER_MS
+    return link.admission.retry_after_ms()
 
 
 def _parse_token(token: str) -> tuple[str, int]:

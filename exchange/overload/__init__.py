@@ -1,1 +1,1 @@
-"""How each hop meets more work than it can do: small objects that decide, with the clock passed in."""
+"""How overload is met: decisions as functions of values and an injected clock. `docs/overload.md` tells the story."""

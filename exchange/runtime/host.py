@@ -27,6 +27,7 @@ from exchange.runtime.journal import (
 from exchange.runtime.machine import MachineType
 from exchange.runtime.mailbox import Letter, Mailbox, answer_alike, refuse
 from exchange.runtime.messages import LinkBatch, RecordPayload, ReplyStatus, pack_record, unpack_record
+from exchange.runtime.metering import Metering, count_trading, is_all_shed
 from exchange.runtime.recovery import (
     LinkState,
     Recovered,
@@ -40,6 +41,7 @@ from exchange.runtime.snapshot import SnapshotBusy, SnapshotStore, SnapshotUnava
 from exchange.runtime.snapshotter import Snapshotter
 from exchange.runtime.standby import Standby
 from exchange.runtime.transit import Transit
+from exchange.settings import Settings
 
 REOPEN_INTERVAL_S = 0.5
 LOCK_WAIT_S = 2.0
@@ -82,6 +84,7 @@ class Host:
         journal: Journal,
         snapshots: SnapshotStore,
         *,
+        settings: Settings | None = None,
         snapshot_every_commands: int = 1 << 62,
         end_holder: Callable[[int], Awaitable[None]] | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
@@ -111,6 +114,7 @@ class Host:
         self._writer = writer or ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._mailbox = Mailbox()
         self._transit = Transit()
+        self.metering = Metering(settings or Settings(), monotonic_s)
         # Batches of a record that may yet turn out to be in the journal: sent again, they are not refused either.
         self._in_doubt: dict[str, tuple[int, int]] = {}
         self._at = Recovered(kind.new())
@@ -127,6 +131,10 @@ class Host:
     @property
     def machine(self) -> Any:
         return self.at.machine
+
+    def apply_settings(self, settings: Settings) -> None:
+        """Go on with other settings."""
+        self.metering.apply_settings(settings)
 
     async def start(self) -> None:
         """Take the journal, which fences every writer before, recover the machine, and begin to serve.
@@ -222,7 +230,7 @@ class Host:
             done = self.at.links.get(batch.link)
             if done is not None and _is_old(batch, done):
                 if (batch.incarnation, batch.n) == (done.incarnation, done.n):
-                    return done.replies
+                    return self.metering.tell(done.replies)
                 return refuse(batch, RejectReason.MALFORMED, f"{batch.link} has gone on to {done.incarnation}.{done.n}")
             same = self._mailbox.same_as(batch)
             if same is not None:
@@ -236,9 +244,11 @@ class Host:
         now_s = self._monotonic_s()
         # What it spent on its way counts towards its deadlines, as what it spends here does.
         waited_s = self._transit.waited_s(batch.link, batch.incarnation, batch.sent_s, now_s) if batch.sent_s else 0.0
-        letter = Letter(batch, now_s - waited_s)
-        if not self._mailbox.put(letter):
-            return refuse(batch, RejectReason.QUEUE_FULL, "the mailbox is full")
+        load = self.metering.load
+        letter = Letter(self.metering.shed(batch, self._mailbox.commands), now_s - waited_s, load.busy_s)
+        if is_all_shed(letter.batch) or not self._mailbox.put(letter):
+            load.shed += letter.commands
+            return answer_alike(batch, status, RejectReason.QUEUE_FULL, "the mailbox is full")
         return await asyncio.shield(letter.answer)
 
     def _trim(self) -> None:
@@ -323,14 +333,17 @@ class Host:
     async def _write(self, letters: list[Letter]) -> None:
         """Journal one record, then apply it and answer."""
         now_s = self._monotonic_s()
-        batches = [letter.as_journaled(now_s) for letter in letters]
+        checks = self.metering.checks_deadlines
+        batches = [letter.as_journaled(now_s) if checks else letter.batch for letter in letters]
         payload = RecordPayload(max(self._clock_ns(), self.machine.time_ns), batches)
         record = self.at.record + 1
         append = self._in_writer(lambda: self.journal.append(self.epoch, record, pack_record(payload)))
         # The thread is in the kernel for most of it: read the commands meanwhile.
         writing = asyncio.ensure_future(append)
         await asyncio.sleep(0)
+        decoding_since_s = self._monotonic_s()
         decoded = decode_record(self.kind, payload)
+        busy_s = self._monotonic_s() - decoding_since_s
         try:
             await writing
         except JournalUnavailable as error:
@@ -351,7 +364,13 @@ class Host:
             self.role = Role.RETIRED
             self._leave(letters)
             return
-        self._answer(letters, self._apply(record, self.epoch, payload, decoded))
+        commands = count_trading(payload, decoded)
+        await self.metering.serve(commands, now_s)
+        applying_since_s = self._monotonic_s()
+        answers = self._apply(record, self.epoch, payload, decoded)
+        busy_s += self._monotonic_s() - applying_since_s
+        self.metering.note_record(letters, batches, commands, busy_s)
+        self._answer(letters, [self.metering.tell(a, x.busy_s) for a, x in zip(answers, letters, strict=True)])
         if self.snapshotter.see(self.at):
             await self._in_writer(self._trim)
         if self.on_applied is not None:

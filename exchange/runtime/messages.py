@@ -18,6 +18,8 @@ class SegmentKind(IntEnum):
     """`data` is packed rows of commands: (number of the command's class, its fields)."""
     LATE = 2
     """Was past its deadline before the journal: `data` are no rows, and the answer says so, whenever it is made."""
+    SHED = 3
+    """Would have waited longer than its class may; else as `LATE`."""
 
 
 class Segment(NamedTuple):
@@ -37,7 +39,8 @@ class Segment(NamedTuple):
 class LinkBatch(NamedTuple):
     """What a link sends: number `n` of this incarnation of the link. Sent again after a failure, it is the same.
 
-    `sent_s` is what the link's monotonic clock showed (0: it does not say). It is of no use later, so not journaled.
+    What is of no use later is not journaled: `sent_s` is what the link's monotonic clock showed (0: it does not say),
+    `work` the class of each segment and how many commands it has, if the link knows.
     """
 
     link: str
@@ -45,6 +48,7 @@ class LinkBatch(NamedTuple):
     n: int
     segments: list[Segment]
     sent_s: float = 0.0
+    work: tuple[tuple[int, int], ...] = ()
 
 
 class ReplyStatus(IntEnum):
@@ -59,10 +63,22 @@ class ReplyStatus(IntEnum):
 
 
 class SegmentReply(NamedTuple):
+    """`retry_after_ms` and `shed` are for what a gateway refuses: when to come back, and why (a `ShedReason`)."""
+
     status: int
     reason: int
     data: bytes
     detail: str = ""
+    retry_after_ms: int = 0
+    shed: str = ""
+
+
+class HostLoad(NamedTuple):
+    """What a host tells with its replies: how long its work took with all that was before it, without the journal, and
+    how many commands it could do in a second (0: not known)."""
+
+    delay_ms: float
+    capacity_per_s: float
 
 
 class RecordPayload(NamedTuple):
@@ -100,14 +116,14 @@ def _unpack_integer(code: int, data: bytes) -> int:
 
 
 def unpack_batch(row: Any) -> LinkBatch:
-    link, incarnation, n, segments, *sent_s = row
-    return LinkBatch(link, incarnation, n, [Segment(*segment) for segment in segments], *sent_s)
+    link, incarnation, n, segments, *rest = row
+    return LinkBatch(link, incarnation, n, [Segment(*segment) for segment in segments], *rest)
 
 
 def pack_record(payload: RecordPayload) -> bytes:
     """Return what is journaled."""
     time_ns, batches = payload
-    return pack((time_ns, [(link, incarnation, n, segments) for link, incarnation, n, segments, _ in batches]))
+    return pack((time_ns, [(batch.link, batch.incarnation, batch.n, batch.segments) for batch in batches]))
 
 
 def unpack_record(data: bytes) -> RecordPayload:
@@ -115,5 +131,19 @@ def unpack_record(data: bytes) -> RecordPayload:
     return RecordPayload(time_ns, [unpack_batch(row) for row in batches])
 
 
+def with_load(replies: bytes, load: HostLoad) -> bytes:
+    """Return packed replies with what the host tells of itself behind them."""
+    return replies + pack(load)
+
+
 def unpack_replies(data: bytes) -> list[SegmentReply]:
-    return [SegmentReply(*row) for row in unpack(data)]
+    """Return the replies to a batch's segments, whatever comes with them."""
+    return unpack_answer(data)[0]
+
+
+def unpack_answer(data: bytes) -> tuple[list[SegmentReply], HostLoad | None]:
+    """Return the replies, and what the host tells of itself if it does."""
+    unpacker = msgpack.Unpacker(use_list=False, ext_hook=_unpack_integer, max_buffer_size=len(data))
+    unpacker.feed(data)
+    replies, *load = unpacker
+    return [SegmentReply(*row) for row in replies], HostLoad(*load[0]) if load else None

@@ -27,6 +27,12 @@ FEED_COMMANDS_IN_SNAPSHOT_MAX = 20_000
 """So that readers who were a little behind go on without a gap after a restart."""
 
 
+_REFUSED = {
+    int(SegmentKind.LATE): RejectReason.DEADLINE_EXCEEDED,
+    int(SegmentKind.SHED): RejectReason.QUEUE_FULL,
+}
+
+
 class MachineVersionMismatch(Exception):
     """The snapshot was taken by another version of the machine."""
 
@@ -109,8 +115,9 @@ def answer_record(
     for batch, commands_of in zip(payload.batches, decoded, strict=True):
         replies = []
         for segment, commands in zip(batch.segments, commands_of, strict=True):
-            if segment.kind == SegmentKind.LATE:
-                replies.append(SegmentReply(int(ReplyStatus.REFUSED), int(RejectReason.DEADLINE_EXCEEDED), b""))
+            refusal = _REFUSED.get(segment.kind)
+            if refusal is not None:
+                replies.append(SegmentReply(int(ReplyStatus.REFUSED), int(refusal), b""))
                 continue
             end = start + len(commands)
             results_of = results[start:end]

@@ -39,6 +39,7 @@ from exchange.engine.ledger_words import (
     LedgerEntry,
     LedgerResult,
     RevokeApiKey,
+    SetTier,
     Transfer,
     Withdraw,
 )
@@ -69,6 +70,7 @@ LEDGER_COMMANDS = (
     AskFunds,
     ReturnFunds,
     EndWaits,
+    SetTier,
 )
 CONTROL_COMMANDS = (
     TakeIncarnation,

@@ -114,3 +114,29 @@ async def test_without_budget_there_is_no_retry_and_no_wait() -> None:
     assert not await attempts.again(PASSES)
     assert attempts.budget_spent
     assert time.slept == []
+
+
+# ---------------------------------------------------------------- by name
+
+
+def test_policies_have_names() -> None:
+    assert RetryPolicy.named("budget") == RetryPolicy()
+    assert RetryPolicy.named("none").attempts_max == 1
+    with pytest.raises(ValueError, match=r"expected .* or .naive., was 'sometimes'"):
+        RetryPolicy.named("sometimes")  # type: ignore[arg-type]
+
+
+async def test_the_naive_policy_retries_at_once_with_all_the_time_again_and_without_a_budget() -> None:
+    time = VirtualTime()
+    policy = RetryPolicy.named("naive")
+    attempts = Attempts(policy, RetryBudget(policy, time.environment.clock), time.environment, 1.0)
+    told_to_wait = Failure(worth_retrying=False, retry_after_s=5.0, passes=True)
+    for made in range(1, policy.attempts_max):
+        attempts.made = made
+        await time.environment.sleep(1.0)
+        assert await attempts.again(told_to_wait)
+        assert attempts.remaining_s == 1.0
+    attempts.made = policy.attempts_max
+    assert not await attempts.again(told_to_wait)
+    attempts.made = 1
+    assert not await attempts.again(STAYS), "what never passes is not retried even so"

@@ -13,6 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from exchange.engine import balances
 from exchange.engine.ledger import ALLOWED_IPS_MAX, API_KEYS_PER_ACCOUNT_MAX, Ledger
 from exchange.engine.ledger_words import (
+    AccountChanged,
+    AccountTier,
     CreateAccount,
     CreateApiKey,
     CreateAsset,
@@ -22,6 +24,7 @@ from exchange.engine.ledger_words import (
     LedgerRefusal,
     LedgerResult,
     RevokeApiKey,
+    SetTier,
     Transfer,
     Withdraw,
 )
@@ -240,3 +243,16 @@ class LedgerMachine(RuleBasedStateMachine):
 
 TestLedgerMachine = LedgerMachine.TestCase
 TestLedgerMachine.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+
+
+def test_an_account_has_a_tier_which_is_part_of_the_state_and_told(ledger: Ledger) -> None:
+    assert ledger.accounts[ALICE].tier == AccountTier.STANDARD
+    applied = ledger.apply(10, [SetTier(ALICE, int(AccountTier.MAKER)), SetTier(ALICE, int(AccountTier.MAKER))])
+    assert [event.account.tier for event in applied.events if isinstance(event, AccountChanged)] == [2], "told once"
+    assert Ledger.restore(LedgerType().unpack_state(LedgerType().pack_state(ledger)).state()).accounts[ALICE].tier == 2
+    before = ledger.state_hash()
+    assert do(ledger, SetTier(99, 2)).refusal == LedgerRefusal.ACCOUNT_UNKNOWN
+    assert do(ledger, SetTier(ALICE, 4)).refusal == LedgerRefusal.TIER_INVALID
+    assert do(ledger, SetTier(ALICE, 0)).refusal == LedgerRefusal.TIER_INVALID
+    assert do(ledger, SetTier(ALICE, 1)).refusal == 0
+    assert ledger.state_hash() != before

@@ -341,6 +341,8 @@ class SlowContext:
         self.writing.set()
         await self.may_go_on.wait()
 
+    def time_remaining(self) -> None: ...
+
     async def abort(self, code: grpc.StatusCode, message: str, trailers: Any) -> None:
         raise Ended(str(trailers))
 

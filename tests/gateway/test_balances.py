@@ -31,6 +31,8 @@ class Ended(Exception):
 
 
 class Context:
+    def time_remaining(self) -> None: ...
+
     async def abort(self, code: grpc.StatusCode, message: str, trailers: Any) -> None:
         raise Ended(code, message)
 

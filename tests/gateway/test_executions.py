@@ -83,6 +83,8 @@ class Ended(Exception):
 class Context:
     """As much of a servicer's context as ending a call takes."""
 
+    def time_remaining(self) -> None: ...
+
     async def abort(self, code: grpc.StatusCode, message: str, trailers: tuple[tuple[str, Any], ...]) -> None:
         metadata = dict(trailers)
         info = error_details_pb2.ErrorInfo()

@@ -166,8 +166,8 @@ async def test_orders_wait_for_their_shard_and_enter_in_the_order_in_which_they_
         world.peers[SHARD] = primary
         waiting = [asyncio.create_task(session.send([order(f"w{n}", queue_for=8.0)])) for n in range(50)]
         by_call_too = asyncio.create_task(client.place_orders([order("u", queue_for=8.0)]))
-        link = world.gateways[0]._links[SHARD]
-        await until(lambda: len(link._queues[links.ORDERS]) == 51)
+        held = world.gateways[0].held[SHARD]
+        await until(lambda: len(held) == 51)
         (other,) = await session.send([order("does-not-wait")])
         assert other.reject_reason.name == "SHARD_UNAVAILABLE"
         await world.fail_over()
@@ -192,8 +192,8 @@ async def test_answers_on_the_same_stream_do_not_wait_for_orders_that_do(tmp_pat
         world.peers[SHARD], primary = None, world.peers[SHARD]
         world.tell()
         waiting = [asyncio.create_task(session.send([order(f"w{n}", queue_for=8.0)])) for n in range(30)]
-        link = world.gateways[0]._links[SHARD]
-        await until(lambda: len(link._queues[links.ORDERS]) == 30)
+        held = world.gateways[0].held[SHARD]
+        await until(lambda: len(held) == 30)
         cancel = trading_pb2.Command(cancel=trading_pb2.CancelOrderRequest(instrument="NONE", client_order_id="x"))
         (unknown,) = await session.send_encoded([cancel])
         assert unknown.reject_reason == types_pb2.REJECT_REASON_INSTRUMENT_UNKNOWN

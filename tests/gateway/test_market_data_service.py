@@ -298,6 +298,8 @@ class Stuck:
             await self.goes_on.wait()
         self.written.append(message)
 
+    def time_remaining(self) -> None: ...
+
     async def abort(self, code: grpc.StatusCode, message: str, trailers: Any) -> None:
         info = error_details_pb2.ErrorInfo()
         status_pb2.Status.FromString(dict(trailers)["grpc-status-details-bin"]).details[0].Unpack(info)

@@ -11,18 +11,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exchange.engine.ledger_words import Permission
-from exchange.gateway import routing
+from exchange.engine.words import RejectReason
+from exchange.gateway import requests
+from exchange.gateway.admission import Admission
 from exchange.gateway.auth import Caller
-from exchange.gateway.links import CANCELS, ORDERS, Link
+from exchange.gateway.held import HeldOrders, Pace
+from exchange.gateway.limits import Limits
+from exchange.gateway.links import Link
 from exchange.gateway.pending import PendingCommands
-from exchange.gateway.routing import COMMANDS_MAX, RequestInvalid, Router
+from exchange.gateway.requests import RequestInvalid
+from exchange.gateway.routing import COMMANDS_MAX, Router
+from exchange.overload.account_limits import Tier
+from exchange.overload.classes import WorkClass
 from exchange.runtime.codec import decode_trade
-from exchange.runtime.messages import Segment, SegmentReply
-from exchange.v1 import trading_pb2
+from exchange.runtime.messages import ReplyStatus, Segment, SegmentReply
+from exchange.settings import RateLimit, RateLimits, Settings
+from exchange.v1 import trading_pb2, types_pb2
 
 SHARD_OF = {"BTC-USDT": "shard-0", "ETH-USDT": "shard-1"}
 TRADER = Caller(7, "key", (int(Permission.TRADE),))
 OPERATOR = Caller(7, "key", (int(Permission.TRADE), int(Permission.OPERATOR)))
+
+_, CANCELS, PASSIVE, ORDERS, _ = WorkClass
 
 Make = Callable[..., trading_pb2.Command]
 
@@ -38,8 +48,10 @@ class RecordingLink(Link):
     def is_up(self) -> bool:
         return True
 
-    def enqueue(self, segment: Segment, priority: int = ORDERS) -> asyncio.Future[SegmentReply]:
-        self.sent.append((segment, priority))
+    def enqueue(
+        self, segment: Segment, work_class: WorkClass = ORDERS, commands: int = 1
+    ) -> asyncio.Future[SegmentReply]:
+        self.sent.append((segment, work_class))
         return asyncio.get_running_loop().create_future()
 
 
@@ -53,8 +65,13 @@ def cancel(instrument: str = "BTC-USDT", *, on_behalf_of: int = 0) -> trading_pb
     return trading_pb2.Command(cancel=body, on_behalf_of=on_behalf_of)
 
 
-def amend(instrument: str = "BTC-USDT") -> trading_pb2.Command:
-    return trading_pb2.Command(amend=trading_pb2.AmendOrderRequest(instrument=instrument, client_order_id="o1"))
+def post_only(instrument: str = "BTC-USDT") -> trading_pb2.Command:
+    return place(instrument, post_only=True)
+
+
+def amend(instrument: str = "BTC-USDT", **fields: Any) -> trading_pb2.Command:
+    body = trading_pb2.AmendOrderRequest(instrument=instrument, client_order_id="o1", **fields)
+    return trading_pb2.Command(amend=body)
 
 
 def cancel_all(instrument: str = "BTC-USDT") -> trading_pb2.Command:
@@ -69,8 +86,10 @@ class Routed:
     """A router over two recording links."""
 
     def __init__(self) -> None:
-        self.links = {shard: RecordingLink(shard) for shard in SHARD_OF.values()}
-        self.router = Router(self.links, SHARD_OF, {shard: PendingCommands() for shard in self.links})
+        self.links: dict[str, RecordingLink] = {shard: RecordingLink(shard) for shard in SHARD_OF.values()}
+        pending = {shard: PendingCommands() for shard in self.links}
+        held = {shard: HeldOrders(lambda: Pace(None), lambda _: True, lambda: 200) for shard in self.links}
+        self.router = Router(self.links, SHARD_OF, pending, held, Limits(Settings(), lambda _: int(Tier.UNLIMITED)))
 
     def sent_by(self, data: bytes, caller: Caller = TRADER) -> list[tuple[Segment, int]]:
         self.router.trade(data, caller)
@@ -80,7 +99,8 @@ class Routed:
 # Few enough to be read one by one, and enough to be read by columns.
 @pytest.mark.parametrize("times", [1, 40])
 @pytest.mark.parametrize(
-    ("make", "priority"), [(place, ORDERS), (amend, ORDERS), (cancel, CANCELS), (cancel_all, CANCELS)]
+    ("make", "priority"),
+    [(place, ORDERS), (amend, PASSIVE), (post_only, PASSIVE), (cancel, CANCELS), (cancel_all, CANCELS)],
 )
 async def test_what_one_shard_can_take_goes_there_as_it_came(make: Make, priority: int, times: int) -> None:
     data = packed(*[make()] * times)
@@ -89,10 +109,19 @@ async def test_what_one_shard_can_take_goes_there_as_it_came(make: Make, priorit
 
 
 @pytest.mark.parametrize("times", [1, 40])
-@pytest.mark.parametrize("make", [place, amend, cancel])
-async def test_cancels_wait_for_the_orders_that_they_came_with(make: Make, times: int) -> None:
-    ((_, priority),) = Routed().sent_by(packed(*[cancel()] * times, make()))
-    assert priority == (CANCELS if make is cancel else ORDERS)
+@pytest.mark.parametrize(("make", "work_class"), [(place, ORDERS), (amend, PASSIVE), (post_only, PASSIVE)])
+async def test_cancels_stay_with_the_orders_that_they_came_with(make: Make, work_class: int, times: int) -> None:
+    ((_, sent_as),) = Routed().sent_by(packed(*[cancel()] * times, make()))
+    assert sent_as == work_class
+
+
+@pytest.mark.parametrize("times", [1, 40])
+@pytest.mark.parametrize("others", [[place(), post_only()], [amend(), amend(price=3)], [amend(requeue=True)]])
+async def test_a_request_is_as_urgent_as_its_least_urgent_command(
+    others: list[trading_pb2.Command], times: int
+) -> None:
+    ((_, sent_as),) = Routed().sent_by(packed(*[cancel()] * times, *others))
+    assert sent_as == ORDERS
 
 
 @pytest.mark.parametrize("times", [1, 40])
@@ -146,7 +175,7 @@ async def test_a_command_of_no_kind_behind_one_that_names_its_instrument_twice_c
     assert commands[1] == (7, "", "", 0), "it names nothing, so the shard refuses it"
 
 
-_kinds: list[Make] = [place, amend, cancel, cancel_all]
+_kinds: list[Make] = [place, post_only, amend, cancel, cancel_all]
 _commands = st.builds(
     lambda make, instrument: make(instrument), st.sampled_from(_kinds), st.sampled_from(["BTC-USDT", "ETH-USDT", ""])
 )
@@ -154,13 +183,158 @@ _commands = st.builds(
 
 @given(
     st.lists(_commands, min_size=20, max_size=40),
-    st.lists(st.sampled_from([place(queue_for_ms=3), place(on_behalf_of=4), cancel(), trading_pb2.Command()])),
+    st.lists(
+        st.sampled_from(
+            [
+                amend(price=3),
+                amend(requeue=True),
+                place(queue_for_ms=3),
+                place(on_behalf_of=4),
+                cancel(),
+                trading_pb2.Command(),
+            ]
+        )
+    ),
 )
 def test_by_columns_and_one_by_one_a_request_needs_the_same(
     commands: list[trading_pb2.Command], others: list[trading_pb2.Command]
 ) -> None:
     data = packed(*commands, *others)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(routing, "read_columns", lambda _: None)
-        one_by_one = routing._needs_of(data)
-    assert routing._needs_of(data) == one_by_one
+        monkeypatch.setattr(requests, "read_columns", lambda _: None)
+        one_by_one = requests.needs_of(data)
+    assert requests.needs_of(data) == one_by_one
+
+
+async def test_passive_orders_do_not_overtake_the_orders_that_their_stream_sent_before() -> None:
+    routed = Routed()
+    assert routed.router.trade(packed(post_only()), TRADER).work_class == PASSIVE
+    assert routed.router.trade(packed(post_only()), TRADER, follows_orders=True).work_class == ORDERS
+    assert routed.router.trade(packed(cancel()), TRADER, follows_orders=True).work_class == CANCELS
+    assert [work_class for _, work_class in routed.links["shard-0"].sent] == [PASSIVE, ORDERS, CANCELS]
+
+
+# ---------------------------------------------------------------- cancels, where orders wait
+
+
+class AnsweringLink(RecordingLink):
+    """Refuses orders for the queue, and does the rest. `backlog`: orders wait there."""
+
+    backlog = False
+    refuses = True
+
+    def __init__(self, machine: str) -> None:
+        super().__init__(machine)
+        link = self
+
+        class _Admission(Admission[Any]):
+            @property
+            def has_backlog(self) -> bool:
+                return link.backlog
+
+        self.admission = _Admission(machine, Settings(), lambda: 0.0, lambda: 0.5)
+
+    def enqueue(
+        self, segment: Segment, work_class: WorkClass = ORDERS, commands: int = 1
+    ) -> asyncio.Future[SegmentReply]:
+        reply = super().enqueue(segment, work_class, commands)
+        if work_class.is_sheddable and self.refuses:
+            reason = int(RejectReason.QUEUE_FULL)
+            reply.set_result(SegmentReply(int(ReplyStatus.REFUSED), reason, b"", "full", 345, "queue"))
+        else:
+            request = trading_pb2.TradeRequest.FromString(segment.data)
+            response = trading_pb2.TradeResponse(request_id=request.request_id)
+            for command in request.commands:
+                name = getattr(getattr(command, command.WhichOneof("command") or ""), "client_order_id", "")
+                response.results.add(outcome=types_pb2.OUTCOME_ACKNOWLEDGED, client_order_id=name)
+            reply.set_result(SegmentReply(int(ReplyStatus.DONE), 0, response.SerializeToString()))
+        return reply
+
+
+def named(name: str) -> trading_pb2.Command:
+    return trading_pb2.Command(cancel=trading_pb2.CancelOrderRequest(instrument="BTC-USDT", client_order_id=name))
+
+
+def shapes(link: RecordingLink) -> list[tuple[list[str], int]]:
+    """The commands of each segment that was sent, and its class."""
+    found: list[tuple[list[str], int]] = []
+    for segment, work_class in link.sent:
+        commands = trading_pb2.TradeRequest.FromString(segment.data).commands
+        kinds = [command.WhichOneof("command") or "" for command in commands]
+        bodies = [getattr(command, kind) for command, kind in zip(commands, kinds, strict=True)]
+        names = [getattr(body, "client_order_id", "") for body in bodies]
+        found.append(([f"{kind} {name}".strip() for kind, name in zip(kinds, names, strict=True)], work_class))
+    return found
+
+
+async def answered(routed: Routed, data: bytes) -> tuple[list[tuple[str, int, int]], list[SegmentReply]]:
+    answer = routed.router.trade(data, TRADER)
+    results = trading_pb2.TradeResponse.FromString(await answer.response).results
+    return [(r.client_order_id, r.reject_reason, r.retry_after_ms) for r in results], answer.refusals
+
+
+@pytest.fixture
+async def busy() -> Routed:
+    routed = Routed()
+    routed.links = {shard: AnsweringLink(shard) for shard in SHARD_OF.values()}
+    routed.router._links = routed.links
+    return routed
+
+
+@pytest.mark.parametrize("times", [1, 40])
+async def test_cancels_are_not_refused_along_with_the_orders_that_they_came_with(busy: Routed, times: int) -> None:
+    data = packed(*[place()] * times, named("x"), named("o1"))
+    results, refusals = await answered(busy, data)
+    full = int(RejectReason.QUEUE_FULL)
+    assert results == [("o1", full, 345)] * times + [("x", 0, 0), ("o1", 0, 0)]
+    assert [refusal.shed for refusal in refusals] == ["queue"]
+    whole, cancels = shapes(busy.links["shard-0"])
+    assert whole == (["place o1"] * times + ["cancel x", "cancel o1"], ORDERS)
+    assert cancels == (["cancel x", "cancel o1"], CANCELS)
+
+
+async def test_where_orders_wait_cancels_of_others_go_ahead_and_those_of_the_request_stay_in_order(
+    busy: Routed,
+) -> None:
+    link = busy.links["shard-0"]
+    assert isinstance(link, AnsweringLink)
+    link.backlog, link.refuses = True, False
+    results, _ = await answered(busy, packed(named("a"), place(), named("o1"), named("b"), cancel_all(), place()))
+    assert [reason for _, reason, _ in results] == [0] * 6
+    assert shapes(link)[0] == (["cancel a", "cancel b"], CANCELS)
+    rest, work_class = shapes(link)[1]
+    assert work_class == ORDERS
+    assert rest[:2] == ["place o1", "cancel o1"]
+
+
+async def test_without_a_backlog_a_request_stays_whole(busy: Routed) -> None:
+    link = busy.links["shard-0"]
+    assert isinstance(link, AnsweringLink)
+    link.refuses = False
+    await answered(busy, packed(named("a"), place()))
+    assert shapes(link) == [(["cancel a", "place o1"], ORDERS)]
+
+
+async def test_orders_beyond_the_limit_of_their_account_are_refused_and_their_cancels_done(busy: Routed) -> None:
+    link = busy.links["shard-0"]
+    assert isinstance(link, AnsweringLink)
+    link.refuses = False
+    limits = RateLimits(standard=RateLimit(orders_per_s=1, burst=2))
+    settings = Settings(rate_limits=limits)
+    tiers = {7: int(Tier.STANDARD)}
+    busy.router.limits = Limits(settings, tiers.__getitem__, monotonic_s=lambda: 0.0, random=lambda: 0.5)
+    assert [reason for _, reason, _ in (await answered(busy, packed(place(), place(), named("a"))))[0]] == [0, 0, 0]
+    results, refusals = await answered(busy, packed(named("b"), place()))
+    limited = int(RejectReason.RATE_LIMITED)
+    assert [reason for _, reason, _ in results] == [0, limited]
+    assert results[1][2] == 1_250, "in a second there is another one"
+    assert [refusal.shed for refusal in refusals] == ["rate"]
+    assert busy.router.limits.limited == 1
+    assert busy.router.limits.state(TRADER) == (1, 0, 2.0)
+    assert busy.router.limits.state(OPERATOR) is None
+    answer = busy.router.trade(packed(*[place()] * 30), OPERATOR)
+    assert not any(
+        result.reject_reason for result in trading_pb2.TradeResponse.FromString(await answer.response).results
+    )
+    tiers[7] = int(Tier.UNLIMITED)
+    assert (await answered(busy, packed(place())))[0][0][1] == 0

@@ -11,8 +11,10 @@ import pytest
 
 from exchange.gateway import trade_stream
 from exchange.gateway.draining import Draining
-from exchange.gateway.routing import Answer, RequestInvalid
+from exchange.gateway.requests import RequestInvalid
+from exchange.gateway.routing import Answer
 from exchange.gateway.trade_stream import BATCHES_IN_FLIGHT_MAX, TradeStream
+from exchange.overload.classes import WorkClass
 from exchange.v1 import trading_pb2
 from tests.gateway.failover_world import until
 
@@ -28,16 +30,19 @@ class Served:
         self.takes_answers.set()
         self.waits = False
         self.draining = Draining()
+        self.work_class = WorkClass.CANCELS
+        self.followed: list[bool] = []
         self._requests: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.stream = TradeStream(self, None, 7, self.draining)  # type: ignore[arg-type]  # it stands in for the router
         self.serving = asyncio.create_task(self.stream.serve(self._arrive(), self._write))
 
-    def trade(self, data: bytes, caller: Any, session: int) -> Answer:
+    def trade(self, data: bytes, caller: Any, session: int, *, follows_orders: bool) -> Answer:
+        self.followed.append(follows_orders)
         number = trading_pb2.TradeRequest.FromString(data).request_id
         if not number:
             raise RequestInvalid(grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED", "as the test says")
         self.taken[number] = asyncio.get_running_loop().create_future()
-        return Answer(self.taken[number], self.waits)
+        return Answer(self.taken[number], self.waits, [], self.work_class)
 
     async def _arrive(self) -> AsyncIterator[bytes]:
         while (data := await self._requests.get()) is not None:
@@ -81,6 +86,20 @@ async def test_each_batch_is_answered_when_its_outcome_is_known(served: Served) 
     await until(lambda: served.written == [3])
     served.know(1, 2)
     await until(lambda: served.written == [3, 1, 2])
+
+
+async def test_what_follows_orders_that_are_under_way_is_told_apart(served: Served) -> None:
+    served.work_class = WorkClass.ORDERS
+    served.send(1)
+    await until(lambda: 1 in served.taken)
+    served.work_class = WorkClass.PASSIVE
+    served.send(2)
+    await until(lambda: 2 in served.taken)
+    served.know(1)
+    await until(lambda: served.written == [1])
+    served.send(3)
+    await until(lambda: 3 in served.taken)
+    assert served.followed == [False, True, False]
 
 
 async def test_what_is_in_flight_is_answered_after_the_client_has_ended_the_stream(served: Served) -> None:

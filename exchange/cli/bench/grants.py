@@ -17,7 +17,7 @@ import uvloop
 
 from exchange.cli.bench import Figure
 from exchange.cli.bench.live import bearer, open_market, running
-from exchange.client import Client, Permission
+from exchange.client import AccountTier, Client, Permission
 from exchange.v1 import trading_pb2, trading_pb2_grpc, types_pb2
 
 MARKETS = ("AAA-USDT", "BBB-USDT")
@@ -118,6 +118,7 @@ def measure() -> Figure:
                 open_market(operator, symbol, f"shard-{number}")
             for number in range(ACCOUNTS):
                 account = operator.create_account(f"trader-{number}").account_id
+                operator.set_account_tier(account, AccountTier.UNLIMITED)
                 for asset, amount in DEPOSITS.items():
                     operator.deposit(account, asset, amount, reference=f"{number}-{asset}")
                 keys.append(operator.create_api_key(account, [Permission.READ, Permission.TRADE]).secret)

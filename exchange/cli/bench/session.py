@@ -18,8 +18,11 @@ from exchange.v1 import trading_pb2, trading_pb2_grpc
 
 COMMANDS_PER_MESSAGE = 200
 MESSAGES = 400
-IN_FLIGHT = 64
+IN_FLIGHT = 24
+"""Enough that a batch lies ready while one is under way; more would only wait, until the exchange sheds it."""
 ROUNDS = 5
+_PASSING = 500
+"""Reasons from here on say something of the moment: not executed."""
 SETTLE_S = 1.5
 
 
@@ -88,7 +91,7 @@ def _message(batch: Batch) -> trading_pb2.TradeRequest:
 
 
 async def _round(call: Any, batches: Sequence[Batch | trading_pb2.TradeRequest]) -> float:
-    """Send all messages with so many in flight, read every answer; return commands per second."""
+    """Send all messages with so many in flight, read every answer; return commands per second that were executed."""
     room = asyncio.Semaphore(IN_FLIGHT)
 
     async def send() -> None:
@@ -99,16 +102,17 @@ async def _round(call: Any, batches: Sequence[Batch | trading_pb2.TradeRequest])
 
     started_s = time.perf_counter()
     sender = asyncio.create_task(send())
-    answers = 0
+    answers = executed = 0
     async for response in call:
         room.release()
         if isinstance(response, trading_pb2.TradeResponse):
             # A command that was not executed must not count as fast.
-            assert all(result.outcome and result.reject_reason < 500 for result in response.results)
+            executed += sum(1 for result in response.results if result.outcome and result.reject_reason < _PASSING)
             answers += len(response.results)
         else:
             assert all(command.on_behalf_of and command.WhichOneof("command") for command in response.commands)
             answers += len(response.commands)
+            executed += len(response.commands)
     await sender
     assert answers == len(batches) * COMMANDS_PER_MESSAGE
-    return answers / (time.perf_counter() - started_s)
+    return executed / (time.perf_counter() - started_s)
