@@ -253,7 +253,7 @@ class Governor(_Section, frozen=True, forbid_unknown_fields=True):
     # The longest wait before a start, after losses in a row.
     backoff_max_ms: Annotated[
         int,
-        Meta(ge=0, le=600_000, description="less starts in a hurry what cannot run, more prolongs an outage"),
+        Meta(ge=0, le=600_000, description="0 starts what cannot run again and again, more leaves it down for long"),
     ] = 30_000
 
 

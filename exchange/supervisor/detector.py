@@ -15,7 +15,10 @@ PING_INTERVAL_S = 0.05
 
 
 class Detector:
-    """`wake` is called when a ping fails, as a process that died is to be noticed at once."""
+    """`wake` is called when a ping fails, as a process that died is to be noticed at once.
+
+    `supervisor_dead_after_ms` is when the supervisor that follows takes over from a silent one.
+    """
 
     def __init__(
         self,
@@ -51,7 +54,8 @@ class Detector:
         if waited_ms > self._dead_after_ms(component, now_s):
             task.cancel()
             return waited
-        if waited_ms > self._suspect_after_ms(component) and component.state != ComponentState.SUSPECT:
+        suspect_after_ms = self._in_force.of(component.serves).detection.suspect_after_ms
+        if waited_ms > suspect_after_ms and component.state != ComponentState.SUSPECT:
             component.state, component.detail = ComponentState.SUSPECT, waited
             self._events.add("suspect", component, waited)
         return ""
@@ -78,9 +82,6 @@ class Detector:
             return max(detection.dead_after_ms, 2 * self._supervisor_dead_after_ms)
         return detection.dead_after_ms
 
-    def _suspect_after_ms(self, component: Component) -> int:
-        return self._in_force.of(component.serves).detection.suspect_after_ms
-
     def _may_be_cut_off(self, now_s: float) -> bool:
         """Whether most nodes are silent: then it is rather us who are out of reach.
 
@@ -94,7 +95,8 @@ class Detector:
     def _is_silent(self, component: Component, now_s: float) -> bool:
         task = component.task
         waited_s = now_s - component.vitals.get("asked_s", now_s)
-        return task is not None and not task.done() and waited_s * 1_000 > self._suspect_after_ms(component)
+        suspect_after_ms = self._in_force.of(component.serves).detection.suspect_after_ms
+        return task is not None and not task.done() and waited_s * 1_000 > suspect_after_ms
 
     async def _ping(self, component: Component) -> None:
         process = component.process

@@ -341,7 +341,9 @@ async def test_a_command_past_its_deadline_is_refused_before_the_journal(
 
 
 @pytest.mark.parametrize("link", ["", "gateway-0"])
-async def test_a_host_that_breaks_tells_everyone_who_waits(make_host: Callable[..., Host], link: str) -> None:
+async def test_a_host_that_breaks_tells_everyone_who_waits(
+    make_host: Callable[..., Host], link: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal = HeldJournal("shard-0")
     host = await opened(make_host(journal))
     journal.go_on.clear()
@@ -350,10 +352,10 @@ async def test_a_host_that_breaks_tells_everyone_who_waits(make_host: Callable[.
     waiting = asyncio.create_task(host.submit(LinkBatch("", 0, 0, [place("b")])))
     await asyncio.sleep(0)
 
-    def break_down() -> None:
+    def break_down(*_: object) -> None:
         raise ZeroDivisionError
 
-    host.machine.apply = break_down
+    monkeypatch.setattr("exchange.runtime.host.apply_record", break_down)
     journal.go_on.set()
     for told in await asyncio.gather(in_flight, waiting, return_exceptions=True):
         assert "the host is broken" in str(told)
