@@ -64,6 +64,7 @@ class Configuration:
         self._samples = Samples(0.0)
         self._rollout: Rollout | None = None
         self._task: asyncio.Task[None] | None = None
+        self._is_proposing = False
 
     @property
     def history(self) -> SettingsHistory:
@@ -99,6 +100,10 @@ class Configuration:
                 _log.error("rollout.not_journaled", error=repr(self._task.exception()))
             self._task = None
         if self._rollout is None:
+            if self.history.rolling and not self._is_proposing:
+                # The journal has it, although it seemed not to take it: nothing was measured before it.
+                lost = "the answer of the journal to its beginning was lost"
+                self._task = asyncio.create_task(self._end(RolloutState.REVERTED, lost))
             return
         verdict = self._rollout.see(now_s, self._view())
         if verdict.action != Action.WAIT:
@@ -132,7 +137,11 @@ class Configuration:
                 "SETTINGS_UNCHANGED", f"version {history.applied} is the same: there is nothing to do"
             )
         text = format_settings(settings)
-        version = (await self._commands.decide(ProposeSettings(text, who, reason, () if force else steps))).version
+        self._is_proposing = True
+        try:
+            version = (await self._commands.decide(ProposeSettings(text, who, reason, () if force else steps))).version
+        finally:
+            self._is_proposing = False
         if not version:
             raise SettingsRefused("ROLLOUT_UNDER_WAY", "another rollout was begun at the same moment")
         told = ", ".join(f"{change.name} {change.before} → {change.after}" for change in changes)
@@ -202,8 +211,10 @@ class Configuration:
             await self._end(RolloutState.REVERTED, verdict.detail)
 
     async def _end(self, state: RolloutState, detail: str) -> None:
-        history = self.history
-        version = history.versions[history.rolling]
+        version = self.history.versions.get(self.history.rolling)
+        if version is None:
+            # Somebody else was sooner.
+            return
         ended = await self._commands.decide(NoteRollout(version.version, int(state), version.step, detail))
         self._rollout = None
         if not ended.duplicate:

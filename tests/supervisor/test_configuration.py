@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from exchange.config import ExchangeConfig
 from exchange.engine.control import NoteMaintenance
-from exchange.engine.settings_history import RolloutState, SettingsVersion
+from exchange.engine.settings_history import ProposeSettings, RolloutState, SettingsVersion
 from exchange.settings import Settings, SettingsInvalid
 from exchange.settings_text import format_settings, parse_settings
 from exchange.supervisor.configuration import Configuration, SettingsRefused
@@ -163,6 +163,14 @@ async def test_a_process_whose_answer_was_lost_gets_the_old_settings_back_too(tm
     process.loses_answers = False
     await settle(cluster)
     assert process.settings == FIRST
+    await cluster.end()
+
+
+async def test_a_rollout_that_the_journal_has_without_having_said_so_is_taken_back(tmp_path: Path) -> None:
+    cluster = await new_cluster(tmp_path)
+    await cluster.reconciler.commands.decide(ProposeSettings(NEW, "k1", "a test", (("gateway-0",),)))
+    assert (await ended(cluster)).detail == "the answer of the journal to its beginning was lost"
+    await settle(cluster)
     await cluster.end()
 
 
