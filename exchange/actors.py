@@ -13,17 +13,20 @@ import ray
 import structlog
 
 from exchange.config import ExchangeConfig
+from exchange.gateway.metrics_server import MetricsServer
 from exchange.gateway.server import LEDGER, Gateway
 from exchange.ray_calls import RayPeers, RaySupervisor, end_if_ours
 from exchange.runtime.aside import AsideFailed, do_aside
 from exchange.runtime.carrier import Carrier
 from exchange.runtime.feed import FeedGap
 from exchange.runtime.host import Host, Role
+from exchange.runtime.load_messages import gateway_load
 from exchange.runtime.messages import pack, unpack, unpack_batch
 from exchange.runtime.peers import PeerUnavailable
 from exchange.runtime.snapshot_transfer import SnapshotSource, fetch
 from exchange.runtime.storage import KINDS, open_storage
 from exchange.runtime.topology import unpack_topology
+from exchange.settings import unpack_settings
 from exchange.supervisor.audit.auditor import Auditor
 from exchange.supervisor.audit.encode import encode_report
 
@@ -112,6 +115,9 @@ class HostActor:
         """Take where the other machines are."""
         if self._peers.follow(unpack_topology(topology)) and self._carrier is not None:
             self._carrier.set_ledger(self._peers.primaries.get(LEDGER))
+
+    async def apply_settings(self, packed: bytes) -> None:
+        self._host.apply_settings(unpack_settings(packed))
 
     async def promote(self, begin: bool) -> None:
         """Take over from the primary; see `Host.promote`."""
@@ -211,6 +217,7 @@ class HostActor:
             vitals["failure"] = host.standby.failure
         if host.role == Role.PRIMARY:
             vitals["load"] = host.metering.load.plain()
+            vitals["journal_lag_ms"] = host.journal_lag_ms
         if host.kind.name == "shard":
             vitals["stage"] = host.machine.stage
             vitals["stages"] = [tuple(row) for row in host.machine.stages.rows()]
@@ -240,10 +247,16 @@ class GatewayActor:
         )
         self._peers = RayPeers()
         await self._gateway.start(f"{config.host}:{port}")
-        self._address = self._gateway.address
+        host, _, gateway_port = self._gateway.address.rpartition(":")
+        self._metrics = MetricsServer(
+            name, self._supervisor, lambda: gateway_load(self._gateway.load()), self._gateway.shards_seen
+        )
+        await self._metrics.start(config.host, int(gateway_port))
         if config.host == EVERY_ADDRESS:
             # Where clients elsewhere find it.
-            self._address = f"{ray.util.get_node_ip_address()}:{self._address.rpartition(':')[2]}"
+            host = ray.util.get_node_ip_address()
+        self._address = f"{host}:{gateway_port}"
+        self._vitals |= {"address": self._address, "metrics_url": f"http://{host}:{self._metrics.port}/metrics"}
         if name == config.gateway_names[0]:
             # Written at every start, so that it stays true should the port be another one.
             _replace_text(Path(config.data_dir) / ADDRESS_FILE, self._address + "\n")
@@ -255,15 +268,19 @@ class GatewayActor:
             self._supervisor.name = where.supervisor
             self._gateway.set_peers(self._peers.primaries, where.version)
 
+    async def apply_settings(self, packed: bytes) -> None:
+        self._gateway.apply_settings(unpack_settings(packed))
+
     async def ping(self, _record: int, _checksum: int) -> dict[str, Any]:
         # Whoever does not drain it finds it of no use any more.
         broken = "drained" if self._gateway.is_draining else None
-        return {**self._vitals, "address": self._address, "broken": broken, "load": self._gateway.load()}
+        return {**self._vitals, "broken": broken, "load": self._gateway.load()}
 
     async def drain(self) -> None:
         await self._gateway.drain()
 
     async def stop(self) -> None:
+        await self._metrics.stop()
         await self._gateway.stop()
 
 

@@ -53,12 +53,6 @@ class ExchangeConfig:
     # An audit reads all balances and open orders: a second of the auditor's time for a million of them, and the fork of
     # a shard that has so many. What breaks meanwhile is found by the next one at the latest.
     audit_interval_s: float = 30.0
-    # How long a process may leave a ping unanswered; one that died is noticed at once. A machine with a standby is
-    # taken over: the fence makes that safe also if it was only slow. Others are killed and started again, which takes
-    # longer than a slow disk or a busy machine do, the likelier causes.
-    suspect_after_ms: int = 500
-    dead_after_ms: int = 1_000
-    dead_alone_after_ms: int = 10_000
     # Trading goes on without a supervisor, but what is lost together with it waits for the next one.
     supervisor_dead_after_ms: int = 1_500
     # What an exchange starts with for the first time; from then on `exchange config` changes them.
@@ -73,9 +67,6 @@ class ExchangeConfig:
             ("snapshot_every_commands", 1_000, 1_000_000_000),
             ("dump_at_once_orders_max", 0, 1_000_000_000),
             ("audit_interval_s", 1, 86_400),
-            ("suspect_after_ms", 50, 60_000),
-            ("dead_after_ms", 100, 600_000),
-            ("dead_alone_after_ms", 100, 600_000),
             ("supervisor_dead_after_ms", 100, 600_000),
         ):
             value = getattr(self, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -14,6 +15,7 @@ from exchange.actors import AuditorActor, GatewayActor, HostActor
 from exchange.config import ExchangeConfig
 from exchange.ray_calls import NAMESPACE, SUPERVISORS, RayProcess, actor_name
 from exchange.ray_settings import NODE_LABEL
+from exchange.settings import Settings
 from exchange.supervisor.component import AUDITOR, Node
 
 _OPTIONS: dict[str, Any] = {
@@ -42,18 +44,21 @@ class RayLauncher:
         nodes = [Node(row["NodeID"], row["Labels"].get(NODE_LABEL, row["NodeManagerAddress"])) for row in rows]
         return sorted(nodes, key=lambda node: (node.name, node.id))
 
-    async def start(self, name: str, incarnation: int, *, node: str, port: int, standby: bool) -> RayProcess:
+    async def start(
+        self, name: str, incarnation: int, *, node: str, port: int, standby: bool, settings: Settings
+    ) -> RayProcess:
+        config = replace(self._config, settings=settings)
         options = {
             **_OPTIONS,
             "name": actor_name(name, incarnation),
             "label_selector": {"ray.io/node-id": node},
         }
         if name.startswith("gateway"):
-            handle = ray.remote(GatewayActor).options(**options).remote(name, incarnation, port, self._config)
+            handle = ray.remote(GatewayActor).options(**options).remote(name, incarnation, port, config)
         elif name == AUDITOR:
-            handle = ray.remote(AuditorActor).options(**options).remote(self._config)
+            handle = ray.remote(AuditorActor).options(**options).remote(config)
         else:
-            handle = ray.remote(HostActor).options(**options).remote(name, self._config, standby)
+            handle = ray.remote(HostActor).options(**options).remote(name, config, standby)
         process = self._process(handle, node, 0)
         try:
             await process.ping(0, 0)

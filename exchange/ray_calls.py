@@ -145,6 +145,22 @@ class RaySupervisor:
         maintenance: bytes = await self._call("maintenance")
         return maintenance
 
+    async def apply_settings(self, request: bytes, key_id: str) -> tuple[str, str, bytes]:
+        reason, message, response = await self._call("apply_settings", request, key_id)
+        return reason, message, response
+
+    async def revert_settings(self, request: bytes, key_id: str) -> tuple[str, str, bytes]:
+        reason, message, response = await self._call("revert_settings", request, key_id)
+        return reason, message, response
+
+    async def settings(self) -> bytes:
+        settings: bytes = await self._call("settings")
+        return settings
+
+    async def settings_history(self) -> bytes:
+        history: bytes = await self._call("settings_history")
+        return history
+
     async def audit(self) -> bytes:
         report: bytes = await self._call("audit")
         return report
@@ -170,6 +186,9 @@ class RayProcess:
 
     async def configure(self, topology: bytes) -> None:
         await self._handle.configure.remote(topology)
+
+    async def apply_settings(self, packed: bytes) -> None:
+        await self._handle.apply_settings.remote(packed)
 
     async def promote(self, begin: bool) -> None:
         await self._handle.promote.remote(begin)

@@ -177,6 +177,20 @@ class SupervisorActor:
     async def maintenance(self) -> bytes:
         return self._active_maintenance.encode()
 
+    async def apply_settings(self, request: bytes, key_id: str) -> tuple[str, str, bytes]:
+        """Return why it is refused, as (reason, message), ("", "") if it has begun; and the answer."""
+        return await self._active.settings_answers.apply(request, key_id)
+
+    async def revert_settings(self, request: bytes, key_id: str) -> tuple[str, str, bytes]:
+        """As `apply_settings`."""
+        return await self._active.settings_answers.revert(request, key_id)
+
+    async def settings(self) -> bytes:
+        return self._active.settings_answers.get()
+
+    async def settings_history(self) -> bytes:
+        return self._active.settings_answers.list()
+
     async def restart(self) -> None:
         """End this process, unless it is the active one: Ray starts it again."""
         if self._reconciler is None:

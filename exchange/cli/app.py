@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from exchange import __version__
-from exchange.cli import account, admin, maintenance, nats_options, orders, stages
-from exchange.cli.connection import DATA_DEFAULT, Address, Data, Json, Key, connect
+from exchange.cli import account, admin, config, maintenance, nats_options, orders, stages
+from exchange.cli.connection import DATA_DEFAULT, Address, Data, Json, Key, connect, find_address
 from exchange.cli.output import show, show_line
+from exchange.client import Client
 
 app = typer.Typer(
     help="Evenkeel: an exchange that stays up through its own restarts.\n\n"
@@ -36,6 +37,7 @@ app.add_typer(orders.app, name="orders")
 app.add_typer(account.app, name="account")
 app.add_typer(admin.app, name="admin")
 app.add_typer(maintenance.app, name="maintenance")
+app.add_typer(config.app, name="config")
 app.add_typer(stages.app, name="stage")
 app.command()(stages.halt)
 app.command()(stages.resume)
@@ -94,6 +96,9 @@ def up(
         bool, typer.Option(help="A second process for each machine, which takes over when the first one is lost.")
     ] = True,
     ray_address: RayAddress = "",
+    settings: Annotated[
+        Path | None, typer.Option(help="TOML to start with for the first time; then `exchange config` changes them.")
+    ] = None,
 ) -> None:
     """Start an exchange on this machine and serve until SIGTERM or Ctrl-C; or on a Ray cluster, where it stays.
 
@@ -101,8 +106,9 @@ def up(
     DATA/operator.key. On a cluster the directory is one of each machine, and the journals are in NATS.
     """
     from exchange.config import ExchangeConfig
+    from exchange.settings_text import parse_settings
 
-    config = ExchangeConfig(
+    exchange_config = ExchangeConfig(
         data_dir=data.absolute() if ray_address else data,
         host=host,
         port=port,
@@ -121,15 +127,16 @@ def up(
             key=nats_key,
         ),
         standbys=standbys,
+        settings=parse_settings(config.read(settings) if settings is not None else ""),
     )
     if ray_address:
         from exchange.cli import on_cluster
 
-        on_cluster.start(ray_address, config)
+        on_cluster.start(ray_address, exchange_config)
     else:
         from exchange.cli.up import serve
 
-        serve(config)
+        serve(exchange_config)
 
 
 @app.command()
@@ -180,6 +187,40 @@ def events(
 
     with connect(address, key, data) as client:
         (follow_events if follow else show_events)(client, limit, json)
+
+
+@app.command()
+def top(
+    once: Annotated[bool, typer.Option("--once", help="Print it once, for scripts.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds between two looks.")] = 1.0,
+    address: Address = "",
+    key: Key = "",
+    data: Data = DATA_DEFAULT,
+    json: Json = False,
+) -> None:
+    """Watch the exchange live: stages, rates, delays, lags, gateways, instruments, events (needs an operator's key).
+
+    Delays are the 99th percentiles of the last second. `busy` is the share of a machine's time that goes into commands,
+    `journal` how long the record that is written has been under way, `credits` what may be under way to each shard.
+    It goes on through restarts, also of the gateway that it looks through. Ctrl-C ends it.
+    """
+    from exchange.cli.top import Top, run, show_once
+
+    if json and not once:
+        raise typer.BadParameter("expected --once with --json")
+
+    def connect_to(known: list[str]) -> Client:
+        # Known from the last look, and as it is found now: a gateway that was replaced may be elsewhere.
+        return connect(",".join(dict.fromkeys([*known, *find_address(address, data)])), key, data)
+
+    watching = Top(connect_to)
+    try:
+        if once:
+            show_once(watching, interval, json)
+        else:
+            run(watching, interval)
+    finally:
+        watching.close()
 
 
 @app.command()

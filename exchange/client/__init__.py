@@ -57,6 +57,7 @@ from exchange.client._enums import (
     Permission,
     RejectReason,
     Role,
+    RolloutState,
     SelfTradePrevention,
     Side,
     Stage,
@@ -91,7 +92,19 @@ from exchange.client._instruments import Instrument
 from exchange.client._maintenance import Maintenance, MaintenanceStatus, MaintenanceStep
 from exchange.client._market_data import Candle, Ticker, Trade
 from exchange.client._numbers import Number
-from exchange.client._operation import Account, ApiKey, Component, Event, ExchangeStatus, NewApiKey
+from exchange.client._operation import (
+    Account,
+    ApiKey,
+    ClassLoad,
+    Component,
+    Event,
+    ExchangeStatus,
+    GatewayLoad,
+    InstrumentStage,
+    LinkLoad,
+    MachineLoad,
+    NewApiKey,
+)
 from exchange.client._results import (
     CancelAllResult,
     DeadMansSwitch,
@@ -101,6 +114,7 @@ from exchange.client._results import (
 )
 from exchange.client._retry import RetryBudget, RetryPolicy
 from exchange.client._session import TradeSession
+from exchange.client._settings import SettingChange, SettingsStatus, SettingsVersion
 from exchange.client._streams import Stream
 
 __all__ = [
@@ -128,6 +142,7 @@ __all__ = [
     "Candle",
     "CandleInterval",
     "ChecksumMismatch",
+    "ClassLoad",
     "Client",
     "ClientClosed",
     "CloseReason",
@@ -146,14 +161,18 @@ __all__ = [
     "ExecutionType",
     "Fee",
     "GapDetected",
+    "GatewayLoad",
     "Instrument",
+    "InstrumentStage",
     "InsufficientFunds",
     "InvalidArgument",
     "InvalidNumber",
     "LedgerEntry",
     "Level",
     "Levels",
+    "LinkLoad",
     "Liquidity",
+    "MachineLoad",
     "Maintenance",
     "MaintenanceAction",
     "MaintenanceKind",
@@ -181,7 +200,11 @@ __all__ = [
     "RetryBudget",
     "RetryPolicy",
     "Role",
+    "RolloutState",
     "SelfTradePrevention",
+    "SettingChange",
+    "SettingsStatus",
+    "SettingsVersion",
     "Side",
     "Stage",
     "StageAction",

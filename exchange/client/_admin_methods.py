@@ -12,6 +12,7 @@ from exchange.client._maintenance import Maintenance, MaintenanceStatus
 from exchange.client._numbers import Number, digits_after_point, to_amount, to_scaled, to_time_ns
 from exchange.client._operation import Account, ApiKey, Event, ExchangeStatus, NewApiKey
 from exchange.client._rpcs import (
+    APPLY_SETTINGS,
     AUDIT,
     CREATE_ACCOUNT,
     CREATE_API_KEY,
@@ -19,10 +20,13 @@ from exchange.client._rpcs import (
     CREATE_INSTRUMENT,
     DEPOSIT,
     GET_MAINTENANCE,
+    GET_SETTINGS,
     GET_STATUS,
     LIST_ACCOUNTS,
     LIST_API_KEYS,
     LIST_EVENTS,
+    LIST_SETTINGS,
+    REVERT_SETTINGS,
     REVOKE_API_KEY,
     SET_ACCOUNT_TIER,
     SET_STAGE,
@@ -30,6 +34,7 @@ from exchange.client._rpcs import (
     UNPARK,
     WITHDRAW,
 )
+from exchange.client._settings import SettingsStatus, SettingsVersion
 from exchange.v1 import account_pb2, admin_pb2, types_pb2
 
 
@@ -389,6 +394,58 @@ class AdminMethods:
         """How far maintenance is, or how the last one ended, and which nodes are drained."""
         response = await self._caller.call(GET_MAINTENANCE, admin_pb2.GetMaintenanceRequest(), timeout=timeout)
         return MaintenanceStatus.from_proto(response)
+
+    async def settings(self, *, timeout: float | None = None) -> SettingsStatus:
+        """The settings that hold, and what is being rolled out or was last."""
+        response = await self._caller.call(GET_SETTINGS, admin_pb2.GetSettingsRequest(), timeout=timeout)
+        return SettingsStatus.from_proto(response)
+
+    async def settings_history(self, *, timeout: float | None = None) -> tuple[SettingsVersion, ...]:
+        """The newest 100 versions of the settings, oldest first."""
+        response = await self._caller.call(LIST_SETTINGS, admin_pb2.ListSettingsRequest(), timeout=timeout)
+        return tuple(map(SettingsVersion.from_proto, response.versions))
+
+    async def check_settings(self, toml: str, *, timeout: float | None = None) -> SettingsVersion:
+        """What settings would change, and in which steps; nothing is done.
+
+        Raises:
+            InvalidArgument: what is wrong, value by value, with the range and the reason (SETTINGS_INVALID).
+        """
+        request = admin_pb2.ApplySettingsRequest(toml=toml, validate_only=True)
+        response = await self._caller.call(APPLY_SETTINGS, request, timeout=timeout)
+        return SettingsVersion.from_proto(response.version)
+
+    async def apply_settings(
+        self, toml: str, *, reason: str, force: bool = False, timeout: float | None = None
+    ) -> SettingsVersion:
+        """Begins to roll out settings: to one process, to half of those that they concern, to all.
+
+        What `toml` does not name gets its default. Each step is watched, and all is taken back by itself if delays or
+        refusals grow above the service levels, or a process is lost; `settings()` tells how far it is. `force`:
+        everywhere at once and unwatched. Not sent again once its outcome is unknown.
+
+        Raises:
+            InvalidArgument: SETTINGS_INVALID, REASON_INVALID.
+            NotExecuted: it is refused: ROLLOUT_UNDER_WAY, MAINTENANCE_UNDER_WAY, SETTINGS_UNCHANGED.
+        """
+        request = admin_pb2.ApplySettingsRequest(toml=toml, reason=reason, force=force)
+        response = await self._caller.call(APPLY_SETTINGS, request, effect=Effect.AGAIN, timeout=timeout)
+        return SettingsVersion.from_proto(response.version)
+
+    async def revert_settings(
+        self, version: int = 0, *, reason: str, force: bool = False, timeout: float | None = None
+    ) -> SettingsVersion:
+        """Takes back what is being rolled out, or rolls out an earlier version, as `apply_settings` does.
+
+        0: what is being rolled out, else the last version that held before this one.
+
+        Raises:
+            NotFound: VERSION_UNKNOWN.
+            NotExecuted: NOTHING_TO_REVERT, and as `apply_settings`.
+        """
+        request = admin_pb2.RevertSettingsRequest(version=version, reason=reason, force=force)
+        response = await self._caller.call(REVERT_SETTINGS, request, effect=Effect.AGAIN, timeout=timeout)
+        return SettingsVersion.from_proto(response.version)
 
     async def audit(self, *, timeout: float | None = None) -> Audit:
         """Has the books of ledger and shards audited now, while trading goes on.

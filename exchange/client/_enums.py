@@ -253,6 +253,16 @@ class Role(_ProtocolEnum):
     """Has handed over, or another one has taken over."""
 
 
+class RolloutState(_ProtocolEnum):
+    """Of a version of the settings."""
+
+    UNSPECIFIED = 0
+    ROLLING = 1
+    APPLIED = 2
+    REVERTED = 3
+    """It was taken back; `detail` says why."""
+
+
 class MaintenanceKind(_ProtocolEnum):
     UNSPECIFIED = 0
     RESTART = 1

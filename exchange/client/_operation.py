@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from exchange.client._enums import AccountTier, ComponentState, Permission, Role, Stage
+from exchange.client._enums import AccountTier, ComponentState, Permission, Role, RolloutState, Stage
 from exchange.client._numbers import from_time_ns
 from exchange.v1 import admin_pb2
 
@@ -83,6 +83,87 @@ class InstrumentStage:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassLoad:
+    """Of one class of work: control, cancels, passive, orders or queries."""
+
+    work_class: str
+    p99_delay_ms: float
+    """Of the last second."""
+    queued: int
+    shed: dict[str, int]
+    """By reason, since the process began."""
+    served_per_s: float = 0.0
+    """Of a gateway: the rate at which its queue is served; 0: not known."""
+
+    @classmethod
+    def from_proto(cls, message: admin_pb2.ClassLoad) -> "ClassLoad":
+        return cls(message.work_class, message.p99_delay_ms, message.queued, dict(message.shed), message.served_per_s)
+
+
+@dataclass(frozen=True, slots=True)
+class MachineLoad:
+    """How a machine keeps up with its work; counts are of commands, since its process began."""
+
+    classes: tuple[ClassLoad, ...]
+    commands_per_s: float
+    capacity_per_s: float
+    """What it could do if it did nothing else; 0: not known yet."""
+    utilisation: float
+    admitted: int
+    done: int
+    late: int
+    shed: int
+    journal_lag_ms: float
+    """How long the record that is being written has been under way; 0: none is."""
+
+    @classmethod
+    def from_proto(cls, message: admin_pb2.MachineLoad) -> "MachineLoad":
+        return cls(
+            classes=tuple(map(ClassLoad.from_proto, message.classes)),
+            commands_per_s=message.commands_per_s,
+            capacity_per_s=message.capacity_per_s,
+            utilisation=message.utilisation,
+            admitted=message.admitted,
+            done=message.done,
+            late=message.late,
+            shed=message.shed,
+            journal_lag_ms=message.journal_lag_ms,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLoad:
+    """The queue of a gateway to a machine."""
+
+    machine: str
+    classes: tuple[ClassLoad, ...]
+    limit: int
+    """How many commands may be under way at once."""
+    refusing: float
+    """The share of requests that the breaker refuses."""
+
+    @classmethod
+    def from_proto(cls, message: admin_pb2.LinkLoad) -> "LinkLoad":
+        classes = tuple(map(ClassLoad.from_proto, message.classes))
+        return cls(message.machine, classes, message.limit, message.refusing)
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayLoad:
+    """What a gateway has taken and refused since its process began."""
+
+    requests: int
+    commands: int
+    rate_limited: int
+    links: tuple[LinkLoad, ...]
+
+    @classmethod
+    def from_proto(cls, message: admin_pb2.GatewayLoad) -> "GatewayLoad":
+        links = tuple(map(LinkLoad.from_proto, message.links))
+        return cls(message.requests, message.commands, message.rate_limited, links)
+
+
+@dataclass(frozen=True, slots=True)
 class Component:
     """A shard, the ledger, a gateway or the supervisor."""
 
@@ -119,6 +200,13 @@ class Component:
     """With LIMITED: what it lets in."""
     instrument_stages: tuple["InstrumentStage", ...] = ()
     """Instruments that are held by themselves."""
+    settings_version: int = 0
+    """Of the settings that it has; 0: not known yet, or it has no use for any."""
+    machine_load: MachineLoad | None = None
+    """Of a machine that serves."""
+    gateway_load: GatewayLoad | None = None
+    metrics_url: str = ""
+    """Of a gateway."""
 
     @property
     def next_stage_time(self) -> datetime | None:
@@ -150,6 +238,10 @@ class Component:
             next_stage_time_ns=message.next_stage_time_ns,
             stage_orders_per_s=message.stage_orders_per_s,
             instrument_stages=tuple(InstrumentStage.from_proto(stage) for stage in message.instrument_stages),
+            settings_version=message.settings_version,
+            machine_load=MachineLoad.from_proto(message.machine_load) if message.HasField("machine_load") else None,
+            gateway_load=GatewayLoad.from_proto(message.gateway_load) if message.HasField("gateway_load") else None,
+            metrics_url=message.metrics_url,
         )
 
 
@@ -189,6 +281,13 @@ class ExchangeStatus:
     components: tuple[Component, ...]
     version: str
     time_ns: int
+    audit_breaks: int = 0
+    """Rules of the books that the auditor found broken."""
+    settings_version: int = 0
+    rolling_version: int = 0
+    """Of the settings that are being rolled out; 0: none are."""
+    rollout_state: RolloutState = RolloutState.UNSPECIFIED
+    """What became of the newest settings."""
 
     @property
     def time(self) -> datetime:
@@ -197,4 +296,12 @@ class ExchangeStatus:
     @classmethod
     def from_proto(cls, message: admin_pb2.GetStatusResponse) -> "ExchangeStatus":
         components = tuple(Component.from_proto(component) for component in message.components)
-        return cls(components, message.version, message.time_ns)
+        return cls(
+            components=components,
+            version=message.version,
+            time_ns=message.time_ns,
+            audit_breaks=message.audit_breaks,
+            settings_version=message.settings_version,
+            rolling_version=message.rolling_version,
+            rollout_state=RolloutState(message.rollout_state),
+        )

@@ -135,4 +135,8 @@ START_MAINTENANCE = Rpc(
     admin_pb2.StartMaintenanceResponse,
 )
 GET_MAINTENANCE = Rpc(_ADMIN, "GetMaintenance", admin_pb2.GetMaintenanceRequest, admin_pb2.GetMaintenanceResponse)
+GET_SETTINGS = Rpc(_ADMIN, "GetSettings", admin_pb2.GetSettingsRequest, admin_pb2.GetSettingsResponse)
+LIST_SETTINGS = Rpc(_ADMIN, "ListSettings", admin_pb2.ListSettingsRequest, admin_pb2.ListSettingsResponse)
+APPLY_SETTINGS = Rpc(_ADMIN, "ApplySettings", admin_pb2.ApplySettingsRequest, admin_pb2.ApplySettingsResponse)
+REVERT_SETTINGS = Rpc(_ADMIN, "RevertSettings", admin_pb2.RevertSettingsRequest, admin_pb2.RevertSettingsResponse)
 GET_STATUS = Rpc(_ADMIN, "GetStatus", admin_pb2.GetStatusRequest, admin_pb2.GetStatusResponse)

@@ -7,6 +7,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from exchange.engine.instrument import Instrument, InstrumentInvalid
+from exchange.engine.settings_history import NoteRollout, ProposeSettings, SettingsHistory
 from exchange.engine.words import RejectReason, Stage
 
 
@@ -90,13 +91,25 @@ class NoteMaintenance(NamedTuple):
 
 
 ControlCommand = (
-    TakeIncarnation | PlaceInstrument | HoldStage | NoteBreak | Promote | DrainNode | NoteMaintenance | Park
+    TakeIncarnation
+    | PlaceInstrument
+    | HoldStage
+    | NoteBreak
+    | Promote
+    | DrainNode
+    | NoteMaintenance
+    | ProposeSettings
+    | NoteRollout
+    | Park
 )
 BREAKS_KEPT = 1_000
 
 
 class ControlResult(NamedTuple):
-    """`incarnation` is the new number, `previous` the actor's one before (0: none). `duplicate`: it was done before."""
+    """`incarnation` is the new number, `previous` the actor's one before (0: none). `duplicate`: it was done before.
+
+    `version`: of the settings, 0 if there is no new one.
+    """
 
     sequence: int
     reject_reason: int = 0
@@ -104,6 +117,7 @@ class ControlResult(NamedTuple):
     previous: int = 0
     shard: str = ""
     duplicate: bool = False
+    version: int = 0
 
 
 def standby_of(machine: str) -> str:
@@ -123,7 +137,7 @@ class ControlApplied(NamedTuple):
 
 class Control:
     """Which shard has which instrument, which incarnation of each actor was the last, which breaks are known, which
-    nodes are drained and which components parked, and how far maintenance has come.
+    nodes are drained and which components parked, how far maintenance has come, and the versions of the settings.
     """
 
     VERSION = 5
@@ -141,6 +155,7 @@ class Control:
         self.parked: dict[str, str] = {}
         """Components that are not started, and why."""
         self.maintenance: NoteMaintenance | None = None
+        self.settings = SettingsHistory()
 
     def apply(self, time_ns: int, batch: Sequence[ControlCommand]) -> ControlApplied:
         """Apply commands in order at one time (ns since the epoch)."""
@@ -161,6 +176,12 @@ class Control:
             elif isinstance(command, NoteMaintenance):
                 self.maintenance = _as_rows(command)
                 results.append(ControlResult(self.sequence))
+            elif isinstance(command, ProposeSettings):
+                version = self.settings.propose(self.time_ns, command)
+                results.append(ControlResult(self.sequence, version=version))
+            elif isinstance(command, NoteRollout):
+                is_new = self.settings.note(self.time_ns, command)
+                results.append(ControlResult(self.sequence, duplicate=not is_new))
             elif isinstance(command, Park):
                 results.append(self._park(command))
             else:
@@ -240,14 +261,14 @@ class Control:
             steps = tuple(tuple(step) for step in self.maintenance.steps)
             maintenance = tuple(self.maintenance._replace(steps=steps))  # type: ignore[arg-type]  # plain for the journal
         done = list(self.breaks), list(self.drained), maintenance, list(self.parked.items())
-        return self.sequence, self.time_ns, *numbers, instruments, held, *done
+        return self.sequence, self.time_ns, *numbers, instruments, held, *done, self.settings.state()
 
     @classmethod
     def restore(cls, state: Sequence[Any]) -> Control:
         """Return a machine in a state that `state` gave."""
         control = cls()
         control.sequence, control.time_ns, control.incarnation, incarnations, instruments, held, *rest = state
-        breaks, drained, maintenance, parked = rest
+        breaks, drained, maintenance, parked, settings = rest
         control.incarnations = dict(incarnations)
         for fields, shard in instruments:
             instrument = Instrument(*fields)
@@ -259,6 +280,7 @@ class Control:
         control.drained = dict.fromkeys(drained)
         if maintenance is not None:
             control.maintenance = _as_rows(NoteMaintenance(*maintenance))
+        control.settings = SettingsHistory.restore(settings)
         return control
 
     def state_hash(self) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NoReturn, Protocol
 
@@ -32,7 +32,12 @@ from exchange.runtime.peers import PeerUnavailable
 from exchange.v1 import account_pb2, admin_pb2, admin_pb2_grpc, types_pb2
 
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1_000
+REASON_LENGTH_MAX = 200
 _FIELDS = Instrument._fields
+_SETTINGS_CODES = {
+    "SETTINGS_INVALID": grpc.StatusCode.INVALID_ARGUMENT,
+    "VERSION_UNKNOWN": grpc.StatusCode.NOT_FOUND,
+}
 
 
 class Supervisor(Protocol):
@@ -62,6 +67,24 @@ class Supervisor(Protocol):
 
     async def maintenance(self) -> bytes:
         """Return a GetMaintenanceResponse, serialised."""
+        ...
+
+    async def apply_settings(self, request: bytes, key_id: str) -> tuple[str, str, bytes]:
+        """Begin what an ApplySettingsRequest, serialised, asks for; return why not, ("", "") if it has begun, as
+        (reason, message), and an ApplySettingsResponse, serialised.
+        """
+        ...
+
+    async def revert_settings(self, request: bytes, key_id: str) -> tuple[str, str, bytes]:
+        """As `apply_settings`, of a RevertSettingsRequest."""
+        ...
+
+    async def settings(self) -> bytes:
+        """Return a GetSettingsResponse, serialised."""
+        ...
+
+    async def settings_history(self) -> bytes:
+        """Return a ListSettingsResponse, serialised."""
         ...
 
     async def audit(self) -> bytes:
@@ -250,6 +273,48 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             return admin_pb2.AuditResponse.FromString(await self._supervisor.audit())
         except PeerUnavailable as error:
             await self._away(context, "auditor", str(error))
+
+    async def GetSettings(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        try:
+            return admin_pb2.GetSettingsResponse.FromString(await self._supervisor.settings())
+        except PeerUnavailable as error:
+            await self._away(context, "supervisor", str(error))
+
+    async def ListSettings(self, request: Any, context: Any) -> Any:
+        await authenticate(context, self._ledger, Permission.OPERATOR)
+        try:
+            return admin_pb2.ListSettingsResponse.FromString(await self._supervisor.settings_history())
+        except PeerUnavailable as error:
+            await self._away(context, "supervisor", str(error))
+
+    async def ApplySettings(self, request: Any, context: Any) -> Any:
+        answer = await self._change_settings(self._supervisor.apply_settings, request, context, request.validate_only)
+        return admin_pb2.ApplySettingsResponse.FromString(answer)
+
+    async def RevertSettings(self, request: Any, context: Any) -> Any:
+        answer = await self._change_settings(self._supervisor.revert_settings, request, context, False)
+        return admin_pb2.RevertSettingsResponse.FromString(answer)
+
+    async def _change_settings(
+        self,
+        change: Callable[[bytes, str], Awaitable[tuple[str, str, bytes]]],
+        request: Any,
+        context: Any,
+        is_check: bool,
+    ) -> bytes:
+        caller = await authenticate(context, self._ledger, Permission.OPERATOR)
+        if not is_check and not 1 <= len(request.reason) <= REASON_LENGTH_MAX:
+            message = f"reason: expected 1 to {REASON_LENGTH_MAX} characters, were {len(request.reason)}"
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "REASON_INVALID", message)
+        try:
+            reason, message, response = await change(request.SerializeToString(), caller.key_id)
+        except PeerUnavailable as error:
+            await self._away(context, "supervisor", str(error))
+        if reason:
+            code = _SETTINGS_CODES.get(reason, grpc.StatusCode.FAILED_PRECONDITION)
+            await abort(context, code, reason, message)
+        return response
 
     async def _away(self, context: Any, who: str, detail: str) -> NoReturn:
         message = f"{who}: {detail}"

@@ -93,6 +93,8 @@ class Router:
         self.limits = limits
         self.deadlines = Deadlines()
         self.requests = 0
+        self.commands = 0
+        """In these requests."""
         self._links = links
         self._pending = pending
         self._held = held
@@ -119,6 +121,7 @@ class Router:
         if follows_orders and needs.work_class == WorkClass.PASSIVE:
             needs = needs._replace(work_class=WorkClass.ORDERS)
         self.requests += 1
+        self.commands += needs.commands
         if needs.commands > COMMANDS_MAX:
             message = f"expected at most {COMMANDS_MAX} commands in a message, was {needs.commands}"
             raise RequestInvalid(grpc.StatusCode.INVALID_ARGUMENT, "TOO_MANY_COMMANDS", message)

@@ -24,6 +24,7 @@ from exchange.gateway.ledger import LedgerClient, LedgerReplica
 from exchange.gateway.limits import Limits
 from exchange.gateway.links import Link
 from exchange.gateway.market_data import MarketDataService
+from exchange.gateway.metrics import ShardSeen
 from exchange.gateway.pending import PendingCommands
 from exchange.gateway.queries import Queries
 from exchange.gateway.replica import ShardReplica
@@ -146,7 +147,12 @@ class Gateway:
             "links": {machine: link.admission.plain() for machine, link in self._links_of_all().items()},
             "rate_limited": self._limits.limited,
             "requests": self._router.requests,
+            "commands": self._router.commands,
         }
+
+    def shards_seen(self) -> dict[str, ShardSeen]:
+        """Return the shards as the copies here have them."""
+        return {shard: ShardSeen(r.stage, r.epoch, r.sequence) for shard, r in self.replicas.items()}
 
     async def start(self, address: str) -> None:
         """Listen on `address` (host:port, port 0: any)."""

@@ -102,6 +102,8 @@ class Host:
         """Set for good once another writer has taken over."""
         self.broken: BaseException | None = None
         """What ended the loop although it should have gone on: a bug. The process must be replaced."""
+        self._unwritten_since_s = 0.0
+        """Since when the journal has not taken what it was given; 0: it has."""
         self.is_new = False
         """Whether its machine had no history when it began to serve."""
         self.standby: Standby | None = None
@@ -127,6 +129,12 @@ class Host:
     @property
     def at(self) -> Recovered:
         return self._at if self.standby is None else self.standby.at
+
+    @property
+    def journal_lag_ms(self) -> float:
+        """How long the record that is being written has been under way."""
+        since_s = self._unwritten_since_s
+        return (self._monotonic_s() - since_s) * 1_000 if since_s else 0.0
 
     @property
     def machine(self) -> Any:
@@ -338,6 +346,7 @@ class Host:
         payload = RecordPayload(max(self._clock_ns(), self.machine.time_ns), batches)
         record = self.at.record + 1
         append = self._in_writer(lambda: self.journal.append(self.epoch, record, pack_record(payload)))
+        self._unwritten_since_s = self._unwritten_since_s or now_s
         # The thread is in the kernel for most of it: read the commands meanwhile.
         writing = asyncio.ensure_future(append)
         await asyncio.sleep(0)
@@ -356,6 +365,7 @@ class Host:
             self._answer(letters, [answer_alike(letter.batch, status, reason, str(error)) for letter in letters])
             return
         except JournalRecordTooLarge as error:
+            self._unwritten_since_s = 0.0
             self._answer(letters, [refuse(x.batch, RejectReason.MALFORMED, str(error)) for x in letters])
             return
         except (JournalFenced, JournalCorrupt) as error:
@@ -364,6 +374,7 @@ class Host:
             self.role = Role.RETIRED
             self._leave(letters)
             return
+        self._unwritten_since_s = 0.0
         commands = count_trading(payload, decoded)
         await self.metering.serve(commands, now_s)
         applying_since_s = self._monotonic_s()

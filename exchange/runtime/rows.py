@@ -43,6 +43,7 @@ from exchange.engine.ledger_words import (
     Transfer,
     Withdraw,
 )
+from exchange.engine.settings_history import NoteRollout, ProposeSettings
 from exchange.runtime.messages import Segment, SegmentKind, pack, unpack
 
 # The place in the tuple is the number on disk: add at the end, remove nothing.
@@ -81,6 +82,8 @@ CONTROL_COMMANDS = (
     DrainNode,
     NoteMaintenance,
     Park,
+    ProposeSettings,
+    NoteRollout,
 )
 
 _NUMBERS = {

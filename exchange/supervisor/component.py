@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from exchange.engine.control import standby_of
 from exchange.runtime.host import Role
+from exchange.settings import Settings
 
 SUPERVISOR = "supervisor"
 LEDGER = "ledger"
@@ -54,6 +55,10 @@ class Process(Protocol):
 
     async def configure(self, topology: bytes) -> None: ...
 
+    async def apply_settings(self, packed: bytes) -> None:
+        """Go on with other settings; `packed` by `pack_settings`."""
+        ...
+
     async def promote(self, begin: bool) -> None:
         """Make a standby the primary; see `Host.promote`."""
         ...
@@ -84,10 +89,13 @@ class Launcher(Protocol):
         """Return the nodes that are alive, in a stable order."""
         ...
 
-    async def start(self, name: str, incarnation: int, *, node: str, port: int, standby: bool) -> Process:
+    async def start(
+        self, name: str, incarnation: int, *, node: str, port: int, standby: bool, settings: Settings
+    ) -> Process:
         """Return once the process runs; it may still be recovering its machine.
 
-        `name` is that of the machine, the gateway or the auditor; `port` is where a gateway is to listen, 0: any.
+        `name` is that of the machine, the gateway or the auditor; `port` is where a gateway is to listen, 0: any;
+        `settings` are what it begins with.
         """
         ...
 
@@ -115,6 +123,8 @@ class Component:
     detail: str = "not started yet"
     restarts: int = -1
     failures: int = 0
+    losses: int = 0
+    """How often this supervisor has lost it."""
     start_duration_ms: int = 0
     task: asyncio.Task[Any] | None = None
     since_s: float = 0.0
@@ -125,6 +135,9 @@ class Component:
     topology: int = 0
     """The version that it was told last."""
     topology_task: asyncio.Task[None] | None = None
+    settings_version: int = 0
+    """Of the settings that it has; 0: nobody knows."""
+    settings_task: asyncio.Task[None] | None = None
     is_ending: bool = False
     """Its process is being ended, and may not be gone although the next incarnation is taken."""
     held_down: bool = False
@@ -147,6 +160,11 @@ class Component:
     @property
     def kind(self) -> str:
         return self.name.partition("-")[0]
+
+    @property
+    def serves(self) -> str:
+        """The name of its machine, as primary or standby, else its own: settings are the same for both."""
+        return self.machine or self.name
 
     @property
     def is_gateway(self) -> bool:
@@ -182,12 +200,12 @@ class Component:
 
     def leave(self) -> None:
         """Forget the process: another component has it now, or nobody."""
-        for task in (self.task, self.topology_task):
+        for task in (self.task, self.topology_task, self.settings_task):
             if task is not None:
                 task.cancel()
-        self.task = self.topology_task = self.process = None
+        self.task = self.topology_task = self.settings_task = self.process = None
         self.incarnation, self.node, self.vitals = 0, "", {}
-        self.state, self.topology = ComponentState.DOWN, 0
+        self.state, self.topology, self.settings_version = ComponentState.DOWN, 0, 0
         self.utilisation, self.cpu_read = 0.0, (0.0, 0.0)
 
 

@@ -6,26 +6,31 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from exchange.config import ExchangeConfig
 from exchange.engine.control import standby_of
 from exchange.supervisor.component import Component, ComponentState
 from exchange.supervisor.event_log import EventLog
+from exchange.supervisor.settings import SettingsInForce
 
 PING_INTERVAL_S = 0.05
 
 
 class Detector:
-    """`wake` is called when a ping fails, as a process that died is to be noticed at once."""
+    """`wake` is called when a ping fails, as a process that died is to be noticed at once.
+
+    `supervisor_dead_after_ms` is when the supervisor that follows takes over from a silent one.
+    """
 
     def __init__(
         self,
-        config: ExchangeConfig,
+        in_force: SettingsInForce,
+        supervisor_dead_after_ms: int,
         components: Mapping[str, Component],
         events: EventLog,
         wake: Callable[[], None],
         monotonic_s: Callable[[], float],
     ) -> None:
-        self._config = config
+        self._in_force = in_force
+        self._supervisor_dead_after_ms = supervisor_dead_after_ms
         self._components = components
         self._events = events
         self._wake = wake
@@ -49,7 +54,8 @@ class Detector:
         if waited_ms > self._dead_after_ms(component, now_s):
             task.cancel()
             return waited
-        if waited_ms > self._config.suspect_after_ms and component.state != ComponentState.SUSPECT:
+        suspect_after_ms = self._in_force.of(component.serves).detection.suspect_after_ms
+        if waited_ms > suspect_after_ms and component.state != ComponentState.SUSPECT:
             component.state, component.detail = ComponentState.SUSPECT, waited
             self._events.add("suspect", component, waited)
         return ""
@@ -67,13 +73,14 @@ class Detector:
         return ""
 
     def _dead_after_ms(self, component: Component, now_s: float) -> int:
+        detection = self._in_force.of(component.serves).detection
         standby = self._components.get(standby_of(component.machine))
         if standby is None or not standby.can_take_over:
-            return self._config.dead_alone_after_ms
+            return detection.dead_alone_after_ms
         if self._may_be_cut_off(now_s):
             # Whoever stands by for us where the others are takes over first, and we find ourselves fenced.
-            return max(self._config.dead_after_ms, 2 * self._config.supervisor_dead_after_ms)
-        return self._config.dead_after_ms
+            return max(detection.dead_after_ms, 2 * self._supervisor_dead_after_ms)
+        return detection.dead_after_ms
 
     def _may_be_cut_off(self, now_s: float) -> bool:
         """Whether most nodes are silent: then it is rather us who are out of reach.
@@ -88,7 +95,8 @@ class Detector:
     def _is_silent(self, component: Component, now_s: float) -> bool:
         task = component.task
         waited_s = now_s - component.vitals.get("asked_s", now_s)
-        return task is not None and not task.done() and waited_s * 1_000 > self._config.suspect_after_ms
+        suspect_after_ms = self._in_force.of(component.serves).detection.suspect_after_ms
+        return task is not None and not task.done() and waited_s * 1_000 > suspect_after_ms
 
     async def _ping(self, component: Component) -> None:
         process = component.process

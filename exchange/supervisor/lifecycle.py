@@ -170,8 +170,9 @@ class Lifecycle:
         self._events.add("lost", component, detail)
         was_up = component.state != ComponentState.STARTING
         component.state, component.detail, component.task = ComponentState.DOWN, detail, None
-        component.topology = 0
+        component.topology = component.settings_version = 0
         component.failures += 1
+        component.losses += 1
         component.next_start_s = now_s + self._governor.note_lost(component.name, now_s, was_up=was_up)
         self._topology.change(component)
         why = self._governor.refuses(component.name)

@@ -7,7 +7,6 @@ what runs is kept running as ever, and a person decides whether to begin again.
 from __future__ import annotations
 
 import asyncio
-from enum import IntEnum
 from typing import Protocol
 
 import structlog
@@ -19,6 +18,7 @@ from exchange.supervisor.maintenance_plan import (
     Action,
     Kind,
     MaintenanceRefused,
+    State,
     Step,
     View,
     What,
@@ -36,17 +36,6 @@ STEP_TIMEOUT_S = 180.0
 SUPERVISOR_RETRY_S = 0.1
 
 _log = structlog.get_logger()
-
-
-class State(IntEnum):
-    """As `MaintenanceState` in `admin.proto`: of the whole, and of each step."""
-
-    WAITING = 1
-    RUNNING = 2
-    DONE = 3
-    FAILED = 4
-    UNFINISHED = 5
-    """The supervisor was replaced meanwhile."""
 
 
 class Supervisors(Protocol):
@@ -116,6 +105,10 @@ class Maintenance:
             if self.is_under_way:
                 message = "expected none under way, found one: `exchange maintenance show` tells how far it is"
                 raise MaintenanceRefused("MAINTENANCE_UNDER_WAY", message)
+            rolling = self._reconciler.machine.settings.rolling
+            if rolling and not force:
+                message = f"expected no rollout under way, found that of version {rolling} of the settings"
+                raise MaintenanceRefused("ROLLOUT_UNDER_WAY", f"{message}: `exchange config show` tells how far it is")
             view = await self._view()
             check_names(what, view)
             steps = plan(what, view)

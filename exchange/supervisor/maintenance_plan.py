@@ -28,6 +28,17 @@ class Action(IntEnum):
     RESTART_ACTIVE_SUPERVISOR = 4
 
 
+class State(IntEnum):
+    """As `MaintenanceState` in `admin.proto`: of the whole, and of each step."""
+
+    WAITING = 1
+    RUNNING = 2
+    DONE = 3
+    FAILED = 4
+    UNFINISHED = 5
+    """The supervisor was replaced meanwhile."""
+
+
 @dataclass(frozen=True, slots=True)
 class What:
     """What is asked for: of one node by its name, of one machine, or of everything."""

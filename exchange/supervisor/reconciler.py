@@ -16,10 +16,12 @@ import structlog
 from exchange.config import ExchangeConfig
 from exchange.engine.control import Control
 from exchange.runtime.host import Host
+from exchange.settings import Settings
 from exchange.supervisor.adoption import Adoption
 from exchange.supervisor.alarms import Alarms
 from exchange.supervisor.commands import Commands
 from exchange.supervisor.component import AUDITOR, LEDGER, SUPERVISOR, Launcher, components_of
+from exchange.supervisor.configuration import Configuration
 from exchange.supervisor.detector import Detector
 from exchange.supervisor.event_log import EventLog
 from exchange.supervisor.governor import RestartGovernor
@@ -27,6 +29,8 @@ from exchange.supervisor.lifecycle import Lifecycle
 from exchange.supervisor.nodes import Nodes
 from exchange.supervisor.operator import Operator
 from exchange.supervisor.reopening import Reopening
+from exchange.supervisor.settings import SettingsInForce, SettingsPublisher
+from exchange.supervisor.settings_answers import SettingsAnswers
 from exchange.supervisor.shards import Shards
 from exchange.supervisor.stages_by_hand import StagesByHand
 from exchange.supervisor.starter import Starter
@@ -52,7 +56,6 @@ class Reconciler:
         clock_ns: Callable[[], int] = time.time_ns,
         random: Random | None = None,
     ) -> None:
-        self.settings = config.settings
         self._control = control
         self._monotonic_s = monotonic_s
         self._wake = asyncio.Event()
@@ -64,13 +67,19 @@ class Reconciler:
         self.commands = commands = Commands(control, parts)
         self.nodes = nodes = Nodes(launcher, config.nodes)
         wake = self._wake.set
+        self._in_force = in_force = SettingsInForce(lambda: self.machine.settings, config.settings)
+        self._settings = SettingsPublisher(in_force, events)
         self._topology = topology = TopologyPublisher(parts, commands, actor_name)
-        self.reopening = reopening = Reopening(parts, commands, events, lambda: self.settings, clock_ns, monotonic_s)
+        self.reopening = reopening = Reopening(parts, commands, events, in_force.of, clock_ns, monotonic_s)
+        self.configuration = Configuration(
+            config.settings, parts, commands, events, in_force, self._settings, reopening.is_open, monotonic_s
+        )
+        self.settings_answers = SettingsAnswers(self.configuration, in_force)
         self._shards = shards = Shards(commands, reopening, [parts[name] for name in config.gateway_names])
         self._alarms = Alarms(lambda: self.machine, commands.decide)
         governor = RestartGovernor(lambda: self.settings.governor, random or Random())
-        detector = Detector(config, parts, events, wake, monotonic_s)
-        starter = Starter(config, parts, commands, nodes, shards, launcher)
+        detector = Detector(in_force, config.supervisor_dead_after_ms, parts, events, wake, monotonic_s)
+        starter = Starter(config, parts, commands, nodes, shards, launcher, in_force)
         takeover = Takeover(commands, shards, events, monotonic_s)
         self.lifecycle = Lifecycle(
             parts, commands, events, detector, starter, takeover, topology, governor, wake, monotonic_s
@@ -85,6 +94,11 @@ class Reconciler:
     def machine(self) -> Control:
         """What the supervisor remembers."""
         return self.commands.machine
+
+    @property
+    def settings(self) -> Settings:
+        """The supervisor's own, which hold for everything but what new ones are rolled out to now."""
+        return self._in_force.of("")
 
     @property
     def is_ready(self) -> bool:
@@ -104,6 +118,7 @@ class Reconciler:
     async def start(self) -> None:
         """Take an incarnation of our own, which stamps what we send, and adopt what an earlier supervisor has left."""
         await self.commands.begin()
+        await self.configuration.begin()
         self.lifecycle.know_parked()
         await self.nodes.read()
         await self._adoption.adopt_all()
@@ -126,9 +141,11 @@ class Reconciler:
         for component in self.components.values():
             self.lifecycle.watch(component, now_s)
             self._topology.watch(component)
+            self._settings.watch(component)
             self._shards.watch_sessions(component, now_s)
             self.reopening.watch(component, now_s)
         self._alarms.see(self.components[AUDITOR].vitals.get("breaks", ()), now_s)
+        self.configuration.watch(now_s)
         self._ticked.set()
         self._ticked = asyncio.Event()
 
@@ -144,6 +161,7 @@ class Reconciler:
         """Stop everything in order: the auditor and gateways, then shards, then the ledger."""
         self._stopping = True
         await self._alarms.stop()
+        await self.configuration.stop()
         self.reopening.stop()
         running = [c for c in self.components.values() if c.process is not None]
         for components in (
@@ -152,7 +170,7 @@ class Reconciler:
             [c for c in running if c.name == LEDGER],
         ):
             for component in components:
-                for task in (component.task, component.sessions_task, component.topology_task):
+                for task in (component.task, component.sessions_task, component.topology_task, component.settings_task):
                     if task is not None:
                         task.cancel()
             stops = (c.process.stop() for c in components if c.process is not None)

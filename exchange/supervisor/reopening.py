@@ -47,14 +47,14 @@ class _Watched:
 
 
 class Reopening:
-    """`settings` may be others at each call."""
+    """`settings` are those of a shard, and may be others at each call."""
 
     def __init__(
         self,
         components: Mapping[str, Component],
         commands: Commands,
         events: EventLog,
-        settings: Callable[[], Settings],
+        settings: Callable[[str], Settings],
         clock_ns: Callable[[], int],
         monotonic_s: Callable[[], float],
     ) -> None:
@@ -84,7 +84,7 @@ class Reopening:
         """Begin to reopen a shard that was started or took over; return what it is to be told with its instruments."""
         watched, now_s = self._watch(shard.name), self._monotonic_s()
         is_new = shard.vitals.get("is_new", False)
-        if is_new or self._settings().is_naive:
+        if is_new or self._settings(shard.name).is_naive:
             # Nobody waits for one that never traded.
             move = watched.policy.open_at_once(now_s, "start")
         else:
@@ -112,11 +112,11 @@ class Reopening:
     def _watch(self, name: str) -> _Watched:
         watched = self._watched.get(name)
         if watched is None:
-            settings = self._settings()
+            settings = self._settings(name)
             watched = self._watched[name] = _Watched(StagePolicy(settings.stages))
             if settings.service_time_us:
                 watched.policy.capacity_per_s = 1e6 / settings.service_time_us
-        watched.policy.settings = self._settings().stages
+        watched.policy.settings = self._settings(name).stages
         return watched
 
     # ---------------------------------------------------------------- going on

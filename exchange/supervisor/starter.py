@@ -9,6 +9,7 @@ from exchange.config import ExchangeConfig
 from exchange.supervisor.commands import Commands
 from exchange.supervisor.component import Component, Launcher, Node, Process
 from exchange.supervisor.nodes import NODES_INTERVAL_S, Nodes, NoNode
+from exchange.supervisor.settings import SettingsInForce
 from exchange.supervisor.shards import Shards
 
 PORT_TRIES = 4
@@ -26,6 +27,7 @@ class Starter:
         nodes: Nodes,
         shards: Shards,
         launcher: Launcher,
+        in_force: SettingsInForce,
     ) -> None:
         self._config = config
         self._components = components
@@ -33,6 +35,7 @@ class Starter:
         self._nodes = nodes
         self._shards = shards
         self._launcher = launcher
+        self._in_force = in_force
 
     async def start(self, component: Component) -> None:
         """Return when it runs and is ready to serve. Raises `NoNode`, or what went wrong."""
@@ -42,15 +45,17 @@ class Starter:
         # At once, so that what is started at the same time goes elsewhere.
         component.node = component.home = node.id
         incarnation = incarnation or await self._commands.take_incarnation(component.name)
+        version = self._in_force.version_of(component.serves)
         start = self._launcher.start(
-            component.machine or component.name,
+            component.serves,
             incarnation,
             node=node.id,
             port=self._port_for(component),
             standby=component.is_standby,
+            settings=self._in_force.version(version),
         )
         component.process = await self._while_alive(node, start)
-        component.incarnation = incarnation
+        component.incarnation, component.settings_version = incarnation, version
         component.restarts += 1
         component.vitals = await component.process.ping(0, 0)
         component.port = component.listens_on(component.vitals)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from exchange.engine.control import Control
 from exchange.engine.stages import StageRow
-from exchange.supervisor.component import Component, ComponentState
+from exchange.runtime.load_messages import gateway_load, machine_load
+from exchange.supervisor.component import AUDITOR, Component, ComponentState
 from exchange.supervisor.event_log import Event
 from exchange.v1 import admin_pb2
 
@@ -15,12 +16,22 @@ def encode_status(
     version: str, time_ns: int, components: Iterable[Component], machine: Control, node_names: Mapping[str, str]
 ) -> bytes:
     """Return a GetStatusResponse, serialised."""
-    response = admin_pb2.GetStatusResponse(version=version, time_ns=time_ns)
+    history = machine.settings
+    newest = history.versions.get(history.newest)
+    response = admin_pb2.GetStatusResponse(
+        version=version,
+        time_ns=time_ns,
+        audit_breaks=len(machine.breaks),
+        settings_version=history.applied,
+        rolling_version=history.rolling,
+        rollout_state=newest.state if newest is not None else 0,  # type: ignore[arg-type]  # numbers as in the protocol
+    )
     placed = {symbol: shard for symbol, (_, shard) in machine.instruments.items()}
     for c in components:
         stages = [] if c.is_standby or c.state == ComponentState.DOWN else c.vitals.get("stages", ())
         whole = next((StageRow(*row) for row in stages if not row[0]), StageRow("", 0, 0, "", 0, 0))
-        response.components.add(
+        load = (c.vitals.get("load") or {}) if c.is_up else {}
+        added = response.components.add(
             name=c.name,
             state=int(ComponentState.PARKED if c.parked and c.state == ComponentState.DOWN else c.state),
             incarnation=c.incarnation,
@@ -44,7 +55,13 @@ def encode_status(
             role=c.vitals.get("role", 0) if c.machine and c.is_up else 0,
             node=node_names.get(c.node, c.node),
             record=c.vitals.get("record", 0),
+            settings_version=c.settings_version if c.name != AUDITOR else 0,
+            metrics_url=c.vitals.get("metrics_url", ""),
         )
+        if c.is_gateway:
+            added.gateway_load.CopyFrom(gateway_load(load))
+        elif c.machine and not c.is_standby:
+            added.machine_load.CopyFrom(machine_load(load, c.vitals.get("journal_lag_ms", 0.0)))
     return response.SerializeToString()
 
 

@@ -93,6 +93,7 @@ class Takeover:
 
     def _replace(self, component: Component, standby: Component) -> None:
         component.process, component.node, component.incarnation = standby.process, standby.node, standby.incarnation
+        component.settings_version = standby.settings_version
         component.restarts += 1
         self._commands.wait_for_no_call(component.machine)
         standby.leave()

@@ -11,6 +11,7 @@ from exchange.client import (
     AsyncClient,
     AuditedMachine,
     ComponentState,
+    InvalidArgument,
     MaintenanceAction,
     MaintenanceKind,
     MaintenanceState,
@@ -18,6 +19,8 @@ from exchange.client import (
     NotFound,
     OutcomeUnknown,
     Permission,
+    RolloutState,
+    SettingChange,
     Stage,
     TransportError,
 )
@@ -248,3 +251,31 @@ async def test_refused_maintenance_says_why(client: AsyncClient, gateway: FakeGa
     with pytest.raises(NotExecuted) as refused:
         await client.start_maintenance(MaintenanceKind.RESTART)
     assert refused.value.reason_name == "STANDBY_MISSING"
+
+
+async def test_settings_are_applied_once_and_told_with_their_steps(client: AsyncClient, gateway: FakeGateway) -> None:
+    change = admin_pb2.SettingChange(name="codel.target_ms", before="25", after="20")
+    step = admin_pb2.RolloutStep(components=["gateway-0"])
+    begun = admin_pb2.SettingsVersion(version=2, reason="calmer", state=1, steps=[step], changes=[change])  # type: ignore[arg-type]
+    gateway.script("ApplySettings", LOST, admin_pb2.ApplySettingsResponse(version=begun))
+    with pytest.raises(OutcomeUnknown):
+        await client.apply_settings("", reason="calmer")
+    version = await client.apply_settings("", reason="calmer", force=True)
+    assert gateway.requests["ApplySettings"][1].force
+    assert (version.version, version.state, version.steps) == (2, RolloutState.ROLLING, (("gateway-0",),))
+    assert version.changes == (SettingChange("codel.target_ms", "25", "20"),)
+    gateway.script("GetSettings", admin_pb2.GetSettingsResponse(applied=begun, newest=begun))
+    assert (await client.settings()).newest == version
+    gateway.script("ListSettings", admin_pb2.ListSettingsResponse(versions=[begun, begun]))
+    assert await client.settings_history() == (version, version)
+
+
+async def test_refused_settings_say_why(client: AsyncClient, gateway: FakeGateway) -> None:
+    gateway.script("ApplySettings", Refusal(grpc.StatusCode.INVALID_ARGUMENT, "SETTINGS_INVALID"))
+    with pytest.raises(InvalidArgument) as refused:
+        await client.check_settings("x = 1")
+    assert refused.value.reason_name == "SETTINGS_INVALID"
+    assert gateway.requests["ApplySettings"][0].validate_only
+    gateway.script("RevertSettings", Refusal(grpc.StatusCode.NOT_FOUND, "VERSION_UNKNOWN"))
+    with pytest.raises(NotFound):
+        await client.revert_settings(99, reason="a test")

@@ -12,6 +12,7 @@ import pytest
 from exchange.client import Client, NotFound, OutcomeUnknown, Side
 from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
+from exchange.settings_text import parse_settings
 from tests.cluster.money import open_market, open_rich_account
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -21,7 +22,8 @@ PAUSE_S = 1.0
 
 def test_an_order_whose_deadline_passed_while_its_shard_was_paused_is_not_executed(tmp_path: Path) -> None:
     # Nobody takes over, and nobody ends a shard for its silence.
-    config = ExchangeConfig(data_dir=tmp_path, port=0, shards=1, standbys=False, dead_alone_after_ms=600_000)
+    settings = parse_settings("[detection]\ndead_alone_after_ms = 600_000")
+    config = ExchangeConfig(data_dir=tmp_path, port=0, shards=1, standbys=False, settings=settings)
     with LocalExchange(config) as exchange:
         with Client(exchange.address, exchange.operator_key, timeout=10) as operator:
             open_market(operator, SYMBOL)

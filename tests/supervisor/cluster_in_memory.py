@@ -88,7 +88,9 @@ class ClusterInMemory:
     async def nodes(self) -> list[Node]:
         return list(self.living)
 
-    async def start(self, name: str, incarnation: int, *, node: str, port: int, standby: bool) -> ProcessInMemory:
+    async def start(
+        self, name: str, incarnation: int, *, node: str, port: int, standby: bool, settings: Settings
+    ) -> ProcessInMemory:
         called = standby_of(name) if standby else name
         if called in self.refused:
             raise RuntimeError(f"{called} is refused")
@@ -110,6 +112,7 @@ class ClusterInMemory:
             host = self._host(name, ShardType() if name.startswith("shard") else LedgerType())
             await (host.follow() if standby else host.start())
             process = HostProcess(called, incarnation, node, host)
+        process.settings = settings
         self.launched[name, incarnation] = process
         return process
 
@@ -159,10 +162,13 @@ class ClusterInMemory:
     async def replace_supervisor(self) -> None:
         """Have another supervisor take the journal, as after the first one's death: it finds what that has left."""
         components = self.components.values()
-        tasks = [t for c in components for t in (c.task, c.sessions_task, c.topology_task) if t is not None]
+        tasks = [
+            t for c in components for t in (c.task, c.sessions_task, c.topology_task, c.settings_task) if t is not None
+        ]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.reconciler.configuration.stop()
         self.control = self._host(SUPERVISOR, ControlType())
         self.reconciler = self._new_reconciler()
         await self.control.start()

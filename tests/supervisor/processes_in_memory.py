@@ -11,6 +11,7 @@ from typing import Any
 from exchange.runtime.host import Host
 from exchange.runtime.messages import unpack, unpack_batch
 from exchange.runtime.topology import Topology, unpack_topology
+from exchange.settings import Settings, unpack_settings
 
 
 class Gone(Exception):
@@ -21,6 +22,9 @@ class ProcessInMemory:
     """What all of them have. `stuck`: methods that hang."""
 
     def __init__(self, name: str, incarnation: int, node: str) -> None:
+        self.settings = Settings()
+        self.more_vitals: dict[str, Any] = {}
+        """What a test has it tell beside the rest."""
         self.name = name
         self.incarnation = incarnation
         self.node = node
@@ -56,7 +60,7 @@ class ProcessInMemory:
 
     async def ping(self, _record: int, _checksum: int) -> dict[str, Any]:
         await self._enter("ping")
-        return {"pid": id(self), "node": self.node, **self._vitals()}
+        return {"pid": id(self), "node": self.node, **self._vitals(), **self.more_vitals}
 
     def _vitals(self) -> dict[str, Any]:
         return {}
@@ -67,6 +71,10 @@ class ProcessInMemory:
     async def configure(self, topology: bytes) -> None:
         await self._enter("configure")
         self.topologies.append(unpack_topology(topology))
+
+    async def apply_settings(self, packed: bytes) -> None:
+        await self._enter("apply_settings")
+        self.settings = unpack_settings(packed)
 
     async def promote(self, begin: bool) -> None:
         raise AssertionError(f"{self.name} has no machine")

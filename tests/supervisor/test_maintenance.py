@@ -11,11 +11,12 @@ from exchange.config import ExchangeConfig
 from exchange.engine.control import NoteMaintenance
 from exchange.engine.words import Stage
 from exchange.supervisor.component import Node
-from exchange.supervisor.maintenance import Maintenance, State
+from exchange.supervisor.maintenance import Maintenance
 from exchange.supervisor.maintenance_plan import (
     Action,
     Kind,
     MaintenanceRefused,
+    State,
     What,
     node_for_standby_supervisor,
 )

@@ -10,6 +10,7 @@ from exchange.config import ExchangeConfig
 from exchange.engine.control import Promote, TakeIncarnation
 from exchange.engine.words import Stage
 from exchange.runtime.host import Role
+from exchange.settings import Settings
 from exchange.supervisor.component import ComponentState
 from exchange.supervisor.lifecycle import CannotHandOver
 from exchange.supervisor.takeover import StandbyOutdated
@@ -331,7 +332,7 @@ async def test_another_supervisor_does_so_too_if_the_primary_only_hangs(tmp_path
 
 async def test_processes_that_nobody_knows_are_ended(tmp_path: Path) -> None:
     cluster = await new_cluster(tmp_path)
-    unknown = await cluster.start("gateway-0", 999, node="id-0", port=0, standby=False)
+    unknown = await cluster.start("gateway-0", 999, node="id-0", port=0, standby=False, settings=Settings())
     await cluster.replace_supervisor()
     assert not unknown.alive
     await cluster.until(lambda: cluster.reconciler.is_complete)
