@@ -23,7 +23,7 @@ PATIENCE = 10
 # Whom a table concerns; the others concern both.
 _GATEWAYS = {"codel", "breaker", "rate_limits"}
 _SHARDS = {"stages", "service_time_us"}
-_NOBODY = {"rollout"}
+_NOBODY = {"rollout", "governor"}
 
 
 class Action(Enum):

@@ -93,6 +93,7 @@ def actions(verdicts: list[Verdict]) -> list[Action]:
             ),
         ),
         ("[rollout]\nwatch_ms = 700", ()),
+        ("[governor]\nrestarts_per_min_max = 7", ()),
         ("[rollout]\nwatch_ms = 700\n[codel]\ntarget_ms = 20", (("gateway-0",), ("gateway-0", "gateway-1"))),
     ],
 )
