@@ -68,8 +68,10 @@ class SettingsPublisher:
     async def _tell(self, component: Component) -> None:
         process, version = component.process, self._in_force.version_of(component.serves)
         assert process is not None
+        # Should the answer be lost, nobody knows which it has: then it is told again, whatever holds by then.
+        before, component.settings_version = component.settings_version, 0
         await process.apply_settings(pack_settings(self._in_force.version(version)))
         if component.process is process:
-            if component.settings_version:
-                self._events.add("settings", component, f"has version {version}, had {component.settings_version}")
+            if before:
+                self._events.add("settings", component, f"has version {version}, had {before}")
             component.settings_version = version

@@ -23,6 +23,8 @@ class ProcessInMemory:
 
     def __init__(self, name: str, incarnation: int, node: str) -> None:
         self.settings = Settings()
+        self.loses_answers = False
+        """Takes new settings, and the supervisor never hears of it."""
         self.more_vitals: dict[str, Any] = {}
         """What a test has it tell beside the rest."""
         self.name = name
@@ -75,6 +77,8 @@ class ProcessInMemory:
     async def apply_settings(self, packed: bytes) -> None:
         await self._enter("apply_settings")
         self.settings = unpack_settings(packed)
+        if self.loses_answers:
+            raise Gone(f"{self.name}.{self.incarnation}: the answer was lost")
 
     async def promote(self, begin: bool) -> None:
         raise AssertionError(f"{self.name} has no machine")

@@ -153,6 +153,19 @@ async def test_a_detection_that_is_too_quick_is_taken_back_from_the_one_that_it_
     await cluster.end()
 
 
+async def test_a_process_whose_answer_was_lost_gets_the_old_settings_back_too(tmp_path: Path) -> None:
+    cluster = await new_cluster(tmp_path)
+    process = cluster.processes["gateway-0"]
+    process.loses_answers = True
+    await configuration(cluster).apply(NEW, "k1", "a test")
+    await cluster.until(lambda: process.settings == parse_settings(NEW))
+    await configuration(cluster).revert(0, "k1", "it does not answer")
+    process.loses_answers = False
+    await settle(cluster)
+    assert process.settings == FIRST
+    await cluster.end()
+
+
 async def test_the_next_supervisor_takes_back_what_the_last_one_left_under_way(tmp_path: Path) -> None:
     cluster = await new_cluster(tmp_path)
     await configuration(cluster).apply(NEW, "k1", "a test")
