@@ -60,6 +60,8 @@ class Admission(Generic[T]):
         self.shed_counts = ShedCounts()
         self.stage_opens_in_ms: Callable[[], float] = lambda: 0.0
         """How long until the shard is expected to let more through."""
+        self.is_open: Callable[[], bool] = lambda: True
+        """Whether the shard lets everything through, as far as one knows."""
         self._monotonic_s = monotonic_s
         self._random = random
         self._queues: ClassQueues[T] = ClassQueues({})

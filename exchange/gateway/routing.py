@@ -247,6 +247,8 @@ class Router:
                 completing = asyncio.ensure_future(self._pending[link.machine].complete(answered))
                 completing.add_done_callback(on_complete)
                 return
+            elif not link.admission.is_open():
+                answered = _with_times_to_return(answered, link)
             answer.set_result(answered)
 
         def on_complete(completing: asyncio.Future[bytes]) -> None:
@@ -274,6 +276,20 @@ class Router:
         """Cancel what a stream placed, wherever; not waited for, and not given up."""
         for link in self.links:
             link.enqueue(rows_segment([CancelSessions(session, session)], remaining_ms=600_000), WorkClass.CONTROL)
+
+
+def _with_times_to_return(answered: bytes, link: Link) -> bytes:
+    """Return a packed TradeResponse that tells when to come back with what the shard's stage has refused.
+
+    How long somebody means to keep it halted, nobody knows.
+    """
+    response = trading_pb2.TradeResponse.FromString(answered)
+    retry_after_ms = link.admission.retry_after_ms()
+    for result in response.results:
+        if RejectReason.STAGE_REPLAYING <= result.reject_reason < RejectReason.STAGE_HALTED:
+            result.retry_after_ms = retry_after_ms
+    packed: bytes = response.SerializeToString()
+    return packed
 
 
 def _refuse_all(data: bytes, refusal: SegmentReply) -> bytes:

@@ -13,6 +13,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from exchange.engine.words import Stage
 from exchange.gateway.account import AccountService
 from exchange.gateway.admin import AdminService, Supervisor
 from exchange.gateway.balance_stream import BalanceHub
@@ -130,6 +131,7 @@ class Gateway:
         link.admission.stage_opens_in_ms = lambda: (
             max(replica.stage_of("").next_stage_time_ns - self._clock_ns(), 0) / 1e6
         )
+        link.admission.is_open = lambda: replica.stage == Stage.OPEN
         return HeldOrders(pace, has_room, link.admission.retry_after_ms)
 
     def apply_settings(self, settings: Settings) -> None:

@@ -132,6 +132,20 @@ async def test_a_stage_that_will_end_says_when_to_come_back_and_a_halt_that_nobo
             assert (dict(error.trailing_metadata())["grpc-retry-pushback-ms"] != "-1") == comes_back
 
 
+async def test_in_a_stream_each_order_that_a_stage_refuses_is_told_when_to_come_back(tmp_path: Path) -> None:
+    async with exchange(tmp_path) as world, world.client() as client, client.trade() as session:
+        await client.instruments()
+        await world._command(SHARD, SetStage(int(Stage.CANCEL_ONLY)))
+        await until(lambda: world.gateways[0].replicas[SHARD].stage == Stage.CANCEL_ONLY)
+        (result,) = await session.send([order("a")])
+        assert result.reject_reason.name == "STAGE_CANCEL_ONLY"
+        assert result.retry_after is not None
+        await world._command(SHARD, SetStage(int(Stage.HALTED)))
+        await until(lambda: world.gateways[0].replicas[SHARD].stage == Stage.HALTED)
+        (result,) = await session.send([order("b")])
+        assert (result.reject_reason.name, result.retry_after) == ("STAGE_HALTED", None)
+
+
 async def test_whatever_is_answered_in_a_storm_is_true(tmp_path: Path) -> None:
     """Every order ends acknowledged, rejected or unknown; what is acknowledged is in the book, rejected is in none."""
     slow = Settings(service_time_us=5_000, queues=Queues(orders_wait_ms=100))
