@@ -22,6 +22,8 @@ class Second(NamedTuple):
     begin_s: float
     attempts_per_s: float
     goodput_per_s: float
+    offered_per_s: float
+    """First attempts alone."""
 
 
 class Panel(NamedTuple):
@@ -92,9 +94,9 @@ def _draw_panel(panel: Panel, top: float, end_s: float, highest: float) -> list[
     at = float(_LEFT)
     caption = "s; grey: attempted, blue: done within the deadline, a second; bar: the shard's stage"
     parts.append(f'<text x="{at}" y="{floor + 44}" fill="#444">{caption}</text>')
-    at += 520
+    at += 500
     for stage in seen:
         parts.append(f'<rect x="{at}" y="{floor + 35}" width="10" height="10" fill="{_STAGES[stage]}"/>')
         parts.append(f'<text x="{at + 14}" y="{floor + 44}" fill="#444">{stage}</text>')
-        at += 28 + 8 * len(stage)
+        at += 26 + 7.2 * len(stage)
     return parts

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from chaos.exchange_process import RunningExchange, open_market, running_exchange
@@ -30,7 +31,7 @@ BEFORE_S = 10.0
 NORMAL = 0.7
 WATCH_S = 0.1
 RECOVERED = 0.95
-SHARD = "shard-0"
+SHARD, GATEWAY = "shard-0", "gateway-0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ class Outcome:
     surge_end_s: float
     stages: list[tuple[float, str]] = field(default_factory=list)
     """Of the shard, when it was seen to change."""
+    memory_mb: list[tuple[float, float]] = field(default_factory=list)
+    """Of the shard and the gateway together, as they were seen."""
 
     @property
     def goodput_before(self) -> float:
@@ -90,23 +93,25 @@ class Outcome:
 
     @property
     def seconds(self) -> list[Second]:
-        """What was attempted, and done within its deadline, in each second."""
+        """What was attempted, offered, and done within its deadline, in each second."""
         end_s = int(self.record.requests[-1].intended_s)
         summaries = (self.record.between(n, n + 1) for n in range(end_s))
-        return [Second(n, s.attempts_per_s, s.goodput_per_s) for n, s in enumerate(summaries)]
+        return [Second(n, s.attempts_per_s, s.goodput_per_s, s.offered_per_s) for n, s in enumerate(summaries)]
 
     @property
     def recovered_after_s(self) -> float | None:
-        """From the end of what was done to it until the goodput was what it had been, and stayed so; None: never."""
-        well = RECOVERED * self.record.between(0.0, BEFORE_S).goodput_per_s
+        """From the end of what was done to it until what is offered is done in time again, and stays so; None: never.
+
+        By three seconds at a time, as what is offered in one comes by chance.
+        """
         recovered: float | None = None
-        for begin_s, per_s in _smoothed(self.seconds):
-            if begin_s < self.surge_end_s:
-                continue
-            if per_s < well:
+        seconds = [second for second in self.seconds if second.begin_s >= self.surge_end_s]
+        for at in range(len(seconds) - 2):
+            window = seconds[at : at + 3]
+            if sum(s.goodput_per_s for s in window) < RECOVERED * sum(s.offered_per_s for s in window):
                 recovered = None
             elif recovered is None:
-                recovered = begin_s - self.surge_end_s
+                recovered = window[0].begin_s - self.surge_end_s
         return recovered
 
     @property
@@ -145,18 +150,15 @@ class Outcome:
             "first_cancel_after_s": _rounded(self.first_cancel_after_s),
             "open_after_s": _rounded(self.open_after_s),
             "recovered_after_s": _rounded(self.recovered_after_s),
+            "memory_mb_begin": round(self.memory_mb[0][1]),
+            "memory_mb_max": round(max(mb for _, mb in self.memory_mb)),
             "not_sent": self.record.between(0.0, end_s).not_sent,
+            "generator_late_p99_ms": round(self.record.between(0.0, end_s).late_p99_ms, 1),
         }
 
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 2)
-
-
-def _smoothed(seconds: list[Second]) -> Iterator[tuple[float, float]]:
-    """Yield the goodput as a mean of three seconds: few requests a second come by chance."""
-    for at in range(len(seconds) - 2):
-        yield seconds[at].begin_s, sum(second.goodput_per_s for second in seconds[at : at + 3]) / 3
 
 
 def run(scenario: Scenario, profile: Profile, seed: int = 1) -> Outcome:
@@ -203,9 +205,20 @@ async def _watch(operator: AsyncClient, generator: Generator, outcome: Outcome) 
             stage = "?"
         else:
             (stage,) = [c.stage.name for c in components if c.name == SHARD]
+            pids = [c.pid for c in components if c.name in (SHARD, GATEWAY)]
+            outcome.memory_mb.append((generator.now_s, sum(map(_resident_mb, pids))))
         if not outcome.stages or outcome.stages[-1][1] != stage:
             outcome.stages.append((generator.now_s, stage))
         await asyncio.sleep(WATCH_S)
+
+
+def _resident_mb(pid: int) -> float:
+    """Return what a process has in memory; none if it is gone."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except FileNotFoundError:
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def figure_of(outcomes: Sequence[Outcome]) -> str:

@@ -66,7 +66,7 @@ class Generator:
             await asyncio.sleep(max(due_s - self.now_s, 0))
             at = self._random.randrange(len(self._senders))
             is_cancel = self._random.random() < plan.cancels and bool(self._resting[at])
-            request = Request(Kind.CANCEL if is_cancel else Kind.PLACE, due_s)
+            request = Request(Kind.CANCEL if is_cancel else Kind.PLACE, due_s, late_s=self.now_s - due_s)
             self.record.requests.append(request)
             if len(under_way) >= plan.in_flight_max:
                 request.done_s = self.now_s

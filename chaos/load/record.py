@@ -40,6 +40,8 @@ class Request:
     done_s: float = 0.0
     ending: Ending = Ending.NOT_SENT
     reason: str = ""
+    late_s: float = 0.0
+    """How late it was sent: what the load generator itself adds."""
 
     @property
     def latency_s(self) -> float:
@@ -61,6 +63,8 @@ class Summary:
     refused: int
     unknown: int
     not_sent: int
+    late_p99_ms: float
+    """Of the load generator: beyond some ten, the figures are its own."""
 
     @property
     def amplification(self) -> float:
@@ -108,4 +112,10 @@ class Record:
             refused=endings[Ending.REFUSED],
             unknown=endings[Ending.UNKNOWN],
             not_sent=endings[Ending.NOT_SENT],
+            late_p99_ms=_p99(request.late_s for request in due) * 1e3,
         )
+
+
+def _p99(values: Iterable[float]) -> float:
+    ordered = sorted(values)
+    return ordered[int(len(ordered) * 0.99)] if ordered else 0.0

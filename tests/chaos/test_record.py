@@ -12,7 +12,7 @@ def test_a_summary_counts_what_was_due_and_measures_what_was_acknowledged() -> N
         Request(Kind.PLACE, 0.9, 3.9, Ending.ACKNOWLEDGED),
         Request(Kind.CANCEL, 1.0, 1.1, Ending.REFUSED),
         Request(Kind.PLACE, 1.5, 2.5, Ending.UNKNOWN),
-        Request(Kind.PLACE, 1.9),
+        Request(Kind.PLACE, 1.9, late_s=0.3),
         Request(Kind.PLACE, 2.0, 2.1, Ending.ACKNOWLEDGED),
     ]
     record.attempts = [(0.0, 0), (1.0, 3), (2.0, 9), (3.0, 10)]
@@ -24,6 +24,7 @@ def test_a_summary_counts_what_was_due_and_measures_what_was_acknowledged() -> N
     assert summary.p50_ms == pytest.approx(100, rel=0.01)
     assert summary.p99_ms == pytest.approx(3_000, rel=0.01)
     assert (summary.refused, summary.unknown, summary.not_sent) == (1, 1, 1)
+    assert summary.late_p99_ms == pytest.approx(300)
     assert record.between(0.0, 2.0, Kind.CANCEL).offered_per_s == 0.5
 
 
