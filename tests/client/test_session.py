@@ -378,7 +378,8 @@ async def test_a_session_leaves_a_gateway_that_owes_answers_and_says_nothing_at_
 
     async def is_silent(self: Gateway, timeout_s: float) -> bool:
         asked.append(self.address)
-        return len(asked) > 1
+        # Not before the batch has come there, nor of the other one, however busy the machine is.
+        return len(asked) > 1 and bool(before) and self.address == gateway.address
 
     monkeypatch.setattr(Gateway, "is_silent", is_silent)
     monkeypatch.setattr(_session, "_SILENCE_S", 0.001)
