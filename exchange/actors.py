@@ -215,6 +215,7 @@ class HostActor:
         if host.standby is not None:
             vitals["agrees"] = host.standby.agrees(record, checksum)
             vitals["failure"] = host.standby.failure
+            vitals["has_caught_up"] = host.standby.has_caught_up
         if host.role == Role.PRIMARY:
             vitals["load"] = host.metering.load.plain()
             vitals["journal_lag_ms"] = host.journal_lag_ms

@@ -117,6 +117,7 @@ class Caller:
         """
         if attempts is None:
             attempts = self.attempts(timeout)
+        refused: NotExecuted | None = None
         while True:
             try:
                 return await self.attempt(rpc, request, attempts)
@@ -125,9 +126,13 @@ class Caller:
                     attempts.open = True
                 may_repeat = effect is not Effect.AGAIN or not attempts.open
                 if may_repeat and await self.again(attempts, _failure_of(error)):
+                    refused = error if isinstance(error, NotExecuted) else refused
                     continue
                 if effect is not Effect.NONE and attempts.open:
                     raise self.unknown(rpc.name, attempts, error, reference) from error
+                if refused is not None and isinstance(error, DeadlineExceeded):
+                    # That the last attempt came too late says less than why there had to be one.
+                    raise refused from error
                 raise
 
     async def again(self, attempts: Attempts, failure: Failure) -> bool:

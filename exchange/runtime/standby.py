@@ -43,6 +43,8 @@ class Standby:
         self.at = Recovered(kind.new())
         self.failure: str | None = None
         """Why it cannot read on now."""
+        self.has_caught_up = False
+        """Whether it has once reached the end of the journal: from then on it is behind by a moment's records."""
         self._kind = kind
         self._journal = journal
         self._snapshots = snapshots
@@ -75,11 +77,13 @@ class Standby:
                 self._apply(record)
                 await asyncio.sleep(0)
             if len(records) < RECORDS_PER_POLL:
+                self.has_caught_up |= self.failure is None
                 await asyncio.sleep(POLL_S)
 
     async def _catch_up(self) -> None:
         """Begin again: the writer has gone on by more than its journal holds, so its snapshots are newer."""
         record = self.at.record
+        self.has_caught_up = False
         try:
             if self._fetch_snapshot is not None and not await self._fetch_snapshot():
                 self.failure = "the journal is trimmed, and no snapshot could be had from the writer"

@@ -184,6 +184,11 @@ class Component:
         """Whether it is a standby that follows."""
         return self.is_standby and self.is_up and self.vitals.get("role") == Role.STANDBY
 
+    @property
+    def has_caught_up(self) -> bool:
+        """Whether it is a standby that can take over in a moment, as it need not apply a history first."""
+        return self.can_take_over and bool(self.vitals.get("has_caught_up"))
+
     @staticmethod
     def listens_on(vitals: Mapping[str, Any]) -> int:
         """Return the port that a gateway's vitals tell, 0 of others."""

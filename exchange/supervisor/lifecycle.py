@@ -72,8 +72,8 @@ class Lifecycle:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the standbys follow, too."""
-        return self.is_ready and all(c.can_take_over for c in self._components.values() if c.is_standby)
+        """Whether the standbys follow, too, and have caught up."""
+        return self.is_ready and all(c.has_caught_up for c in self._components.values() if c.is_standby)
 
     def watch(self, component: Component, now_s: float) -> None:
         """Read what became of what was begun, and begin what is due."""

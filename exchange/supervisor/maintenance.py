@@ -233,7 +233,7 @@ class Maintenance:
 
     def _what_is_away(self) -> str:
         components = self._reconciler.components.values()
-        away = [c for c in components if c.state != ComponentState.UP or (c.is_standby and not c.can_take_over)]
+        away = [c for c in components if c.state != ComponentState.UP or (c.is_standby and not c.has_caught_up)]
         closed = [c for c in components if c not in away and not self._is_open(c)]
         told = [f"{c.name} {c.state.name} {c.detail}".strip() for c in away]
         return ", ".join(told + [f"{c.name} is not open" for c in closed])

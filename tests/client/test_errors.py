@@ -173,3 +173,13 @@ async def test_an_unknown_instrument_is_asked_for_again_and_then_named(
     assert caught.value.reason_name == "INSTRUMENT_UNKNOWN"
     assert len(gateway.requests["ListInstruments"]) == 2
     assert gateway.requests["PlaceOrder"] == []
+
+
+async def test_a_last_attempt_that_came_too_late_does_not_hide_why_there_was_one(gateway: FakeGateway) -> None:
+    stage = Refusal(Code.FAILED_PRECONDITION, "STAGE_CANCEL_ONLY", retry_after_ms=100)
+    late = Refusal(Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+    gateway.script("GetStatus", stage, late)
+    async with AsyncClient(gateway.address, environment=VirtualTime().environment) as client:
+        with pytest.raises(StageForbids):
+            await client.status(timeout=1.0)
+    assert len(gateway.requests["GetStatus"]) == 2

@@ -25,6 +25,7 @@ from exchange.runtime.nats_servers import NatsServers
 from exchange.runtime.recovery import recover, take_snapshot
 from exchange.runtime.rows import rows_segment
 from exchange.runtime.snapshot import SnapshotStore
+from exchange.runtime.standby import RECORDS_PER_POLL
 from exchange.runtime.storage import KINDS
 from exchange.v1 import trading_pb2, types_pb2
 from tests.runtime.money import BUY, SELL, grants
@@ -122,6 +123,25 @@ def journals(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Callable[[
     servers: NatsServers = request.getfixturevalue("nats_servers")
     name = f"shard-of-{tmp_path.name}"[:60]
     return lambda: NatsJournal.open(servers.settings(), name), 0
+
+
+async def test_a_standby_has_caught_up_once_it_has_reached_the_end(tmp_path: Path) -> None:
+    journal = MemoryJournal("shard-0")
+    primary = Host(SHARD, journal, SnapshotStore(tmp_path / "a"))
+    await primary.start()
+    await open_market(primary)
+    for number in range(2 * RECORDS_PER_POLL):
+        await primary.submit(LinkBatch("g", 1, number + 1, [place(f"o{number}")]))
+    host = Host(SHARD, journal, SnapshotStore(tmp_path / "b"))
+    await host.follow()
+    standby = host.standby
+    assert standby is not None
+    while not standby.has_caught_up:
+        assert host.at.record <= primary.at.record
+        await asyncio.sleep(0)
+    assert host.at.record == primary.at.record
+    await host.stop()
+    await primary.stop()
 
 
 @pytest.mark.parametrize("journals", ["memory", "file", "nats"], indirect=True)

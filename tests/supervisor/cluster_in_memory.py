@@ -52,6 +52,8 @@ class ClusterInMemory:
         self.ports_asked: list[int] = []
         self.refused: set[str] = set()
         self.taken: set[int] = set()
+        self.history_is_long = False
+        """Standbys that start have much to apply, and do not get to the end of it."""
         self._directory = directory
         self._journals: dict[str, MemoryJournal] = {}
         self._port_free = 40_000
@@ -111,7 +113,7 @@ class ClusterInMemory:
         else:
             host = self._host(name, ShardType() if name.startswith("shard") else LedgerType())
             await (host.follow() if standby else host.start())
-            process = HostProcess(called, incarnation, node, host)
+            process = HostProcess(called, incarnation, node, host, lambda: self.history_is_long)
         process.settings = settings
         self.launched[name, incarnation] = process
         return process

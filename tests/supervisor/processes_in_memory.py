@@ -6,6 +6,7 @@ Each can die, hang (it is asked, and answers once it goes on, as after SIGSTOP a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from exchange.runtime.host import Host
@@ -101,11 +102,17 @@ class ProcessInMemory:
 
 
 class HostProcess(ProcessInMemory):
-    """A shard or the ledger, primary or standby. `deaf`: pings are answered, commands fail."""
+    """A shard or the ledger, primary or standby. `deaf`: pings are answered, commands fail.
 
-    def __init__(self, name: str, incarnation: int, node: str, host: Host) -> None:
+    `is_history_long`: whether a standby has not yet applied what was before it.
+    """
+
+    def __init__(
+        self, name: str, incarnation: int, node: str, host: Host, is_history_long: Callable[[], bool] = lambda: False
+    ) -> None:
         super().__init__(name, incarnation, node)
         self.host = host
+        self._is_history_long = is_history_long
         self.deaf = False
         self.batches = 0
         self.diverged = False
@@ -121,6 +128,7 @@ class HostProcess(ProcessInMemory):
         vitals = await super().ping(record, checksum)
         if self.host.standby is not None:
             vitals["agrees"] = False if self.diverged else self.host.standby.agrees(record, checksum)
+            vitals["has_caught_up"] = self.host.standby.has_caught_up and not self._is_history_long()
         return vitals
 
     def _vitals(self) -> dict[str, Any]:

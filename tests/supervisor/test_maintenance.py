@@ -80,6 +80,24 @@ class World:
         return {c.name: c.incarnation for c in self.cluster.components.values()}
 
 
+async def test_a_primary_is_handed_over_only_to_a_standby_that_has_caught_up(tmp_path: Path) -> None:
+    world = await World(tmp_path).begin()
+    shard, standby = (world.cluster.components[name] for name in ("shard-0", "shard-0-standby"))
+    before = standby.incarnation, shard.incarnation
+    world.cluster.history_is_long = True
+    await world.maintenance.begin(SHARD_0)
+    await world.cluster.until(lambda: standby.incarnation > before[0] and standby.can_take_over)
+    for _ in range(20):
+        world.cluster.reconciler.tick()
+        await asyncio.sleep(0.05)
+    assert shard.incarnation == before[1], "it would wait until the standby has applied the history"
+    world.cluster.history_is_long = False
+    await world.cluster.until(lambda: not world.maintenance.is_under_way)
+    assert State(world.note.state) == State.DONE
+    assert shard.incarnation > before[1]
+    await world.cluster.end()
+
+
 async def test_everything_is_restarted_in_order_and_each_is_new(tmp_path: Path) -> None:
     world = await World(tmp_path).begin()
     world.supervisors.standby = "id-1"
