@@ -71,12 +71,11 @@ class Summary:
         return self.attempts_per_s / self.offered_per_s if self.offered_per_s else 0.0
 
 
-def histogram_of(requests: Iterable[Request]) -> HdrHistogram:
-    """Return the latencies of the acknowledged in µs, to three digits."""
+def histogram_of(durations_s: Iterable[float]) -> HdrHistogram:
+    """Return durations in µs, to three digits."""
     histogram = HdrHistogram(1, LATENCY_MS_MAX * 1_000, 3)
-    for request in requests:
-        if request.ending == Ending.ACKNOWLEDGED:
-            histogram.record_value(max(int(request.latency_s * 1e6), 1))
+    for duration_s in durations_s:
+        histogram.record_value(max(int(duration_s * 1e6), 1))
     return histogram
 
 
@@ -100,7 +99,7 @@ class Record:
         """Sum up what was due in [from_s, to_s)."""
         due = [r for r in self.requests if from_s <= r.intended_s < to_s and kind in (None, r.kind)]
         duration_s = to_s - from_s
-        histogram = histogram_of(due)
+        histogram = histogram_of(r.latency_s for r in due if r.ending == Ending.ACKNOWLEDGED)
         endings = Counter(request.ending for request in due)
         good = sum(r.ending == Ending.ACKNOWLEDGED and r.latency_s <= self.deadline_s for r in due)
         return Summary(
@@ -112,10 +111,5 @@ class Record:
             refused=endings[Ending.REFUSED],
             unknown=endings[Ending.UNKNOWN],
             not_sent=endings[Ending.NOT_SENT],
-            late_p99_ms=_p99(request.late_s for request in due) * 1e3,
+            late_p99_ms=histogram_of(request.late_s for request in due).get_value_at_percentile(99) / 1e3,
         )
-
-
-def _p99(values: Iterable[float]) -> float:
-    ordered = sorted(values)
-    return ordered[int(len(ordered) * 0.99)] if ordered else 0.0

@@ -134,7 +134,7 @@ def _run(
         _print_end(begun, json)
         return
     with connect(",".join(addresses) or address, key, data) as client:
-        ended = _follow(client, begun, lambda step: None if json else _say(step))
+        ended = follow(client, begun, lambda step: None if json else _say(step))
     _print_end(ended, json)
     if ended.state != MaintenanceState.DONE:
         raise CommandFailed(f"MAINTENANCE_{ended.state.name}", ended.detail)
@@ -147,7 +147,7 @@ def _addresses(client: Client) -> list[str]:
     return sorted(gateways, key=lambda listed: listed != client.address)
 
 
-def _follow(client: Client, begun: Maintenance, say: Callable[[MaintenanceStep], None]) -> Maintenance:
+def follow(client: Client, begun: Maintenance, say: Callable[[MaintenanceStep], None]) -> Maintenance:
     """Tell each step as it ends, and return when all have."""
     told = 0
     newest = begun

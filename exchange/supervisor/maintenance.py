@@ -12,8 +12,7 @@ from typing import Protocol
 import structlog
 
 from exchange.engine.control import DrainNode, MaintenanceStep, NoteMaintenance
-from exchange.engine.words import Stage
-from exchange.supervisor.component import SUPERVISOR, Component, ComponentState
+from exchange.supervisor.component import SUPERVISOR, ComponentState
 from exchange.supervisor.maintenance_plan import (
     Action,
     Kind,
@@ -224,17 +223,13 @@ class Maintenance:
         await supervisors.restart_standby(node)
 
     def _is_healthy(self) -> bool:
-        return self._reconciler.is_complete and all(map(self._is_open, self._reconciler.components.values()))
-
-    def _is_open(self, component: Component) -> bool:
-        if not component.is_shard or component.name in self._reconciler.machine.held:
-            return True
-        return bool(component.vitals.get("stage") == Stage.OPEN)
+        return self._reconciler.is_complete and self._reconciler.reopening.all_open
 
     def _what_is_away(self) -> str:
         components = self._reconciler.components.values()
         away = [c for c in components if c.state != ComponentState.UP or (c.is_standby and not c.has_caught_up)]
-        closed = [c for c in components if c not in away and not self._is_open(c)]
+        is_open = self._reconciler.reopening.is_open
+        closed = [c for c in components if c.is_shard and c not in away and not is_open(c)]
         told = [f"{c.name} {c.state.name} {c.detail}".strip() for c in away]
         return ", ".join(told + [f"{c.name} is not open" for c in closed])
 

@@ -112,7 +112,7 @@ class Reconciler:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the standbys follow, too."""
+        """Whether the standbys follow, too, and have caught up."""
         return self.lifecycle.is_complete
 
     async def start(self) -> None:

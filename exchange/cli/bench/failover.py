@@ -8,7 +8,6 @@ when, is told by its log of events.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -26,12 +25,14 @@ from exchange.cli.bench import Figure
 from exchange.cli.bench.failover_figure import Moment, draw
 from exchange.cli.bench.failover_load import DEADLINE_S, ORDERS_PER_S, OpenLoop
 from exchange.cli.bench.live import SYMBOL, OrderFlow, bearer, make_rich, open_market
+from exchange.cli.maintenance import follow
 from exchange.client import (
     AsyncClient,
     Client,
     Component,
     ComponentState,
     EvenkeelError,
+    Maintenance,
     MaintenanceKind,
     MaintenanceState,
 )
@@ -110,28 +111,26 @@ def pause_node(exchange: LocalExchange, operator: Client, shard: Component) -> F
 
 
 def restart_shard(exchange: LocalExchange, operator: Client, shard: Component) -> Failure:
-    def begin() -> None:
-        operator.start_maintenance(MaintenanceKind.RESTART, shard=shard.name)
-
-    return Failure(begin, lambda: _wait_for(operator))
+    return _restart(operator, shard.name)
 
 
 def restart_all(exchange: LocalExchange, operator: Client, shard: Component) -> Failure:
+    return _restart(operator)
+
+
+def _restart(operator: Client, shard: str = "") -> Failure:
+    """As planned maintenance; it is over when that has ended."""
+    begun: list[Maintenance] = []
+
     def begin() -> None:
-        operator.start_maintenance(MaintenanceKind.RESTART)
+        begun.append(operator.start_maintenance(MaintenanceKind.RESTART, shard=shard))
 
-    return Failure(begin, lambda: _wait_for(operator))
+    def wait() -> None:
+        ended = follow(operator, begun[0], lambda _: None)
+        if ended.state is not MaintenanceState.DONE:
+            raise RuntimeError(f"the maintenance ended as {ended.state.name}: {ended.detail}")
 
-
-def _wait_for(operator: Client) -> None:
-    """Wait until the maintenance is over; the gateway and the supervisor that are asked are restarted, too."""
-    newest = None
-    while newest is None or newest.state is MaintenanceState.RUNNING:
-        time.sleep(POLL_S)
-        with contextlib.suppress(EvenkeelError):
-            newest = operator.maintenance().newest
-    if newest.state is not MaintenanceState.DONE:
-        raise RuntimeError(f"the maintenance ended as {newest.state.name}: {newest.detail}")
+    return Failure(begin, wait)
 
 
 def kill_nats_leader(exchange: LocalExchange, operator: Client, shard: Component) -> Failure:
