@@ -81,7 +81,7 @@ class Outcome:
     scenario: str
     profile: str
     record: Record
-    surge_end_s: float
+    trigger_end_s: float
     stages: list[tuple[float, str]] = field(default_factory=list)
     """Of the shard, when it was seen to change."""
     memory_mb: list[tuple[float, float]] = field(default_factory=list)
@@ -105,13 +105,13 @@ class Outcome:
         By three seconds at a time, as what is offered in one comes by chance.
         """
         recovered: float | None = None
-        seconds = [second for second in self.seconds if second.begin_s >= self.surge_end_s]
+        seconds = [second for second in self.seconds if second.begin_s >= self.trigger_end_s]
         for at in range(len(seconds) - 2):
             window = seconds[at : at + 3]
             if sum(s.goodput_per_s for s in window) < RECOVERED * sum(s.offered_per_s for s in window):
                 recovered = None
             elif recovered is None:
-                recovered = window[0].begin_s - self.surge_end_s
+                recovered = window[0].begin_s - self.trigger_end_s
         return recovered
 
     @property
@@ -132,7 +132,7 @@ class Outcome:
         return next((at_s - BEFORE_S for at_s, stage in reversed(after) if stage == Stage.OPEN.name), None)
 
     def figures(self) -> dict[str, Any]:
-        during = self.record.between(BEFORE_S + 1.0, self.surge_end_s) if self.surge_end_s > BEFORE_S + 1 else None
+        during = self.record.between(BEFORE_S + 1.0, self.trigger_end_s) if self.trigger_end_s > BEFORE_S + 1 else None
         end_s = self.record.requests[-1].intended_s
         cancels = self.record.between(BEFORE_S, end_s, Kind.CANCEL)
         last = self.record.between(end_s - 10.0, end_s)
@@ -182,8 +182,8 @@ async def _run(
     instrument: Instrument,
 ) -> Outcome:
     generator = Generator(plan, exchange.addresses, keys, instrument, MIDDLE)
-    surge_end_s = BEFORE_S if scenario.kills else BEFORE_S + scenario.rates[0][0]
-    outcome = Outcome(scenario.name, profile.name, generator.record, surge_end_s)
+    trigger_end_s = BEFORE_S if scenario.kills else BEFORE_S + scenario.rates[0][0]
+    outcome = Outcome(scenario.name, profile.name, generator.record, trigger_end_s)
     async with AsyncClient(exchange.addresses, exchange.operator_key, timeout=1.0) as operator:
         (pid,) = [c.pid for c in (await operator.status()).components if c.name == SHARD]
         load = asyncio.create_task(generator.run())
@@ -230,5 +230,5 @@ def _panel_of(outcome: Outcome) -> Panel:
     scenario = SCENARIOS[outcome.scenario]
     marks = [(BEFORE_S, "kill -9" if scenario.kills else "surge")]
     if not scenario.kills:
-        marks.append((outcome.surge_end_s, "surge over"))
+        marks.append((outcome.trigger_end_s, "surge over"))
     return Panel(f"{outcome.profile}: {scenario.words}", outcome.seconds, outcome.stages, CAPACITY_PER_S, marks)

@@ -14,7 +14,7 @@ def outcome(bad_from_s: float, bad_to_s: float) -> Outcome:
         ending = Ending.UNKNOWN if is_bad else Ending.ACKNOWLEDGED
         record.requests.append(Request(kind, due_s, due_s + 0.1, ending))
     stages = [(0.0, "OPEN"), (BEFORE_S + 1, "CANCEL_ONLY"), (BEFORE_S + 3, "LIMITED"), (BEFORE_S + 6, "OPEN")]
-    return Outcome("warm", "staged", record, surge_end_s=BEFORE_S, stages=stages)
+    return Outcome("warm", "staged", record, trigger_end_s=BEFORE_S, stages=stages)
 
 
 def test_recovery_is_when_it_is_well_and_stays_so() -> None:
