@@ -64,7 +64,7 @@ crash-test: install ## the slow tests: an exchange that is killed over and over
 	$(BIN)/pytest -m slow -s tests/cluster
 
 cluster-test: install ## 200 random faults under load, then every rule on the whole history; FAULTS=20 FAULT_SEED=7 make cluster-test
-	$(BIN)/pytest -m slow -s tests/faults
+	$(BIN)/pytest -m slow -s tests/chaos/campaign
 
 ray-up-test: install ## `ray up cluster.yaml` end to end, as root: needs sshd, ssh, rsync and namespaces
 	$(BIN)/pytest -m "slow and root" -s tests/deploy/test_ray_up.py

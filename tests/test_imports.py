@@ -215,10 +215,39 @@ RULES = {
         third_party=("google", "grpc", "grpc_status"),
         why="the SDK is what `pip install evenkeel` brings, without an extra",
     ),
-    "chaos": Rule(
+    "chaos.load": Rule(
         project=("exchange.client", "exchange.v1"),
         third_party=(ANY,),
-        why="it sees an exchange as everybody does: the protocol, the command line and the processes",
+        why="it loads anything that speaks the protocol",
+    ),
+    "chaos.invariants": Rule(
+        project=("chaos.load", "exchange.client", "exchange.v1", "exchange.engine", "exchange.runtime"),
+        third_party=(ANY,),
+        why="it reads journals and logs by code of its own; the machines are there to be replayed and compared",
+    ),
+    "chaos": Rule(
+        project=(
+            "chaos.load",
+            "chaos.invariants",
+            "exchange.client",
+            "exchange.v1",
+            "exchange.cluster",
+            "exchange.nodes",
+            "exchange.node_reviver",
+            "exchange.netns",
+            "exchange.processes",
+            "exchange.runtime",
+            "exchange.config",
+            "exchange.settings",
+            "exchange.settings_text",
+        ),
+        third_party=(ANY,),
+        why="it starts exchanges, breaks them, and sees them as everybody does: protocol, processes, journals",
+    ),
+    "chaos.actors": Rule(
+        project=("chaos",),
+        third_party=(ANY, "ray"),
+        why="the Ray shells around the parts of an experiment",
     ),
     "exchange.cli": Rule(
         project=(
@@ -243,10 +272,10 @@ RULES = {
 def layer_of(module: str) -> str | None:
     """The row of `RULES` for a module (or for a name in one): the longest that it lies in.
 
-    `exchange` itself covers no other module, so that a new package needs a row of its own.
+    `exchange` itself covers no other module, so that a new package in it needs a row of its own.
     """
     parts = module.split(".")
-    for length in range(len(parts), 1, -1):
+    for length in range(len(parts), 1 if parts[0] == "exchange" else 0, -1):
         layer = ".".join(parts[:length])
         if layer in RULES:
             return layer
@@ -307,9 +336,9 @@ def violations_in(source: str, module: str, file: str, *, is_package: bool = Fal
 
 
 def violations_under(root: Path) -> list[str]:
-    """`violations_in` of every module of `root/exchange`."""
+    """`violations_in` of every module of the packages under `root`."""
     found: list[str] = []
-    for path in sorted(root.glob("exchange/**/*.py")):
+    for path in sorted(path for package in FIRST_PARTY for path in root.glob(f"{package}/**/*.py")):
         parts = path.relative_to(root).with_suffix("").parts
         is_package = parts[-1] == "__init__"
         module = ".".join(parts[:-1] if is_package else parts)
@@ -336,7 +365,7 @@ def test_nothing_may_import_the_command_line() -> None:
 def test_only_the_shells_around_the_parts_may_import_ray() -> None:
     importers = {layer for layer in RULES if is_allowed(layer, "ray")}
     shells = ("actors", "cluster", "launcher", "ray_calls", "supervisor_actor")
-    assert importers == {f"exchange.{shell}" for shell in shells}
+    assert importers == {"chaos.actors", *(f"exchange.{shell}" for shell in shells)}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Random faults under load, one after the other, and then every rule on the whole history."""

@@ -1,0 +1,1 @@
+"""What an experiment is: data, read from YAML, with a published schema."""

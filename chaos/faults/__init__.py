@@ -1,0 +1,1 @@
+"""What can go wrong, done on purpose: each fault takes effect, is seen to, and is taken back."""

@@ -1,0 +1,1 @@
+"""The exchanges that experiments are done to."""
