@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -31,14 +30,17 @@ def list_experiments(
     sources = [library.read(path) for path in library.shipped().values()]
     if tags:
         counted = Counter(tag for source in sources for tag in source.experiment.tags)
-        rows = [{"tag": name, "experiments": count} for name, count in sorted(counted.items())]
+        rows: list[Row] = [{"tag": name, "experiments": count} for name, count in sorted(counted.items())]
     else:
         chosen = [source for source in sources if not tag or tag in source.experiment.tags]
         rows = [_row(source) for source in chosen]
     show(rows, as_json)
 
 
-def _row(source: Source) -> dict[str, str | int]:
+Row = dict[str, str | int]
+
+
+def _row(source: Source) -> Row:
     experiment = source.experiment
     return {
         "name": source.name,
@@ -49,7 +51,7 @@ def _row(source: Source) -> dict[str, str | int]:
     }
 
 
-def show(rows: list[dict[str, str | int]], as_json: bool) -> None:
+def show(rows: list[Row], as_json: bool) -> None:
     """Print rows as a table, or as JSON."""
     if as_json:
         print(json.dumps(rows, indent=2))

@@ -132,6 +132,8 @@ def _promises(experiment: Experiment) -> Iterator[Problem]:
         yield from _known(("blast_radius", "markets", index), market, markets, "market")
     yield from _unique(("invariants",), experiment.invariants)
     yield from _unique(("sometimes",), experiment.sometimes)
+    if experiment.deviates_in and experiment.expect == "hold":
+        yield Problem(("deviates_in",), f"expected none with `expect: hold`, was {', '.join(experiment.deviates_in)}")
     if experiment.service_levels.recover_s is not None and not experiment.trigger_end_s:
         what = "expected a phase with a fault or `is_trigger`, as recovery counts from its end, found none"
         yield Problem(("service_levels", "recover_s"), what)
