@@ -105,10 +105,8 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
 def test_a_recording_that_is_missing_is_named(tmp_path: Path) -> None:
     values = put("load.0.behaviour", "replay")
     values["load"][0]["recording"] = "flow.csv"
-    assert (
-        problems(tmp_path, values) == (f"9: load[0].recording: expected a file, found none at {tmp_path / 'flow.csv'}",)
-        or "expected a file, found none" in problems(tmp_path, values)[0]
-    )
+    (problem,) = problems(tmp_path, values)
+    assert problem.endswith(f"load[0].recording: expected a file, found none at {tmp_path / 'flow.csv'}")
 
 
 @pytest.mark.parametrize(
