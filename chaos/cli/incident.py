@@ -1,4 +1,4 @@
-"""`chaos …`: experiments with an exchange."""
+"""`chaos incident`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,7 @@ from rich.console import Console
 
 from chaos.incident import PROFILES, SCENARIOS, figure_of, run
 
-app = typer.Typer(help="Experiments with an exchange of their own, which is started for each.", no_args_is_help=True)
-_console = Console()
 
-
-@app.callback()
-def _group() -> None:
-    """Keep `incident` a command of its own while it is the only one."""
-
-
-@app.command()
 def incident(
     scenarios: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(SCENARIOS)}; all without.")] = None,
     profile: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PROFILES)}; all without.")] = None,
@@ -37,11 +28,6 @@ def incident(
             continue
         outcomes = [run(scenario, one, seed) for one in PROFILES.values() if not profile or one.name in profile]
         for outcome in outcomes:
-            _console.print_json(json.dumps(outcome.figures()), indent=None)
+            Console().print_json(json.dumps(outcome.figures()), indent=None)
         if figures is not None:
             (figures / f"{scenario.name}.svg").write_text(figure_of(outcomes))
-
-
-def main() -> None:
-    """Run the command line."""
-    app()
