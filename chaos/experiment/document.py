@@ -76,12 +76,12 @@ def parse_path(written: str) -> Path:
     return tuple(path)
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc] # PyYAML brings no types
+class _Loader(yaml.SafeLoader):
     """Refuses aliases, by which a small file can say a large one, and a key that is there twice."""
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+            event = self.peek_event()  # type: ignore[no-untyped-call]
             problem = f"expected a value, found the alias *{event.anchor}: write the value out"
             raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
         node: Node | None = super().compose_node(parent, index)
