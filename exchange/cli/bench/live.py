@@ -120,10 +120,14 @@ def command_message(plan: Plan) -> trading_pb2.Command:
 
 
 class OrderFlow:
-    """Seeded orders around a price: two thirds limit orders, of which a third trades, and one third cancels."""
+    """Seeded orders around a price: two thirds limit orders, of which a third trades, and one third cancels.
 
-    def __init__(self, accounts: tuple[int, int], prefix: str) -> None:
+    With more than `live_max` that may be open, half of the commands cancel, so that the book grows no more.
+    """
+
+    def __init__(self, accounts: tuple[int, int], prefix: str, live_max: int = 1 << 40) -> None:
         self._chance = random.Random(7)
+        self._live_max = live_max
         self._accounts = accounts
         self._prefix = prefix
         self._count = 0
@@ -149,7 +153,8 @@ class OrderFlow:
 
     def command(self) -> Plan:
         """Return the next command of a stream."""
-        if len(self._live) > 50 and self._chance.random() < 1 / 3:
+        cancels = 1 / 2 if len(self._live) > self._live_max else 1 / 3
+        if len(self._live) > 50 and self._chance.random() < cancels:
             at = self._chance.randrange(len(self._live))
             self._live[at], self._live[-1] = self._live[-1], self._live[at]
             name, account = self._live.pop()
