@@ -16,6 +16,7 @@ from exchange.cli.output import console
 NAMES = (
     "engine",
     "session",
+    "session_nats",
     "unary",
     "grants",
     "journal",
