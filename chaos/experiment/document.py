@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,20 @@ def parse(text: str) -> Document:
         raise DocumentInvalid(f"expected YAML, found what is none: {error}") from error
     finally:
         loader.dispose()
+
+
+def lay_over(values: Any, changes: Mapping[str, Any]) -> None:
+    """Put values at their paths ("phases[1].duration_s"). Raises `DocumentInvalid` where a path leads nowhere."""
+    for written, value in changes.items():
+        try:
+            *above, last = parse_path(written)
+            at = values
+            for step in above:
+                at = at.setdefault(step, {}) if isinstance(at, dict) else at[step]
+            at[last] = value
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            expected = "expected the path of a value, such as environment.shards or phases[1].duration_s"
+            raise DocumentInvalid(f"{expected}, was {written!r}") from error
 
 
 def format_path(path: Path) -> str:
