@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 
+from chaos.faults.fault import Target
 from chaos.run.parts import Note
 from chaos.run.record import Check
 from chaos.worlds.health import Health
@@ -31,6 +32,7 @@ class StatusWatch:
         self._make_health = health
         self._directory = directory
         self._local = local
+        self._health: Health | None = None
         self._seen: dict[str, str] = {}
         self.stages: dict[str, str] = {}
         self.memory_mb = 0.0
@@ -39,11 +41,15 @@ class StatusWatch:
     def disk_free_mb(self) -> float:
         return shutil.disk_usage(self._directory).free / 1e6
 
+    def targets(self) -> list[Target]:
+        """Return the processes that the last status named."""
+        return self._health.targets() if self._health is not None else []
+
     def broken(self) -> Sequence[Check]:
         return ()
 
     async def run(self, note: Note) -> None:
-        health = self._make_health()
+        self._health = health = self._make_health()
         try:
             while True:
                 try:
