@@ -84,7 +84,7 @@ bench: install ## the benchmarks
 lock: ## requirements.lock again, from pyproject.toml; make lock UPGRADE=--upgrade takes newer versions
 	$(PYTHON) -m venv build/lock-venv
 	build/lock-venv/bin/python -m pip install --disable-pip-version-check --quiet uv==$(UV_VERSION)
-	build/lock-venv/bin/uv pip compile pyproject.toml --extra server --extra dev --universal --generate-hashes $(UPGRADE) \
+	build/lock-venv/bin/uv pip compile pyproject.toml --extra server --extra chaos --extra status --extra dev --universal --generate-hashes $(UPGRADE) \
 	  --custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.lock
 
 clean: ## removes what was installed, generated or cached

@@ -249,6 +249,11 @@ RULES = {
         third_party=(ANY, "ray"),
         why="the Ray shells around the parts of an experiment",
     ),
+    "status": Rule(
+        project=("exchange.client", "exchange.v1"),
+        third_party=(ANY,),
+        why="it stays up when the exchange is down, and sees of it what a client does",
+    ),
     "exchange.cli": Rule(
         project=(
             "exchange.client",

@@ -6,6 +6,7 @@ import typer
 
 from chaos.cli import library
 from chaos.cli.incident import incident
+from chaos.cli.run import run
 from chaos.run.record import ExitCode
 
 EXIT_CODES = {
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command("list")(library.list_experiments)
 app.command()(library.describe)
+app.command()(run)
 app.command()(library.validate)
 app.command()(library.schema)
 app.command()(incident)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,20 @@ def parse(text: str) -> Document:
         loader.dispose()
 
 
+def lay_over(values: Any, changes: Mapping[str, Any]) -> None:
+    """Put values at their paths ("phases[1].duration_s"). Raises `DocumentInvalid` where a path leads nowhere."""
+    for written, value in changes.items():
+        try:
+            *above, last = parse_path(written)
+            at = values
+            for step in above:
+                at = at.setdefault(step, {}) if isinstance(at, dict) else at[step]
+            at[last] = value
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            expected = "expected the path of a value, such as environment.shards or phases[1].duration_s"
+            raise DocumentInvalid(f"{expected}, was {written!r}") from error
+
+
 def format_path(path: Path) -> str:
     """Return a path as a person writes it: `phases[1].faults[0].target`."""
     written = ""
@@ -76,12 +90,12 @@ def parse_path(written: str) -> Path:
     return tuple(path)
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc] # PyYAML brings no types
+class _Loader(yaml.SafeLoader):
     """Refuses aliases, by which a small file can say a large one, and a key that is there twice."""
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+            event = self.peek_event()  # type: ignore[no-untyped-call]
             problem = f"expected a value, found the alias *{event.anchor}: write the value out"
             raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
         node: Node | None = super().compose_node(parent, index)

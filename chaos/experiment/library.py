@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -47,6 +47,8 @@ class Source:
     text: str
     """As it was written: its comments say what it rehearses."""
     experiment: Experiment
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """What was laid over it, by path."""
 
     @property
     def is_incident(self) -> bool:
@@ -87,10 +89,9 @@ def read(path: Path, changes: Mapping[str, Any] | None = None) -> Source:
     try:
         text = path.read_text(encoding="utf-8")
         parsed = document.parse(text)
+        document.lay_over(parsed.values, changes or {})
     except (OSError, UnicodeDecodeError, DocumentInvalid) as error:
         raise ExperimentInvalid([f"{path}: {error}"]) from error
-    for written, value in (changes or {}).items():
-        _lay_over(parsed.values, written, value)
     try:
         experiment = msgspec.convert(parsed.values, Experiment)
     except msgspec.ValidationError as error:
@@ -100,7 +101,7 @@ def read(path: Path, changes: Mapping[str, Any] | None = None) -> Source:
     problems = list(problems_of(experiment, path.parent))
     if problems:
         raise ExperimentInvalid(_line(path, parsed, problem) for problem in problems)
-    return Source(path.stem, path, text, experiment)
+    return Source(path.stem, path, text, experiment, changes or {})
 
 
 def schema() -> dict[str, Any]:
@@ -112,17 +113,3 @@ def schema() -> dict[str, Any]:
 def _line(path: Path, parsed: document.Document, problem: Problem) -> str:
     where = format_path(problem.path)
     return f"{path}:{parsed.line_of(problem.path)}: {where}{': ' if where else ''}{problem.what}"
-
-
-def _lay_over(values: Any, written: str, value: Any) -> None:
-    """Put a value at a path. Raises `ExperimentInvalid` where the path leads to nothing that can hold it."""
-    *above, last = document.parse_path(written)
-    at = values
-    try:
-        for step in above:
-            at = at.setdefault(step, {}) if isinstance(at, dict) else at[step]
-        at[last] = value
-    except (TypeError, IndexError, AttributeError) as error:
-        raise ExperimentInvalid(
-            [f"--set {written}: expected the path of a value, such as environment.shards or phases[1].duration_s"]
-        ) from error

@@ -35,7 +35,7 @@ class Clock:
     has_begun: bool = False
 
     def now_s(self) -> float:
-        return asyncio.get_running_loop().time() - self.begun_s if self.has_begun else 0.0
+        return asyncio.get_running_loop().time() - self.begun_s if self.has_begun else -LEAD_S
 
 
 class Director:
@@ -58,13 +58,19 @@ class Director:
         self._manifest = manifest
         self._ended: asyncio.Queue[Ended] = asyncio.Queue()
         self._endings: list[Ended] = []
+        self._is_interrupted = False
         self._faults = Faults(parts.agent, writer, self._ended)
         self._checks: list[Check] = []
         self._seen: dict[int, tuple[dict[str, str], float]] = {}
         self._samples_over = asyncio.Event()
 
     def interrupt(self, why: str = INTERRUPTED) -> None:
-        """End the run as soon as that can be, and take everything back."""
+        """End the run as soon as that can be, and take everything back. Once is enough."""
+        if self._is_interrupted:
+            self._writer.note("note", self._name, "already ending", "everything is being taken back")
+            return
+        self._is_interrupted = True
+        self._writer.note("note", self._name, why, "everything is taken back")
         self._ended.put_nowait(Ended(ExitCode.ABORTED, why))
 
     async def run(self) -> Verdict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from chaos.run.record import ExitCode
 
 _GRAVITY = (
@@ -10,6 +12,8 @@ _GRAVITY = (
     ExitCode.NOT_INJECTED,
     ExitCode.NO_STEADY_STATE,
     ExitCode.INVALID,
+    ExitCode.BROKEN,
+    ExitCode.HELD,
 )
 """The first of them that holds is told: what somebody has to look after, then what says that the run says nothing."""
 
@@ -22,6 +26,11 @@ class Ended(Exception):
         self.exit_code = exit_code
 
 
-def gravest(endings: list[Ended]) -> Ended | None:
+def gravest(endings: Sequence[Ended]) -> Ended | None:
     """Return the ending that is told of several."""
     return min(endings, key=lambda ending: _GRAVITY.index(ending.exit_code), default=None)
+
+
+def gravest_code(codes: Iterable[ExitCode]) -> ExitCode:
+    """Return the exit code of several runs."""
+    return min(codes, key=_GRAVITY.index, default=ExitCode.HELD)

@@ -14,9 +14,11 @@ WORLDS = ("file", "nodes")
 
 
 _QUICKLY = Recovery(cancel_only_ms=100, post_only_ms=100, ramp_ms=300, healthy_ms=100)
-SETTINGS = restarting_freely(Settings(stages=Stages(warm=_QUICKLY, cold=_QUICKLY)))
+SETTINGS = restarting_freely(
+    Settings(stages=Stages(warm=_QUICKLY, cold=_QUICKLY, regresses_max=100, regress_window_ms=1_000))
+)
 """Short stages: long enough for the load to meet each of them (I9), too short to hide how long a takeover takes. Nobody
-is parked: the faults are on purpose.
+is parked, and no shard waits for a person after it was overloaded thrice: the faults are on purpose.
 """
 
 

@@ -14,10 +14,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import select
 import signal
 from collections.abc import Callable
 from typing import NoReturn
 
+ABANDONED_TIMEOUT_S = 10.0
 _NICENESS = 5
 _DESCRIPTORS_MAX = 1 << 20
 
@@ -28,17 +30,75 @@ class AsideFailed(Exception):
     code = "ASIDE_FAILED"
 
 
+class Aside:
+    """Work that a forked child has begun, for a thread that may wait. Either `result` or `abandon` is called, once."""
+
+    def __init__(self, work: Callable[[], bytes]) -> None:
+        self._memory = os.memfd_create("aside", os.MFD_CLOEXEC)
+        try:
+            self._pid = os.fork()
+        except OSError as error:
+            os.close(self._memory)
+            raise AsideFailed(f"could not fork: {error}") from error
+        if self._pid == 0:
+            _be_child(work, self._memory)
+
+    def result(self, timeout_s: float) -> bytes:
+        """Wait for the result of the work. Raises `AsideFailed`."""
+        try:
+            return self._wait(timeout_s)
+        finally:
+            os.close(self._memory)
+
+    def abandon(self) -> None:
+        """End the child, whose result nobody wants any more; instead of `result`."""
+        self.kill()
+        try:
+            self.result(ABANDONED_TIMEOUT_S)
+        except AsideFailed:
+            pass  # as was meant
+
+    def kill(self) -> None:
+        """End the child; `result` raises."""
+        try:
+            os.kill(self._pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it ended in this moment
+
+    def _wait(self, timeout_s: float) -> bytes:
+        try:
+            child = os.pidfd_open(self._pid)
+        except ProcessLookupError as error:
+            raise AsideFailed("somebody else has waited for the child") from error
+        try:
+            poll = select.poll()
+            poll.register(child, select.POLLIN)
+            ended = poll.poll(timeout_s * 1_000)
+            if not ended:
+                self.kill()
+            _, status = os.waitpid(self._pid, 0)
+        except ChildProcessError as error:
+            raise AsideFailed("somebody else has waited for the child") from error
+        finally:
+            os.close(child)
+        if not ended:
+            raise AsideFailed(f"not done after {timeout_s} s")
+        if status != 0:
+            raise AsideFailed(f"exit code {os.waitstatus_to_exitcode(status)}")
+        return os.pread(self._memory, os.fstat(self._memory).st_size, 0)
+
+
 def do_aside(work: Callable[[], bytes], timeout_s: float) -> asyncio.Future[bytes]:
     """Fork now, and return what will be the result of `work`, or `AsideFailed`."""
-    memory = os.memfd_create("aside", os.MFD_CLOEXEC)
+    return asyncio.ensure_future(_collect(Aside(work), timeout_s))
+
+
+async def _collect(aside: Aside, timeout_s: float) -> bytes:
     try:
-        pid = os.fork()
-    except OSError as error:
-        os.close(memory)
-        raise AsideFailed(f"could not fork: {error}") from error
-    if pid == 0:
-        _be_child(work, memory)
-    return asyncio.ensure_future(_collect(pid, memory, timeout_s))
+        return await asyncio.get_running_loop().run_in_executor(None, aside.result, timeout_s)
+    except asyncio.CancelledError:
+        aside.kill()
+        raise
 
 
 def _be_child(work: Callable[[], bytes], memory: int) -> NoReturn:
@@ -53,26 +113,3 @@ def _be_child(work: Callable[[], bytes], memory: int) -> NoReturn:
         os._exit(0)
     finally:
         os._exit(1)
-
-
-async def _collect(pid: int, memory: int, timeout_s: float) -> bytes:
-    loop = asyncio.get_running_loop()
-    end = asyncio.ensure_future(loop.run_in_executor(None, os.waitpid, pid, 0))
-    try:
-        done, _ = await asyncio.wait([end], timeout=timeout_s)
-        if not done:
-            raise AsideFailed(f"not done after {timeout_s} s")
-        try:
-            _, status = end.result()
-        except ChildProcessError as error:
-            raise AsideFailed("somebody else has waited for the child") from error
-        if status != 0:
-            raise AsideFailed(f"exit code {os.waitstatus_to_exitcode(status)}")
-        return os.pread(memory, os.fstat(memory).st_size, 0)
-    finally:
-        if not end.done():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # it ended in this moment
-        os.close(memory)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from exchange.engine.words import RejectReason
+from exchange.runtime.aside import Aside, AsideFailed
 from exchange.runtime.feed import Feed, FeedBatch
 from exchange.runtime.journal import Journal, Record
 from exchange.runtime.machine import Machine, MachineType
@@ -25,7 +26,9 @@ from exchange.runtime.snapshot import Snapshot, SnapshotStore
 
 FEED_COMMANDS_IN_SNAPSHOT_MAX = 20_000
 """So that readers who were a little behind go on without a gap after a restart."""
-
+HASHED_ASIDE_BYTES = 4_000_000
+"""A state from this size on is hashed by a process of its own: below, the fork costs what it saves."""
+HASH_TIMEOUT_S = 120.0
 
 _REFUSED = {
     int(SegmentKind.LATE): RejectReason.DEADLINE_EXCEEDED,
@@ -140,12 +143,14 @@ def recover(
         JournalCorrupt, JournalTrimmed, SnapshotCorrupt: what is stored is damaged or has a hole.
         MachineVersionMismatch, StateHashMismatch: the snapshot is not of this build.
     """
-    recovered = load_latest(kind, snapshots)
-    commands_before = recovered.machine.sequence
-    replay = Replay(kind, recovered)
     with _collector_off():
-        for record in journal.read(recovered.record + 1, to_record):
-            replay.apply(record)
+        snapshot = snapshots.latest()
+        recovered = Recovered(kind.new()) if snapshot is None else _restore(kind, snapshot)
+        commands_before = recovered.machine.sequence
+        replay = Replay(kind, recovered)
+        with nullcontext() if snapshot is None else _checking(kind, recovered.machine, snapshot):
+            for record in journal.read(recovered.record + 1, to_record):
+                replay.apply(record)
     replay.settle()
     recovered.replayed_commands = recovered.machine.sequence - commands_before
     return recovered
@@ -205,11 +210,15 @@ def take_snapshot(kind: MachineType, at: Recovered, snapshots: SnapshotStore) ->
 def load_latest(kind: MachineType, snapshots: SnapshotStore) -> Recovered:
     """Return the machine as the newest good snapshot has it, or a new one. Raises as `recover` does."""
     snapshot = snapshots.latest()
+    if snapshot is None:
+        return Recovered(kind.new())
     with _collector_off():
-        return Recovered(kind.new()) if snapshot is None else _load(kind, snapshot)
+        recovered = _restore(kind, snapshot)
+        _check(kind.state_hash(recovered.machine), snapshot)
+    return recovered
 
 
-def _load(kind: MachineType, snapshot: Snapshot) -> Recovered:
+def _restore(kind: MachineType, snapshot: Snapshot) -> Recovered:
     if snapshot.machine_version != kind.version:
         raise MachineVersionMismatch(
             f"expected a snapshot of version {kind.version} of the {kind.name} machine, was "
@@ -217,17 +226,48 @@ def _load(kind: MachineType, snapshot: Snapshot) -> Recovered:
         )
     state, links, tail, checksum = unpack(snapshot.payload)
     machine = kind.unpack_state(state)
-    found = kind.state_hash(machine)
-    if found != snapshot.state_hash:
-        raise StateHashMismatch(
-            f"the snapshot at record {snapshot.sequence} says its state has hash {snapshot.state_hash.hex()}, "
-            f"restored it has {found.hex()}"
-        )
     return Recovered(
         machine,
         snapshot.sequence,
         snapshot.epoch,
         {name: LinkState(*link) for name, *link in links},
         Feed.resume(list(tail), machine.sequence, checksum),
-        hashed=StateHash(machine.sequence, found),
+        hashed=StateHash(machine.sequence, snapshot.state_hash),
     )
+
+
+def _check(found: bytes, snapshot: Snapshot) -> None:
+    if found != snapshot.state_hash:
+        raise StateHashMismatch(
+            f"the snapshot at record {snapshot.sequence} says its state has hash {snapshot.state_hash.hex()}, "
+            f"restored it has {found.hex()}"
+        )
+
+
+@contextmanager
+def _checking(kind: MachineType, machine: Machine, snapshot: Snapshot) -> Iterator[None]:
+    """Hash a machine as it was just restored, and at the end raise `StateHashMismatch` if the snapshot says otherwise.
+
+    To hash a large state takes as long as to restore it, so a forked process does it while the journal is replayed.
+    """
+    aside = _hash_aside(kind, machine) if len(snapshot.payload) >= HASHED_ASIDE_BYTES else None
+    found = b"" if aside is not None else kind.state_hash(machine)
+    try:
+        yield
+    except BaseException:
+        if aside is not None:
+            aside.abandon()
+        raise
+    if aside is not None:
+        try:
+            found = aside.result(HASH_TIMEOUT_S)
+        except AsideFailed:
+            found = kind.state_hash(_restore(kind, snapshot).machine)
+    _check(found, snapshot)
+
+
+def _hash_aside(kind: MachineType, machine: Machine) -> Aside | None:
+    try:
+        return Aside(lambda: kind.state_hash(machine))
+    except AsideFailed:
+        return None

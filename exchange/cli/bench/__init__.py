@@ -13,7 +13,20 @@ from rich.table import Table
 from exchange.cli.errors import CommandFailed
 from exchange.cli.output import console
 
-NAMES = ("engine", "session", "unary", "grants", "journal", "journal_nats", "replay", "depth", "memory", "failover")
+NAMES = (
+    "engine",
+    "session",
+    "session_nats",
+    "unary",
+    "grants",
+    "journal",
+    "journal_nats",
+    "replay",
+    "cold",
+    "depth",
+    "memory",
+    "failover",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class Targets:
 
 
 @contextmanager
-def targets() -> Iterator[Targets]:
+def targets(journal: str = "file") -> Iterator[Targets]:
     """Start an exchange with one shard and an echo server, each in processes of its own."""
     echo = subprocess.Popen(
         [sys.executable, "-m", "exchange.cli.bench.echo"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -46,7 +46,10 @@ def targets() -> Iterator[Targets]:
     try:
         assert echo.stdout is not None
         port = echo.stdout.readline().strip()
-        with running(shards=1) as exchange, Client(exchange.address, exchange.operator_key, timeout=10) as operator:
+        with (
+            running(shards=1, journal=journal) as exchange,
+            Client(exchange.address, exchange.operator_key, timeout=10) as operator,
+        ):
             open_market(operator, SYMBOL)
             buyer, seller = (operator.create_account(name).account_id for name in ("buyer", "seller"))
             metadata = bearer(exchange.operator_key)
@@ -57,12 +60,17 @@ def targets() -> Iterator[Targets]:
 
 
 @contextmanager
-def running(shards: int) -> Iterator[LocalExchange]:
+def running(shards: int, journal: str = "file") -> Iterator[LocalExchange]:
     """Start an exchange in a directory of its own."""
     with tempfile.TemporaryDirectory(prefix="evenkeel-bench-") as directory:
         # A standby does the work of a shard once more, on a core that the measured ones need here.
         config = ExchangeConfig(
-            data_dir=Path(directory), port=0, shards=shards, standbys=False, snapshot_every_commands=1_000_000_000
+            data_dir=Path(directory),
+            port=0,
+            shards=shards,
+            standbys=False,
+            journal=journal,
+            snapshot_every_commands=1_000_000_000,
         )
         with LocalExchange(config) as exchange:
             yield exchange
@@ -120,10 +128,14 @@ def command_message(plan: Plan) -> trading_pb2.Command:
 
 
 class OrderFlow:
-    """Seeded orders around a price: two thirds limit orders, of which a third trades, and one third cancels."""
+    """Seeded orders around a price: two thirds limit orders, of which a third trades, and one third cancels.
 
-    def __init__(self, accounts: tuple[int, int], prefix: str) -> None:
+    With more than `live_max` that may be open, half of the commands cancel, so that the book grows no more.
+    """
+
+    def __init__(self, accounts: tuple[int, int], prefix: str, live_max: int = 1 << 40) -> None:
         self._chance = random.Random(7)
+        self._live_max = live_max
         self._accounts = accounts
         self._prefix = prefix
         self._count = 0
@@ -149,7 +161,8 @@ class OrderFlow:
 
     def command(self) -> Plan:
         """Return the next command of a stream."""
-        if len(self._live) > 50 and self._chance.random() < 1 / 3:
+        cancels = 1 / 2 if len(self._live) > self._live_max else 1 / 3
+        if len(self._live) > 50 and self._chance.random() < cancels:
             at = self._chance.randrange(len(self._live))
             self._live[at], self._live[-1] = self._live[-1], self._live[at]
             name, account = self._live.pop()

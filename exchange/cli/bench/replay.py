@@ -39,7 +39,7 @@ def measure() -> Figure:
     with tempfile.TemporaryDirectory(prefix="evenkeel-bench-") as directory:
         journal = FileJournal.open(Path(directory) / "journal", "shard-0")
         epoch = journal.acquire()
-        segments = [rows_segment([AddInstrument(instrument), SetStage(int(Stage.OPEN)), *_endowed()])]
+        segments = [rows_segment([AddInstrument(instrument), SetStage(int(Stage.OPEN)), *endowed()])]
         journal.append(epoch, 1, pack_record(RecordPayload(1, [LinkBatch("bench", 1, 1, segments)])))
         for n in range(2, RECORDS + 2):
             request = trading_pb2.TradeRequest(
@@ -72,7 +72,7 @@ def _check(machine: Machine) -> None:
         )
 
 
-def _endowed() -> list[Command]:
+def endowed() -> list[Command]:
     """Return what gives both accounts money, the way that a journal has it: an order asks and the ledger grants."""
     limit, good_till_cancelled = int(OrderType.LIMIT), int(TimeInForce.GTC)
     commands: list[Command] = []

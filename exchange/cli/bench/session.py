@@ -37,7 +37,7 @@ def measure() -> Figure:
     message as it sends it, as most clients do, stands in the detail.
     """
     with targets() as at:
-        rounds = uvloop.run(_measure(at))
+        rounds = uvloop.run(measure_rounds(at))
     made = [rates for rates, _ in rounds]
     ready = [rates for _, rates in rounds]
     value, reference = median(rate for rate, _ in ready), median(rate for _, rate in ready)
@@ -50,7 +50,7 @@ def measure() -> Figure:
     return Figure("session", value, "commands/s", reference, ratio, detail)
 
 
-async def _measure(at: Targets) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+async def measure_rounds(at: Targets) -> list[tuple[tuple[float, float], tuple[float, float]]]:
     """Return for each round: ours and the echo's commands per second, with messages made on the way, and ready."""
     rounds = []
     async with grpc.aio.insecure_channel(at.exchange) as exchange, grpc.aio.insecure_channel(at.echo) as echo:

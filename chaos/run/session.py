@@ -1,0 +1,106 @@
+"""One run of an experiment: puts the real parts together, and hands them to a director."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from chaos.experiment.library import Source
+from chaos.run.agent import LocalAgent
+from chaos.run.attached import AttachedExchange
+from chaos.run.director import Clock, Director
+from chaos.run.directory import make_directory
+from chaos.run.judging import WholeRun
+from chaos.run.load import GeneratedLoad
+from chaos.run.manifest import manifest_of
+from chaos.run.parts import Parts
+from chaos.run.private import PrivateExchange
+from chaos.run.record import HISTORY, STATUS_LOG, ExitCode, Manifest, Verdict
+from chaos.run.watching import StatusWatch
+from chaos.run.writer import Observer, RunWriter
+from chaos.worlds.health import Health
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """An exchange that runs already."""
+
+    addresses: tuple[str, ...]
+    operator_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    directory: Path
+    seed: int
+    workers: int
+    keep_history: bool
+    attachment: Attachment | None
+    command: Sequence[str]
+
+
+async def run_experiment(source: Source, options: RunOptions, observer: Observer) -> Verdict:
+    """Run an experiment and return its verdict, which stands in its directory with all else. Ctrl-C ends it early.
+
+    Raises `DirectoryNotEmpty`, and `FaultNotInjected` before anything is started if a fault cannot be done here.
+    """
+    experiment = msgspec.structs.replace(source.experiment, seed=options.seed)
+    directory, attachment = options.directory, options.attachment
+    make_directory(directory, source, options.seed)
+    exchange: PrivateExchange | AttachedExchange
+    if attachment is None:
+        exchange = PrivateExchange(experiment.environment, experiment.load, directory)
+    else:
+        exchange = AttachedExchange(
+            experiment.environment, experiment.load, attachment.addresses, attachment.operator_key
+        )
+
+    def health() -> Health:
+        furnished = exchange.furnished
+        log = directory / STATUS_LOG
+        return Health(exchange.addresses, exchange.operator_key, furnished.probe.key, furnished.markets, log)
+
+    def manifest(begun_s: float) -> Manifest:
+        return manifest_of(
+            source.name,
+            options.seed,
+            experiment.environment,
+            begun_s=begun_s,
+            schedule_sha256=parts.load.schedule_sha256,
+            command=options.command,
+            target=exchange.target,
+        )
+
+    clock = Clock()
+    with RunWriter(directory, clock.now_s, observer) as writer:
+        watch = StatusWatch(health, directory, local=lambda: exchange.is_local)
+        agent = LocalAgent(watch.targets, options.seed)
+        parts = Parts(exchange, GeneratedLoad(experiment, lambda: exchange), watch, agent, WholeRun(experiment))
+        director = Director(source.name, experiment, parts, writer, clock, manifest)
+        with interrupted_by_signals(director):
+            verdict = await director.run()
+    if verdict.exit_code == ExitCode.HELD and not options.keep_history:
+        shutil.rmtree(directory / HISTORY)
+    return verdict
+
+
+@contextmanager
+def interrupted_by_signals(director: Director) -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM end the run: the first takes everything back, the next ones say that it is under way."""
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, director.interrupt)
+    try:
+        yield
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)

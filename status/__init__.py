@@ -1,0 +1,1 @@
+"""What the public is told: a status page, a Status API and announcements, from what a client measures."""
