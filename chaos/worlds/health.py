@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from chaos.campaign.trader import CHANNEL_OPTIONS, bearer
+from chaos.load.sending import CHANNEL_OPTIONS, bearer
 from chaos.faults.fault import Target
 from exchange.v1 import admin_pb2, admin_pb2_grpc, trading_pb2, trading_pb2_grpc, types_pb2
 
