@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, cycle
+from pathlib import Path
 from random import Random
 from typing import Protocol
 
-from chaos.load.plan import Behaviour, Market
+from chaos.load.plan import Behaviour, Group, Market
 from exchange.v1 import trading_pb2, types_pb2
 
 QUOTES = 4
@@ -187,10 +190,87 @@ class Flow:
         return order
 
 
-BEHAVIOURS: dict[Behaviour, Callable[[str, Sequence[Market], Random], Client]] = {
+class Replayer:
+    """Sends a recorded flow, in order and over and over: `seq,cmd,id,side,price,qty,tif` in ticks and lots, a CSV file.
+
+    Commands are NEW, MARKET, CANCEL and REPLACE, sides B and S. Of several clients each sends the orders of the ids
+    that fall to it. Prices are laid around the market's, as the recording has them around its first.
+    """
+
+    def __init__(self, name: str, market: Market, recording: Path, number: int, clients: int) -> None:
+        self._name = name
+        self._market = market
+        rows = [row for row in read_recording(recording) if int(row["id"]) % clients == number]
+        self._rows = rows
+        self._next = cycle(range(len(rows)))
+        self._round = 0
+        self._first = next((int(row["price"]) for row in rows if row["price"]), 0)
+
+    def next(self) -> Request:
+        at = next(self._next)
+        self._round += at == 0
+        row = self._rows[at]
+        market, name = self._market, f"{self._name}-{self._round}-{row['id']}"
+        price = market.price + (int(row["price"] or self._first) - self._first) * market.tick
+        quantity = market.quantity * int(row["qty"] or 1)
+        if row["cmd"] == "CANCEL":
+            return cancel(market.symbol, name)
+        if row["cmd"] == "REPLACE":
+            amend = trading_pb2.AmendOrderRequest(
+                instrument=market.symbol, client_order_id=name, price=price, open_quantity=quantity
+            )
+            return Command(amend=amend)
+        is_market = row["cmd"] == "MARKET"
+        order = trading_pb2.PlaceOrderRequest(
+            instrument=market.symbol,
+            client_order_id=name,
+            side=SIDES["BS".index(row["side"])],
+            type=types_pb2.ORDER_TYPE_MARKET if is_market else types_pb2.ORDER_TYPE_LIMIT,
+            time_in_force=_TIMES_IN_FORCE["IOC" if is_market else row["tif"]],
+            price=0 if is_market else price,
+            quantity=quantity,
+        )
+        return Command(place=order)
+
+
+_TIMES_IN_FORCE = {
+    "GTC": types_pb2.TIME_IN_FORCE_GTC,
+    "IOC": types_pb2.TIME_IN_FORCE_IOC,
+    "FOK": types_pb2.TIME_IN_FORCE_FOK,
+}
+
+
+def read_recording(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a recorded flow, gzipped or not. Raises `RecordingInvalid`."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows, 2):
+        if row.get("cmd") not in ("NEW", "MARKET", "CANCEL", "REPLACE") or not (row.get("id") or "").isdecimal():
+            raise RecordingInvalid(f"{path}:{number}: expected a NEW, MARKET, CANCEL or REPLACE of an id, was {row}")
+    if not rows:
+        raise RecordingInvalid(f"{path}: expected a recorded flow, found no command")
+    return rows
+
+
+class RecordingInvalid(ValueError):
+    """A recorded flow that is none."""
+
+    code = "RECORDING_INVALID"
+
+
+_BY_SEED: dict[Behaviour, Callable[[str, Sequence[Market], Random], Client]] = {
     "makers": Maker,
     "takers": Taker,
     "arbitrageurs": Arbitrageur,
     "crowd": Poller,
     "flow": Flow,
 }
+
+
+def make_client(group: Group, number: int, markets: Sequence[Market], random: Random) -> Client:
+    """Return what a client of a group sends."""
+    name = group.clients[number].name
+    if group.behaviour == "replay":
+        return Replayer(name, markets[0], Path(group.recording), number, len(group.clients))
+    return _BY_SEED[group.behaviour](name, markets, random)

@@ -14,7 +14,7 @@ import msgspec
 
 from chaos.load.arrivals import PROCESSES, Phase, arrivals
 
-Behaviour = Literal["makers", "takers", "arbitrageurs", "crowd", "flow"]
+Behaviour = Literal["makers", "takers", "arbitrageurs", "crowd", "flow", "replay"]
 Retry = Literal["none", "backoff", "budget", "naive", "ignores-pushback"]
 RAMP_STEP_S = 0.5
 HASHED_REQUESTS_MAX = 100_000
@@ -57,6 +57,8 @@ class Group(_Part, frozen=True, kw_only=True):
     retry: Retry = "budget"
     transport: Literal["unary", "session"] = "unary"
     deadline_ms: int = 1_000
+    recording: str = ""
+    """Of `replay`: a file."""
 
 
 class Span(_Part, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import threading
 from pathlib import Path
 from typing import Literal
 
@@ -46,11 +47,11 @@ async def serve(plan: LoadPlan, logs: Path, number: int, workers: int) -> None:
     gc.freeze()
     say(Said(what="ready"))
     orders: asyncio.Queue[Order | None] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-    reading = loop.run_in_executor(None, _read, loop, orders)
+    # A daemon: it waits for input that nobody sends any more when the load is over.
+    threading.Thread(target=_read, args=(asyncio.get_running_loop(), orders), daemon=True).start()
     running: asyncio.Task[None] | None = None
     storms: set[asyncio.Task[None]] = set()
-    while running is None or not running.done():
+    while not (running and running.done()):
         next_order = asyncio.create_task(orders.get())
         await asyncio.wait([next_order, *([running] if running else [])], return_when=asyncio.FIRST_COMPLETED)
         if not next_order.done():
@@ -68,9 +69,9 @@ async def serve(plan: LoadPlan, logs: Path, number: int, workers: int) -> None:
             storm = asyncio.create_task(_storm(worker, order))
             storms.add(storm)
             storm.add_done_callback(storms.discard)
-    running.result()
+    assert running is not None
+    await running
     say(Said(what="ended"))
-    reading.cancel()
 
 
 async def _storm(worker: Worker, order: Order) -> None:
@@ -88,9 +89,6 @@ def _read(loop: asyncio.AbstractEventLoop, orders: asyncio.Queue[Order | None]) 
 def main() -> None:
     plan, logs, number, workers = sys.argv[1:]
     uvloop.run(serve(LoadPlan.read(Path(plan)), Path(logs), int(number), int(workers)))
-    sys.stdout.flush()
-    # The thread that reads waits for input that nobody sends any more.
-    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from random import Random
 
-from chaos.load.behaviours import BEHAVIOURS, Client, Query, Request
+from chaos.load.behaviours import Client, Query, Request, make_client
 from chaos.load.client_log import ACKNOWLEDGED, UNKNOWN, ClientLog
 from chaos.load.listeners import BookListener, ExecutionListener, Listener
 from chaos.load.plan import Group, LoadPlan, Market
@@ -43,7 +43,7 @@ class _Trader:
         self.name = client.name
         self.group = group
         self.log = log
-        self.behaviour: Client = BEHAVIOURS[group.behaviour](client.name, markets, random)
+        self.behaviour: Client = make_client(group, number, markets, random)
         attempts = AttemptLog(log, count(1))
         self.sender: Sender = make_sender(addresses, client.key, group, markets, attempts, random)
         self.asker = AsyncClient(addresses, client.key, timeout=group.deadline_ms / 1_000, retry="none")

@@ -41,6 +41,7 @@ class LoadWorkers:
         self._seconds: asyncio.Queue[LoadSecond | LoadFailed | None] = asyncio.Queue()
         self._storms: list[asyncio.Queue[int]] = [asyncio.Queue() for _ in range(self._count)]
         self._ended = 0
+        self._failure: LoadFailed | None = None
 
     async def start(self) -> None:
         """Start the processes; they are ready to begin on return. Raises `LoadFailed`."""
@@ -60,25 +61,14 @@ class LoadWorkers:
                 )
             self._processes.append(process)
             self._reading.append(asyncio.create_task(self._read(number, process)))
-        ready = asyncio.gather(*(event.wait() for event in self._ready))
-        failed = asyncio.create_task(self._first_failure())
         try:
             async with asyncio.timeout(START_S_MAX):
-                await asyncio.wait([ready, failed], return_when=asyncio.FIRST_COMPLETED)
+                for event in self._ready:
+                    await event.wait()
         except TimeoutError as error:
             raise LoadFailed(f"expected a load that is ready, was not within {START_S_MAX:.0f} s") from error
-        finally:
-            failed.cancel()
-        if failed.done() and not failed.cancelled():
-            ready.cancel()
-            raise failed.result()
-        await ready
-
-    async def _first_failure(self) -> LoadFailed:
-        while True:
-            said = await self._seconds.get()
-            if isinstance(said, LoadFailed):
-                return said
+        if self._failure is not None:
+            raise self._failure
 
     def _errors(self, number: int) -> Path:
         return self._logs / ERRORS_FILE.format(number)
@@ -149,7 +139,9 @@ class LoadWorkers:
             code = await process.wait()
             if code or not self._ready[number].is_set():
                 shown = self._errors(number).read_text(errors="replace")[-_SHOWN_CHARACTERS_MAX:]
-                self._seconds.put_nowait(LoadFailed(f"process {number} of the load ended with {code}: {shown}"))
+                self._failure = LoadFailed(f"process {number} of the load ended with {code}: {shown}")
+                self._seconds.put_nowait(self._failure)
+                self._ready[number].set()
                 return
         if self._ended == self._count:
             self._seconds.put_nowait(None)
