@@ -24,6 +24,9 @@ class Exchange(Protocol):
     def addresses(self) -> tuple[str, ...]: ...
 
     @property
+    def client_addresses(self) -> tuple[str, ...]: ...
+
+    @property
     def operator_key(self) -> str: ...
 
     @property
@@ -56,7 +59,7 @@ class GeneratedLoad:
         async with AsyncClient(exchange.addresses, exchange.operator_key, timeout=10) as operator:
             instrument = next(i for i in await operator.instruments() if i.symbol == market.symbol)
         middle = Decimal(str(market.price))
-        self._generator = Generator(self._plan, exchange.addresses, keys, instrument, middle)
+        self._generator = Generator(self._plan, exchange.client_addresses, keys, instrument, middle)
 
     async def begin(self, at_monotonic_ns: int) -> None:
         self._running = asyncio.create_task(self._run(at_monotonic_ns / 1e9))

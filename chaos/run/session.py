@@ -13,6 +13,8 @@ from pathlib import Path
 import msgspec
 
 from chaos.experiment.library import Source
+from chaos.faults import catalogue
+from chaos.faults.clocks import NAME as CLOCK_JUMP
 from chaos.run.agent import LocalAgent
 from chaos.run.attached import AttachedExchange
 from chaos.run.director import Clock, Director
@@ -54,11 +56,15 @@ async def run_experiment(source: Source, options: RunOptions, observer: Observer
     Raises `DirectoryNotEmpty`, and `FaultNotInjected` before anything is started if a fault cannot be done here.
     """
     experiment = msgspec.structs.replace(source.experiment, seed=options.seed)
+    for phase in experiment.phases:
+        for step in phase.faults:
+            catalogue.check(step)
     directory, attachment = options.directory, options.attachment
     make_directory(directory, source, options.seed)
     exchange: PrivateExchange | AttachedExchange
     if attachment is None:
-        exchange = PrivateExchange(experiment.environment, experiment.load, directory)
+        clocks_move = any(step.fault == CLOCK_JUMP for phase in experiment.phases for step in phase.faults)
+        exchange = PrivateExchange(experiment.environment, experiment.load, directory, clocks_move=clocks_move)
     else:
         exchange = AttachedExchange(
             experiment.environment, experiment.load, attachment.addresses, attachment.operator_key
@@ -83,11 +89,14 @@ async def run_experiment(source: Source, options: RunOptions, observer: Observer
     clock = Clock()
     with RunWriter(directory, clock.now_s, observer) as writer:
         watch = StatusWatch(health, directory, local=lambda: exchange.is_local)
-        agent = LocalAgent(watch.targets, options.seed)
+        agent = LocalAgent(exchange, watch.targets, options.seed)
         parts = Parts(exchange, GeneratedLoad(experiment, lambda: exchange), watch, agent, WholeRun(experiment))
         director = Director(source.name, experiment, parts, writer, clock, manifest)
-        with interrupted_by_signals(director):
-            verdict = await director.run()
+        try:
+            with interrupted_by_signals(director):
+                verdict = await director.run()
+        finally:
+            await agent.close()
     if verdict.exit_code == ExitCode.HELD and not options.keep_history:
         shutil.rmtree(directory / HISTORY)
     return verdict
