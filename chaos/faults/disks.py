@@ -28,7 +28,7 @@ from exchange.processes import read_process, send_signal
 
 STRACE = "strace"
 SYNC = "fdatasync,fsync"
-WRITE = "pwritev,pwrite64,write"
+WRITE = "pwritev,pwritev2,pwrite64,write"
 EFFECT_S_MAX = 15.0
 END_S_MAX = 10.0
 POLL_S = 0.02
