@@ -20,6 +20,7 @@ from chaos.worlds.lab import Lab
 _PROCESS = "a process, by its name or role (shard-0, shard-0-standby, gateway, ledger, supervisor)"
 _NODE = "a node (node-1), or that of a component"
 _MACHINE = "a machine with a journal in files (shard-0, ledger)"
+_POPULATION = "a population, or `everybody`"
 _LINKS = "a gateway, or `gateway` for all; with `links: proxied`"
 
 
@@ -110,7 +111,14 @@ _TYPES: Sequence[FaultType] = (
         "blackhole", "nothing passes, in one direction or both", _LINKS, links.blackhole, links.BlackholeArguments
     ),
     FaultType("reset-connections", "all connections are reset", _LINKS, links.reset_connections, lasts=False),
-    FaultType("mass-cancel", "all of them cancel everything", "a population", clients.mass_cancel, lasts=False),
+    FaultType("mass-cancel", "all its clients cancel everything", _POPULATION, clients.mass_cancel, lasts=False),
+    FaultType(
+        "reconnect-storm",
+        "all its clients drop their connections and come back",
+        _POPULATION,
+        clients.reconnect_storm,
+        lasts=False,
+    ),
     FaultType(
         "slow-reader",
         "readers of market data take nothing",

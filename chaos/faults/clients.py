@@ -1,4 +1,4 @@
-"""What clients do to an exchange: they pull all orders at once, or stop reading what they asked for."""
+"""What clients do to an exchange: they pull their orders or come back all at once, or stop reading market data."""
 
 from __future__ import annotations
 
@@ -11,44 +11,33 @@ from msgspec import Meta
 
 from chaos.faults.injection import FaultNotInjected, Wish
 from chaos.worlds.lab import Lab
-from exchange.client import AsyncClient, EvenkeelError
 from exchange.v1 import market_data_pb2, market_data_pb2_grpc
 
-CANCEL_S_MAX = 10.0
+EVERYBODY = "everybody"
 OPEN_S_MAX = 10.0
 
 
-class MassCancel:
-    """Every client of a population cancels all its orders, in every market, at once."""
+class Storm:
+    """All clients of a population, or of all, do the same in the same moment."""
 
-    def __init__(self, lab: Lab, population: str) -> None:
+    def __init__(self, lab: Lab, population: str, what: str, words: str) -> None:
         self._lab = lab
-        self._keys = lab.keys[population]
+        self._population = population
+        self._what = what
+        self._words = words
         self._count = 0
-        self._failed: list[str] = []
-        self.target = population
+        self.target = population or EVERYBODY
 
     async def inject(self) -> None:
-        await asyncio.gather(*(self._cancel(key) for key in self._keys))
-
-    async def _cancel(self, key: str) -> None:
-        async with AsyncClient(self._lab.addresses, key, timeout=CANCEL_S_MAX) as client:
-            try:
-                result = await client.cancel_all_orders()
-            except EvenkeelError as error:
-                self._failed.append(f"{type(error).__name__}: {error}")
-            else:
-                self._count += result.cancelled_orders
+        self._count = await self._lab.storm(self._what, self._population)
 
     async def proof(self) -> str:
-        if self._failed:
-            raise FaultNotInjected(
-                f"expected all {len(self._keys)} clients to cancel, {len(self._failed)} could not: {self._failed[0]}"
-            )
-        return f"{len(self._keys)} clients cancelled {self._count:,} orders"
+        if not self._count:
+            raise FaultNotInjected(f"expected clients of {self.target} that {self._words}, found none")
+        return f"{self._count} clients {self._words}"
 
     async def rollback(self) -> None:
-        """They quote again by themselves."""
+        """They go on by themselves."""
 
 
 class ReaderArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,10 +85,20 @@ class SlowReader:
         self._channels.clear()
 
 
-def mass_cancel(lab: Lab, wish: Wish, arguments: object) -> MassCancel:
-    if wish.target not in lab.keys:
-        raise FaultNotInjected(f"expected a population ({', '.join(lab.keys)}), was {wish.target!r}")
-    return MassCancel(lab, wish.target)
+def mass_cancel(lab: Lab, wish: Wish, arguments: object) -> Storm:
+    return Storm(lab, _population(lab, wish), "cancel_all", "cancel all their orders")
+
+
+def reconnect_storm(lab: Lab, wish: Wish, arguments: object) -> Storm:
+    return Storm(lab, _population(lab, wish), "reconnect", "drop their connections and come back")
+
+
+def _population(lab: Lab, wish: Wish) -> str:
+    if wish.target in ("", EVERYBODY):
+        return ""
+    if wish.target not in lab.populations:
+        raise FaultNotInjected(f"expected {EVERYBODY} or one of {', '.join(lab.populations)}, was {wish.target!r}")
+    return wish.target
 
 
 def slow_reader(lab: Lab, wish: Wish, arguments: ReaderArguments) -> SlowReader:

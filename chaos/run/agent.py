@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from chaos.experiment.model import FaultStep
 from chaos.faults import catalogue
@@ -16,14 +16,22 @@ from exchange.client import AsyncClient
 
 
 class LocalAgent:
-    """`exchange` must serve before the first fault; `targets`: the processes that its status named last."""
+    """`exchange` must serve before the first fault; `targets`: the processes that its status named last.
+
+    `storm` has a population of the load do something all at once.
+    """
 
     def __init__(
-        self, exchange: PrivateExchange | AttachedExchange, targets: Callable[[], Sequence[Target]], seed: int
+        self,
+        exchange: PrivateExchange | AttachedExchange,
+        targets: Callable[[], Sequence[Target]],
+        seed: int,
+        storm: Callable[[str, str], Awaitable[int]],
     ) -> None:
         self._exchange = exchange
         self._targets = targets
         self._seed = seed
+        self._storm = storm
         self._lab: Lab | None = None
 
     async def make(self, number: int, step: FaultStep) -> Injection:
@@ -39,7 +47,8 @@ class LocalAgent:
             addresses=exchange.client_addresses,
             probe_key=furnished.probe.key,
             markets=furnished.markets,
-            keys={name: [client.key for client in clients] for name, clients in furnished.clients.items()},
+            storm=self._storm,
+            populations=tuple(furnished.clients),
         )
         if isinstance(exchange, PrivateExchange):
             lab.world, lab.data_dir, lab.proxies = exchange.world, exchange.data_dir, exchange.proxies

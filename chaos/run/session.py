@@ -20,11 +20,11 @@ from chaos.run.attached import AttachedExchange
 from chaos.run.director import Clock, Director
 from chaos.run.directory import make_directory
 from chaos.run.judging import WholeRun
-from chaos.run.load import GeneratedLoad
+from chaos.run.load import WorkersLoad
 from chaos.run.manifest import manifest_of
 from chaos.run.parts import Parts
 from chaos.run.private import PrivateExchange
-from chaos.run.record import HISTORY, STATUS_LOG, ExitCode, Manifest, Verdict
+from chaos.run.record import HISTORY, LOGS, STATUS_LOG, ExitCode, Manifest, Verdict
 from chaos.run.watching import StatusWatch
 from chaos.run.writer import Observer, RunWriter
 from chaos.worlds.health import Health
@@ -89,8 +89,9 @@ async def run_experiment(source: Source, options: RunOptions, observer: Observer
     clock = Clock()
     with RunWriter(directory, clock.now_s, observer) as writer:
         watch = StatusWatch(health, directory, local=lambda: exchange.is_local)
-        agent = LocalAgent(exchange, watch.targets, options.seed)
-        parts = Parts(exchange, GeneratedLoad(experiment, lambda: exchange), watch, agent, WholeRun(experiment))
+        load = WorkersLoad(experiment, lambda: exchange, directory / LOGS, options.workers, source.path.parent)
+        agent = LocalAgent(exchange, watch.targets, options.seed, load.storm)
+        parts = Parts(exchange, load, watch, agent, WholeRun(experiment))
         director = Director(source.name, experiment, parts, writer, clock, manifest)
         try:
             with interrupted_by_signals(director):

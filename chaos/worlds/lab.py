@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +25,9 @@ class Lab:
     probe_key: str
     markets: Mapping[str, str]
     """Each market, and the name of its shard."""
-    keys: Mapping[str, Sequence[str]]
-    """Of the clients of each population."""
+    populations: Sequence[str]
+    storm: Callable[[str, str], Awaitable[int]]
+    """Has a population, or all (""), `reconnect` or `cancel_all` at once; returns how many clients did."""
     world: World | None = None
     data_dir: Path | None = None
     """With a journal in files: each machine's is below."""

@@ -66,6 +66,10 @@ def writer(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+async def storm(what: str, population: str) -> int:
+    return 5 if (what, population) == ("cancel_all", "makers") else 0
+
+
 def lab_of(process: subprocess.Popen[str] | None, tmp_path: Path, **more: Any) -> Lab:
     targets = [] if process is None else [Target("shard-0", "shard", process.pid)]
     return Lab(
@@ -74,7 +78,8 @@ def lab_of(process: subprocess.Popen[str] | None, tmp_path: Path, **more: Any) -
         addresses=(),
         probe_key="",
         markets={"BTC-USDT": "shard-0"},
-        keys={"makers": ["k"]},
+        populations=("makers",),
+        storm=storm,
         data_dir=tmp_path,
         **more,
     )
@@ -196,6 +201,19 @@ async def test_links_are_those_of_a_gateway_or_of_all(tmp_path: Path) -> None:
         await fault.proof()
     with pytest.raises(FaultNotInjected, match="expected gateway or one of gateway-0, gateway-1"):
         make(lab, "blackhole", "gateway-2")
+
+
+async def test_a_storm_is_one_if_anybody_was_in_it(tmp_path: Path) -> None:
+    lab = lab_of(None, tmp_path)
+    fault = make(lab, "mass-cancel", "makers")
+    await fault.inject()
+    assert await fault.proof() == "5 clients cancel all their orders"
+    nobody = make(lab, "reconnect-storm", "everybody")
+    await nobody.inject()
+    with pytest.raises(FaultNotInjected, match="expected clients of everybody"):
+        await nobody.proof()
+    with pytest.raises(FaultNotInjected, match="expected everybody or one of makers, was 'takers'"):
+        make(lab, "mass-cancel", "takers")
 
 
 def test_every_fault_says_what_it_does_and_to_what() -> None:
