@@ -14,6 +14,8 @@ import msgspec
 
 from chaos.experiment.library import Source
 from chaos.experiment.model import Experiment
+from chaos.faults import catalogue
+from chaos.faults.clocks import NAME as CLOCK_JUMP
 from chaos.run.agent import LocalAgent
 from chaos.run.attached import AttachedExchange
 from chaos.run.director import Clock, Director
@@ -55,18 +57,25 @@ async def run_experiment(source: Source, options: RunOptions, observer: Observer
     Raises `DirectoryNotEmpty`, and `FaultNotInjected` before anything is started if a fault cannot be done here.
     """
     experiment = seeded(source, options)
+    steps = [step for phase in experiment.phases for step in phase.faults]
+    for step in steps:
+        catalogue.check(step)
     directory, attachment = options.directory, options.attachment
     make_directory(directory, source, options.seed)
     exchange: PrivateExchange | AttachedExchange
     if attachment is None:
-        exchange = PrivateExchange(experiment.environment, experiment.load, directory)
+        clocks_move = any(step.fault == CLOCK_JUMP for step in steps)
+        exchange = PrivateExchange(experiment.environment, experiment.load, directory, clocks_move=clocks_move)
     else:
         exchange = attached(experiment, attachment)
     watch = watch_of(exchange, directory, memory_here if exchange.is_local else memory_unseen)
-    agent = LocalAgent(watch.targets, options.seed)
     load = load_of(experiment, exchange, source, options)
+    agent = LocalAgent(exchange, watch.targets, options.seed, load.storm)
     parts = Parts(exchange, load, watch, agent, WholeRun(experiment, exchange))
-    return await conduct(source, options, observer, parts, exchange.target, interrupted_by_signals)
+    try:
+        return await conduct(source, options, observer, parts, exchange.target, interrupted_by_signals)
+    finally:
+        await agent.close()
 
 
 def load_of(
