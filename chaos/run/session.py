@@ -69,13 +69,21 @@ async def run_experiment(source: Source, options: RunOptions, observer: Observer
     else:
         exchange = attached(experiment, attachment)
     watch = watch_of(exchange, directory, memory_here if exchange.is_local else memory_unseen)
-    load = WorkersLoad(experiment, lambda: exchange, directory / LOGS, options.workers, source.path.parent)
+    load = load_of(experiment, exchange, source, options)
     agent = LocalAgent(exchange, watch.targets, options.seed, load.storm)
-    parts = Parts(exchange, load, watch, agent, WholeRun(experiment))
+    parts = Parts(exchange, load, watch, agent, WholeRun(experiment, exchange))
     try:
         return await conduct(source, options, observer, parts, exchange.target, interrupted_by_signals)
     finally:
         await agent.close()
+
+
+def load_of(
+    experiment: Experiment, exchange: PrivateExchange | AttachedExchange, source: Source, options: RunOptions
+) -> WorkersLoad:
+    """Return the load of a run, sent from this machine."""
+    logs, recordings = options.directory / LOGS, source.path.parent
+    return WorkersLoad(experiment, lambda: exchange, logs, options.workers, recordings)
 
 
 def seeded(source: Source, options: RunOptions) -> Experiment:
