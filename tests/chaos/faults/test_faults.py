@@ -51,8 +51,8 @@ for _ in range(100_000):
 @contextmanager
 def writer(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that appends to a journal and says how long each sync took, or what went wrong."""
-    directory = tmp_path / "shard-0"
-    directory.mkdir()
+    directory = tmp_path / "shard-0" / "journal"
+    directory.mkdir(parents=True)
     journal = directory / "00000000000000000001.journal"
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(journal)], stdout=subprocess.PIPE, text=True, cwd=Path.cwd()
@@ -157,7 +157,7 @@ async def test_a_disk_is_slow_full_or_failing_and_then_as_before(
 async def test_a_torn_journal_is_longer_and_its_process_gone(tmp_path: Path) -> None:
     with writer(tmp_path) as process:
         fault = make(lab_of(process, tmp_path), "torn-journal")
-        journal = tmp_path / "shard-0" / "00000000000000000001.journal"
+        journal = tmp_path / "shard-0" / "journal" / "00000000000000000001.journal"
         while not journal.stat().st_size:
             await asyncio.sleep(0.01)
         await fault.inject()
