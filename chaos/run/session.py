@@ -19,11 +19,11 @@ from chaos.run.attached import AttachedExchange
 from chaos.run.director import Clock, Director
 from chaos.run.directory import make_directory
 from chaos.run.judging import WholeRun
-from chaos.run.load import GeneratedLoad
+from chaos.run.load import WorkersLoad
 from chaos.run.manifest import manifest_of
 from chaos.run.parts import Parts
 from chaos.run.private import PrivateExchange
-from chaos.run.record import HISTORY, STATUS_LOG, ExitCode, Manifest, Verdict
+from chaos.run.record import HISTORY, LOGS, STATUS_LOG, ExitCode, Manifest, Verdict
 from chaos.run.watching import Memory, StatusWatch, memory_here, memory_unseen
 from chaos.run.writer import Observer, RunWriter
 from chaos.worlds.health import Health
@@ -64,7 +64,8 @@ async def run_experiment(source: Source, options: RunOptions, observer: Observer
         exchange = attached(experiment, attachment)
     watch = watch_of(exchange, directory, memory_here if exchange.is_local else memory_unseen)
     agent = LocalAgent(watch.targets, options.seed)
-    parts = Parts(exchange, GeneratedLoad(experiment, lambda: exchange), watch, agent, WholeRun(experiment))
+    load = WorkersLoad(experiment, lambda: exchange, directory / LOGS, options.workers, source.path.parent)
+    parts = Parts(exchange, load, watch, agent, WholeRun(experiment))
     return await conduct(source, options, observer, parts, exchange.target, interrupted_by_signals)
 
 
