@@ -14,6 +14,8 @@ import msgspec
 
 from chaos.experiment.library import Source
 from chaos.experiment.model import Experiment
+from chaos.faults import catalogue
+from chaos.faults.clocks import NAME as CLOCK_JUMP
 from chaos.run.agent import LocalAgent
 from chaos.run.attached import AttachedExchange
 from chaos.run.director import Clock, Director
@@ -55,18 +57,33 @@ async def run_experiment(source: Source, options: RunOptions, observer: Observer
     Raises `DirectoryNotEmpty`, and `FaultNotInjected` before anything is started if a fault cannot be done here.
     """
     experiment = seeded(source, options)
+    for phase in experiment.phases:
+        for step in phase.faults:
+            catalogue.check(step)
     directory, attachment = options.directory, options.attachment
     make_directory(directory, source, options.seed)
     exchange: PrivateExchange | AttachedExchange
     if attachment is None:
-        exchange = PrivateExchange(experiment.environment, experiment.load, directory)
+        clocks_move = any(step.fault == CLOCK_JUMP for phase in experiment.phases for step in phase.faults)
+        exchange = PrivateExchange(experiment.environment, experiment.load, directory, clocks_move=clocks_move)
     else:
         exchange = attached(experiment, attachment)
     watch = watch_of(exchange, directory, memory_here if exchange.is_local else memory_unseen)
-    agent = LocalAgent(watch.targets, options.seed)
-    load = WorkersLoad(experiment, lambda: exchange, directory / LOGS, options.workers, source.path.parent)
-    parts = Parts(exchange, load, watch, agent, WholeRun(experiment))
-    return await conduct(source, options, observer, parts, exchange.target, interrupted_by_signals)
+    load = load_of(experiment, exchange, source, options)
+    agent = LocalAgent(exchange, watch.targets, options.seed, load.storm)
+    parts = Parts(exchange, load, watch, agent, WholeRun(experiment, exchange))
+    try:
+        return await conduct(source, options, observer, parts, exchange.target, interrupted_by_signals)
+    finally:
+        await agent.close()
+
+
+def load_of(
+    experiment: Experiment, exchange: PrivateExchange | AttachedExchange, source: Source, options: RunOptions
+) -> WorkersLoad:
+    """Return the load of a run, sent from this machine."""
+    logs, recordings = options.directory / LOGS, source.path.parent
+    return WorkersLoad(experiment, lambda: exchange, logs, options.workers, recordings)
 
 
 def seeded(source: Source, options: RunOptions) -> Experiment:
