@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from chaos.cli import library
+from chaos.cli.demo import demo
 from chaos.cli.incident import incident
 from chaos.cli.run import run
 from chaos.run.record import ExitCode
@@ -35,4 +36,5 @@ app.command()(library.describe)
 app.command()(run)
 app.command()(library.validate)
 app.command()(library.schema)
+app.command()(demo)
 app.command()(incident)

@@ -97,6 +97,8 @@ class LiveProgress:
                 self._checks[event.name] = event.what == "held"
             case "stage":
                 self._stages[event.name] = event.what
+            case "abort":
+                self._phase = "ending early"
             case _:
                 pass
         if event.kind not in _QUIET:
