@@ -12,7 +12,7 @@ from chaos.cluster.agents import POLL_S, Agents
 from chaos.cluster.hands import GONE, NodeAway
 from chaos.experiment.model import FaultStep
 from chaos.faults.fault import Target
-from chaos.run.agent import FaultNotInjected
+from chaos.faults.injection import FaultNotInjected
 from chaos.run.parts import Fault
 
 _STOPPED = "T"

@@ -15,10 +15,9 @@ from chaos.faults.fault import Target
 from chaos.run.director import Director
 from chaos.run.directory import make_directory
 from chaos.run.judging import WholeRun
-from chaos.run.load import GeneratedLoad
 from chaos.run.parts import Parts
 from chaos.run.record import Verdict
-from chaos.run.session import RunOptions, attached, conduct, seeded, watch_of
+from chaos.run.session import RunOptions, attached, conduct, load_of, seeded, watch_of
 from chaos.run.writer import Observer
 
 
@@ -37,7 +36,8 @@ async def run_on_cluster(
     exchange = attached(experiment, options.attachment)
     watch = watch_of(exchange, options.directory, lambda targets: memory_of(agents, targets))
     agent = ClusterAgent(agents, watch.targets, options.seed, here)
-    parts = Parts(exchange, GeneratedLoad(experiment, lambda: exchange), watch, agent, WholeRun(experiment))
+    load = load_of(experiment, exchange, source, options)
+    parts = Parts(exchange, load, watch, agent, WholeRun(experiment, exchange))
     await agents.reconcile()
     keeping = asyncio.create_task(agents.run())
     try:

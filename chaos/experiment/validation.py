@@ -13,6 +13,7 @@ import msgspec
 
 from chaos.experiment import document
 from chaos.experiment.model import Environment, Experiment, FaultStep, Phase, Population
+from chaos.faults.catalogue import CATALOGUE
 from exchange.settings import SettingsInvalid
 from exchange.settings_text import parse_settings
 
@@ -119,6 +120,15 @@ def _phases(experiment: Experiment) -> Iterator[Problem]:
 
 def _step(at: document.Path, step: FaultStep, phase: Phase, left_s: float) -> Iterator[Problem]:
     """`left_s`: from the begin of its phase to the end of the experiment."""
+    if step.fault not in CATALOGUE:
+        near = get_close_matches(step.fault, CATALOGUE, 1)
+        hint = f"; the nearest is {near[0]}" if near else ""
+        yield Problem((*at, "fault"), f"expected a fault of the catalogue, was {step.fault!r}{hint}")
+    else:
+        try:
+            msgspec.convert(step.arguments, CATALOGUE[step.fault].arguments)
+        except msgspec.ValidationError as error:
+            yield Problem((*at, "arguments"), str(error))
     if step.at_s > phase.duration_s:
         yield Problem((*at, "at_s"), f"expected at most the phase's {phase.duration_s:g} s, was {step.at_s:g}")
     elif step.at_s + step.for_s > left_s:

@@ -18,7 +18,7 @@ from chaos.cluster.hands import GONE, Hands, NodeAway, NodeHands, ProtectedProce
 from chaos.cluster.placement import director_node
 from chaos.experiment.model import FaultStep
 from chaos.faults.fault import Target
-from chaos.run.agent import FaultNotInjected
+from chaos.faults.injection import FaultNotInjected
 from chaos.run.furnish import TargetUnsuitable
 from tests import virtual_time
 from tests.chaos.run.fakes import EXPERIMENT
