@@ -6,7 +6,6 @@ import typer
 
 from chaos.cli import library
 from chaos.cli.demo import demo
-from chaos.cli.incident import incident
 from chaos.cli.run import run
 from chaos.run.record import ExitCode
 
@@ -37,4 +36,3 @@ app.command()(run)
 app.command()(library.validate)
 app.command()(library.schema)
 app.command()(demo)
-app.command()(incident)
