@@ -6,7 +6,6 @@ import typer
 
 from chaos.cli import library
 from chaos.cli.demo import demo
-from chaos.cli.incident import incident
 from chaos.cli.run import run
 from chaos.cli.tune import tune
 from chaos.run.record import ExitCode
@@ -39,4 +38,3 @@ app.command()(tune)
 app.command()(library.validate)
 app.command()(library.schema)
 app.command()(demo)
-app.command()(incident)
