@@ -37,6 +37,14 @@ class Outcome:
         return self._goodput(self.experiment.duration_s - LAST_S, self.experiment.duration_s)
 
     @property
+    def orders_at_the_end(self) -> str:
+        """New orders alone: cancels go ahead of them, and questions are answered by gateways."""
+        begin_s = self.experiment.duration_s - LAST_S
+        seen = [sample for sample in self.samples if sample.t >= begin_s]
+        done = sum(sample.delays["place"].count for sample in seen if "place" in sample.delays)
+        return f"{done / len(seen):.0f}/s" if seen else "not seen"
+
+    @property
     def recovered(self) -> str:
         """From the end of the surge until everything was done in time again."""
         after_s = self.verdict.figures.get("recover_s")
@@ -94,6 +102,7 @@ ROWS = (
     ("done in time, before", "before"),
     ("while the load is doubled and the shard restarts", "during"),
     (f"in the last {LAST_S} s, with the load as before", "at_the_end"),
+    ("of these, new orders", "orders_at_the_end"),
     ("all is well again", "recovered"),
     ("attempts for each request", "attempts"),
     ("refused at once; outcome unknown", "refused"),

@@ -24,8 +24,8 @@ WORKERS = 1
 _SCENE = """\
 On 2023-07-05 a routine restart of one server took a large exchange down for 100 minutes: it came back into more load
 than it could take, and everybody who got no answer asked again. Here it is in small, twice, each time with an exchange
-of its own. Its capacity is {capacity} commands a second, and {load:.0%} of that is offered. Then the load doubles, and the
-shard restarts.
+of its own. Its capacity is {capacity} commands a second, and {load:.0%} of that is offered. Then the load doubles, and
+the shard restarts.
 """
 
 

@@ -11,6 +11,7 @@ import typer
 import yaml
 from rich.console import Console
 
+from chaos.cli.on_cluster import run_there
 from chaos.cli.progress import progress_for, show_verdict
 from chaos.experiment import library
 from chaos.experiment.library import Source
@@ -49,6 +50,12 @@ def run(
         list[str] | None,
         typer.Option(help="HOST:PORT as after --attach: this exchange is mine to harm. Needed outside this machine."),
     ] = None,
+    ray: Annotated[
+        str, typer.Option(help="HOST:PORT of a Ray cluster's GCS: direct from there, with an agent on each node.")
+    ] = "",
+    director_node: Annotated[
+        str, typer.Option(help="Of that cluster, where the director sits; without, the first that no fault names.")
+    ] = "",
 ) -> int:
     """Run experiments: each with an exchange of its own, or attached to one that runs.
 
@@ -56,6 +63,8 @@ def run(
     """
     sources = [library.load(name, _parsed(changes or ())) for name in experiments]
     attachment = _attachment(attach, operator_key_file, i_own_this_target)
+    if ray and attachment is None:
+        raise typer.BadParameter("expected --attach with it: the exchange on the cluster", param_hint="--ray")
     console = Console()
     verdicts: list[Verdict] = []
     for source in sources:
@@ -68,17 +77,20 @@ def run(
             attachment=attachment,
             command=("chaos", *sys.argv[1:]),
         )
-        verdicts.append(_run(console, source, options))
+        verdicts.append(_run(console, source, options, ray, director_node))
         if verdicts[-1].exit_code in {ExitCode.ABORTED, ExitCode.ROLLBACK_FAILED}:
             # Somebody wants it to end, or to look after it first.
             break
     return int(gravest_code([ExitCode(verdict.exit_code) for verdict in verdicts]))
 
 
-def _run(console: Console, source: Source, options: RunOptions) -> Verdict:
+def _run(console: Console, source: Source, options: RunOptions, ray: str, director_node: str) -> Verdict:
     progress = progress_for(console, source.name, source.experiment)
     with progress.showing():
-        verdict = asyncio.run(run_experiment(source, options, progress))
+        if ray:
+            verdict = run_there(ray, source, options, progress, director_node)
+        else:
+            verdict = asyncio.run(run_experiment(source, options, progress))
     show_verdict(console, verdict, str(options.directory))
     return verdict
 

@@ -25,6 +25,11 @@ class Exchange(Protocol):
     def addresses(self) -> tuple[str, ...]: ...
 
     @property
+    def client_addresses(self) -> tuple[str, ...]:
+        """Where the load reaches the gateways."""
+        ...
+
+    @property
     def operator_key(self) -> str: ...
 
     @property
@@ -51,9 +56,12 @@ class WorkersLoad:
 
     @property
     def workers(self) -> LoadWorkers:
-        """For faults that clients do."""
         assert self._workers is not None, "the load has not started"
         return self._workers
+
+    async def storm(self, what: str, group: str) -> int:
+        """For faults that clients do: have a group, or all (""), `reconnect` or `cancel_all`; return how many did."""
+        return await self.workers.storm(what, group)
 
     async def start(self) -> None:
         exchange = self._exchange()
@@ -75,7 +83,8 @@ class WorkersLoad:
                     quantity_scale=instrument.quantity_scale,
                 )
             )
-        self._plan = plan_of(self._experiment, exchange.addresses, tuple(markets), exchange.furnished, self._recordings)
+        addresses = exchange.client_addresses
+        self._plan = plan_of(self._experiment, addresses, tuple(markets), exchange.furnished, self._recordings)
         self._workers = LoadWorkers(self._plan, self._logs, self._count)
         await self._workers.start()
 

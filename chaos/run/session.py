@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from chaos.experiment.library import Source
+from chaos.experiment.model import Experiment
+from chaos.faults import catalogue
+from chaos.faults.clocks import NAME as CLOCK_JUMP
 from chaos.run.agent import LocalAgent
 from chaos.run.attached import AttachedExchange
 from chaos.run.director import Clock, Director
@@ -23,7 +26,7 @@ from chaos.run.manifest import manifest_of
 from chaos.run.parts import Parts
 from chaos.run.private import PrivateExchange
 from chaos.run.record import HISTORY, LOGS, STATUS_LOG, ExitCode, Manifest, Verdict
-from chaos.run.watching import StatusWatch
+from chaos.run.watching import Memory, StatusWatch, memory_here, memory_unseen
 from chaos.run.writer import Observer, RunWriter
 from chaos.worlds.health import Health
 
@@ -49,25 +52,73 @@ class RunOptions:
 
 
 async def run_experiment(source: Source, options: RunOptions, observer: Observer) -> Verdict:
-    """Run an experiment and return its verdict, which stands in its directory with all else. Ctrl-C ends it early.
+    """Run an experiment from this machine and return its verdict. Ctrl-C ends it early.
 
     Raises `DirectoryNotEmpty`, and `FaultNotInjected` before anything is started if a fault cannot be done here.
     """
-    experiment = msgspec.structs.replace(source.experiment, seed=options.seed)
+    experiment = seeded(source, options)
+    steps = [step for phase in experiment.phases for step in phase.faults]
+    for step in steps:
+        catalogue.check(step)
     directory, attachment = options.directory, options.attachment
     make_directory(directory, source, options.seed)
     exchange: PrivateExchange | AttachedExchange
     if attachment is None:
-        exchange = PrivateExchange(experiment.environment, experiment.load, directory)
+        clocks_move = any(step.fault == CLOCK_JUMP for step in steps)
+        exchange = PrivateExchange(experiment.environment, experiment.load, directory, clocks_move=clocks_move)
     else:
-        exchange = AttachedExchange(
-            experiment.environment, experiment.load, attachment.addresses, attachment.operator_key
-        )
+        exchange = attached(experiment, attachment)
+    watch = watch_of(exchange, directory, memory_here if exchange.is_local else memory_unseen)
+    load = load_of(experiment, exchange, source, options)
+    agent = LocalAgent(exchange, watch.targets, options.seed, load.storm)
+    parts = Parts(exchange, load, watch, agent, WholeRun(experiment, exchange))
+    try:
+        return await conduct(source, options, observer, parts, exchange.target, interrupted_by_signals)
+    finally:
+        await agent.close()
+
+
+def load_of(
+    experiment: Experiment, exchange: PrivateExchange | AttachedExchange, source: Source, options: RunOptions
+) -> WorkersLoad:
+    """Return the load of a run, sent from this machine."""
+    logs, recordings = options.directory / LOGS, source.path.parent
+    return WorkersLoad(experiment, lambda: exchange, logs, options.workers, recordings)
+
+
+def seeded(source: Source, options: RunOptions) -> Experiment:
+    """Return an experiment with the seed that it is run with."""
+    return msgspec.structs.replace(source.experiment, seed=options.seed)
+
+
+def attached(experiment: Experiment, attachment: Attachment) -> AttachedExchange:
+    return AttachedExchange(experiment.environment, experiment.load, attachment.addresses, attachment.operator_key)
+
+
+def watch_of(exchange: PrivateExchange | AttachedExchange, directory: Path, memory: Memory) -> StatusWatch:
+    """Return who watches an exchange, once it serves."""
 
     def health() -> Health:
         furnished = exchange.furnished
         log = directory / STATUS_LOG
         return Health(exchange.addresses, exchange.operator_key, furnished.probe.key, furnished.markets, log)
+
+    return StatusWatch(health, directory, memory)
+
+
+async def conduct(
+    source: Source,
+    options: RunOptions,
+    observer: Observer,
+    parts: Parts,
+    target: str,
+    holding: Callable[[Director], AbstractContextManager[None]],
+) -> Verdict:
+    """Run an experiment with these parts, in a directory that is made already, and return its verdict.
+
+    `holding` is entered with the director while it runs: whoever may interrupt it has it there.
+    """
+    experiment = seeded(source, options)
 
     def manifest(begun_s: float) -> Manifest:
         return manifest_of(
@@ -77,20 +128,16 @@ async def run_experiment(source: Source, options: RunOptions, observer: Observer
             begun_s=begun_s,
             schedule_sha256=parts.load.schedule_sha256,
             command=options.command,
-            target=exchange.target,
+            target=target,
         )
 
     clock = Clock()
-    with RunWriter(directory, clock.now_s, observer) as writer:
-        watch = StatusWatch(health, directory, local=lambda: exchange.is_local)
-        agent = LocalAgent(watch.targets, options.seed)
-        load = WorkersLoad(experiment, lambda: exchange, directory / LOGS, options.workers, source.path.parent)
-        parts = Parts(exchange, load, watch, agent, WholeRun(experiment))
+    with RunWriter(options.directory, clock.now_s, observer) as writer:
         director = Director(source.name, experiment, parts, writer, clock, manifest)
-        with interrupted_by_signals(director):
+        with holding(director):
             verdict = await director.run()
     if verdict.exit_code == ExitCode.HELD and not options.keep_history:
-        shutil.rmtree(directory / HISTORY)
+        shutil.rmtree(options.directory / HISTORY)
     return verdict
 
 

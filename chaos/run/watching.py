@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import grpc
@@ -22,16 +22,20 @@ _STATE, _STAGE = "COMPONENT_STATE_", "STAGE_"
 _STANDBY = "-standby"
 
 
+Memory = Callable[[Sequence[Target]], Awaitable[float]]
+"""Returns what processes have in memory together, in MB."""
+
+
 class StatusWatch:
     """Asks for the status again and again, and tells of each change.
 
-    `health` is made once the exchange serves; `local`: its processes are of this machine, so their memory can be seen.
+    `health` is made once the exchange serves; `memory` looks at the processes that the status names.
     """
 
-    def __init__(self, health: Callable[[], Health], directory: Path, *, local: Callable[[], bool]) -> None:
+    def __init__(self, health: Callable[[], Health], directory: Path, memory: Memory) -> None:
         self._make_health = health
         self._directory = directory
-        self._local = local
+        self._memory = memory
         self._health: Health | None = None
         self._seen: dict[str, str] = {}
         self.stages: dict[str, str] = {}
@@ -59,8 +63,8 @@ class StatusWatch:
                     components = []
                 for component in components:
                     self._tell(component, note)
-                if components and self._local():
-                    self.memory_mb = sum(resident_mb(component.pid) for component in components)
+                if components:
+                    self.memory_mb = await self._memory(health.targets())
                 await asyncio.sleep(LOOK_S)
         finally:
             await health.close()
@@ -77,6 +81,16 @@ class StatusWatch:
         if self._seen.get(name, state) != state:
             note("component", name, state, component.detail)
         self._seen[name] = state
+
+
+async def memory_here(targets: Sequence[Target]) -> float:
+    """Return the memory of processes of this machine."""
+    return sum(resident_mb(target.pid) for target in targets)
+
+
+async def memory_unseen(_: Sequence[Target]) -> float:
+    """Return nothing, for processes of machines that nobody looks at."""
+    return 0.0
 
 
 def resident_mb(pid: int) -> float:
