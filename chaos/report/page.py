@@ -186,8 +186,10 @@ def changes_since(before: Run, now: Run) -> list[Change]:
     changes = []
     if before.manifest and now.manifest:
         old, new = before.manifest, now.manifest
-        pairs = [(f"version of {n}", old.versions.get(n, "none"), new.versions.get(n, "none"))
-                 for n in dict.fromkeys((*old.versions, *new.versions))]
+        pairs = [
+            (f"version of {n}", old.versions.get(n, "none"), new.versions.get(n, "none"))
+            for n in dict.fromkeys((*old.versions, *new.versions))
+        ]
         pairs += [
             ("configuration", old.configuration_sha256[:12], new.configuration_sha256[:12]),
             ("schedule", old.schedule_sha256[:12], new.schedule_sha256[:12]),

@@ -208,12 +208,27 @@ def _doings(time: Time, phases: Sequence[Span], faults: Sequence[Span]) -> Drawn
             for position, fault in enumerate(row):
                 room_s = row[position + 1].begin_s if position + 1 < len(row) else time.end_s
                 bands.append(svg.band(fault.begin_s, fault.end_s, top, _ROW, "fault", _span_title(fault)))
-                bands.append(svg.element("line", x1=f"{fault.begin_s:g}", x2=f"{fault.begin_s:g}",
-                                         y1=top, y2=top + _ROW, class_="fault-line"))
+                bands.append(
+                    svg.element(
+                        "line",
+                        x1=f"{fault.begin_s:g}",
+                        x2=f"{fault.begin_s:g}",
+                        y1=top,
+                        y2=top + _ROW,
+                        class_="fault-line",
+                    )
+                )
                 labels.append(svg.label(f"⚡ {fault.name}", fault.begin_s, room_s, top + 15, frame, time))
         pictures.append(
-            svg.picture(frame, height, "Phases and faults", described, "doings",
-                        svg.inner(frame, time, 0, height, *bands), *labels)
+            svg.picture(
+                frame,
+                height,
+                "Phases and faults",
+                described,
+                "doings",
+                svg.inner(frame, time, 0, height, *bands),
+                *labels,
+            )
         )
     return Drawn("doings", "Phases and faults", "", (), tuple(pictures))
 
