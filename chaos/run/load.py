@@ -9,8 +9,9 @@ from typing import Protocol
 
 from chaos.experiment.model import Experiment, Phase, Population
 from chaos.load.client_log import Logged
+from chaos.load.histograms import decoded, max_ms, percentile_ms
 from chaos.load.plan import Client, Group, LoadPlan, Market, Span
-from chaos.load.seconds import LoadSecond, percentile_ms
+from chaos.load.seconds import LoadSecond
 from chaos.load.workers import LoadWorkers, Workers
 from chaos.run.furnish import Furnished
 from chaos.run.record import Delay, Sample
@@ -174,18 +175,20 @@ def sample_of(second: LoadSecond) -> Sample:
         refused_per_s=sum(second.refused.values()),
         unknown_per_s=second.unknown,
         not_sent_per_s=second.not_sent,
-        delays={
-            kind: Delay(
-                count=len(latencies),
-                p50_ms=percentile_ms(latencies, 50.0),
-                p99_ms=percentile_ms(latencies, 99.0),
-                max_ms=max(latencies) / 1e3,
-            )
-            for kind, latencies in second.latencies_us.items()
-        },
+        delays={kind: _delay_of(text) for kind, text in second.latencies.items()},
         stages={},
         goodput_by_market={market: float(count) for market, count in second.good_by_market.items()},
         offered_by_market={market: float(count) for market, count in second.offered_by_market.items()},
         memory_mb=0.0,
-        late_p99_ms=percentile_ms(second.late_us, 99.0),
+        late_p99_ms=percentile_ms(decoded([second.late] if second.late else []), 99.0),
+    )
+
+
+def _delay_of(encoded: str) -> Delay:
+    histogram = decoded([encoded])
+    return Delay(
+        count=int(histogram.total_count),
+        p50_ms=percentile_ms(histogram, 50.0),
+        p99_ms=percentile_ms(histogram, 99.0),
+        max_ms=max_ms(histogram),
     )
