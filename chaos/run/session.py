@@ -109,7 +109,7 @@ def watch_of(exchange: PrivateExchange | AttachedExchange, directory: Path, memo
         log = directory / STATUS_LOG
         return Health(exchange.addresses, exchange.operator_key, furnished.probe.key, furnished.markets, log)
 
-    return StatusWatch(health, directory, memory)
+    return StatusWatch(health, directory, memory, lambda: exchange.furnished.markets)
 
 
 async def conduct(
