@@ -120,6 +120,7 @@ class LocalWorld:
 
     def start(self) -> None:
         self._exchange.start()
+        self._exchange.wait(complete=True)
         components = self._exchange.status().components
         self.addresses = tuple(c.address for c in components if c.name.startswith("gateway"))
 
