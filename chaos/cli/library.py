@@ -13,6 +13,8 @@ from rich.table import Table
 
 from chaos.experiment import library
 from chaos.experiment.library import ExperimentInvalid, Source
+from chaos.faults.catalogue import CATALOGUE
+from chaos.faults.injection import FaultType
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 _COMMENT = "#"
@@ -26,7 +28,8 @@ def list_experiments(
 ) -> None:
     """The experiments that are shipped; or the faults, or the tags."""
     if faults:
-        raise typer.BadParameter("there are none")
+        show([_fault_row(fault) for fault in CATALOGUE.values()], as_json)
+        return
     sources = [library.read(path) for path in library.shipped().values()]
     if tags:
         counted = Counter(tag for source in sources for tag in source.experiment.tags)
@@ -48,6 +51,18 @@ def _row(source: Source) -> Row:
         "expect": experiment.expect,
         "seconds": round(experiment.duration_s),
         "tags": " ".join(experiment.tags),
+    }
+
+
+def _fault_row(fault: FaultType) -> Row:
+    needs = ("root", fault.needs_program) if fault.needs_root else (fault.needs_program,)
+    return {
+        "fault": fault.name,
+        "what it does": fault.description,
+        "target": fault.targets,
+        "arguments": " ".join(fault.arguments.__struct_fields__),
+        "taken back": "after its time" if fault.lasts else "",
+        "needs": " ".join(filter(None, needs)),
     }
 
 
