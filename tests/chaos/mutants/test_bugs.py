@@ -18,11 +18,12 @@ from chaos.mutants.bugs import BUGS, Bug
 from chaos.mutants.planting import environment_with
 from exchange.compiled import described
 from exchange.engine import shard as engine_shard
-from exchange.v1 import trading_pb2
+from exchange.v1 import trading_pb2, types_pb2
 from tests.chaos.invariants.synthetic import MARKET, SyntheticRun
 
 PURE = described(engine_shard) == "pure Python"
-IN_EVERY_HISTORY = ("makes-money", "forgets-holds", "fills-twice", "jumps-the-queue", "fills-after-cancel")
+IN_EVERY_HISTORY = ("makes-money", "forgets-holds", "fills-twice", "fills-after-cancel")
+LOT, PRICE = 10_000, 1_000
 
 
 @contextmanager
@@ -52,18 +53,39 @@ def test_a_bug_of_the_engine_is_found_in_its_history(name: str, tmp_path: Path) 
     assert broken & set(BUGS[name].rules), str(findings)
 
 
+def placed(name: str, side: types_pb2.Side, quantity: int = LOT) -> trading_pb2.Command:
+    order = trading_pb2.PlaceOrderRequest(
+        instrument=MARKET,
+        client_order_id=name,
+        side=side,
+        type=types_pb2.ORDER_TYPE_LIMIT,
+        price=PRICE,
+        quantity=quantity,
+    )
+    return trading_pb2.Command(place=order)
+
+
 @pytest.mark.skipif(not PURE, reason="a compiled engine cannot be changed from outside")
 def test_an_order_that_is_done_again_is_found(tmp_path: Path) -> None:
-    order = trading_pb2.PlaceOrderRequest(
-        instrument=MARKET, client_order_id="again", side=1, type=1, price=1, quantity=10_000
-    )
     with planted(BUGS["executes-duplicates"]):
-        run = SyntheticRun(tmp_path, messages=2)
+        run = SyntheticRun(tmp_path, messages=0)
         for _ in range(2):
-            run.send(0, [trading_pb2.Command(place=order)])
+            run.send(0, [placed("again", types_pb2.SIDE_BUY)])
         run.write()
         findings = run.check()
     assert findings.found["I2"], str(findings)
+
+
+@pytest.mark.skipif(not PURE, reason="a compiled engine cannot be changed from outside")
+def test_an_order_that_jumps_the_queue_is_found(tmp_path: Path) -> None:
+    with planted(BUGS["jumps-the-queue"]):
+        run = SyntheticRun(tmp_path, messages=0)
+        for number in range(6):
+            run.send(0, [placed(f"maker-{number}", types_pb2.SIDE_SELL)])
+        run.send(1, [placed("taker", types_pb2.SIDE_BUY, 3 * LOT)])
+        run.write()
+        findings = run.check()
+    assert findings.found["I5"], str(findings)
 
 
 def test_every_rule_has_a_bug_and_every_bug_a_scenario_that_is_shipped() -> None:
