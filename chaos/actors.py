@@ -27,11 +27,15 @@ from chaos.experiment.library import Source, read
 from chaos.run.director import Director
 from chaos.run.record import Event, Sample, Verdict
 from chaos.run.session import Attachment, RunOptions
+from chaos.tune.evaluation import Job, evaluate
+from chaos.tune.score import Score
 from exchange.ray_settings import NODE_LABEL
 
 NAMESPACE = "evenkeel-chaos"
 START_TIMEOUT_S = 60.0
 CALL_TIMEOUT_S = 10.0
+CPUS_PER_TRIAL = 2
+"""An exchange and its load on one core would measure each other."""
 _LOST = (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, ValueError)
 
 
@@ -246,3 +250,15 @@ class RemoteDirector:
                 except ValueError:
                     # It went with its node.
                     continue
+
+
+class RayEvaluator:
+    """Runs the jobs of a search on the nodes of a cluster, each with `CPUS_PER_TRIAL` cores to itself."""
+
+    def __init__(self, address: str) -> None:
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False)
+        self._evaluate = ray.remote(num_cpus=CPUS_PER_TRIAL, max_retries=0)(evaluate)
+
+    def run(self, jobs: Sequence[Job]) -> list[Score]:
+        scores: list[Score] = ray.get([self._evaluate.remote(job) for job in jobs])
+        return scores

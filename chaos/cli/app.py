@@ -6,8 +6,8 @@ import typer
 
 from chaos.cli import library
 from chaos.cli.demo import demo
-from chaos.cli.incident import incident
 from chaos.cli.run import run
+from chaos.cli.tune import tune
 from chaos.run.record import ExitCode
 
 EXIT_CODES = {
@@ -34,7 +34,7 @@ app = typer.Typer(
 app.command("list")(library.list_experiments)
 app.command()(library.describe)
 app.command()(run)
+app.command()(tune)
 app.command()(library.validate)
 app.command()(library.schema)
 app.command()(demo)
-app.command()(incident)

@@ -219,7 +219,7 @@ def _last_segment(directory: Path) -> Path:
 def slow_disk(lab: Lab, wish: Wish, arguments: SlowDiskArguments) -> InjectedCalls:
     target = find(lab, wish)
     what = f"a sync takes {arguments.fsync_ms} ms longer"
-    return InjectedCalls(target, _directory(lab, target), SYNC, f"delay_enter={arguments.fsync_ms * 1_000}", what)
+    return InjectedCalls(target, lab.journal_dir(target.name), SYNC, f"delay_enter={arguments.fsync_ms * 1_000}", what)
 
 
 def full_disk(lab: Lab, wish: Wish, arguments: object) -> InjectedCalls:
@@ -242,12 +242,8 @@ def flipped_journal(lab: Lab, wish: Wish, arguments: FlipArguments) -> FlippedJo
     return FlippedJournal(target, _journal_of(lab, target), arguments.back_bytes)
 
 
-def _directory(lab: Lab, target: Target) -> Path | None:
-    return None if lab.data_dir is None else lab.data_dir / target.name.removesuffix("-standby")
-
-
 def _journal_of(lab: Lab, target: Target) -> Path:
-    directory = _directory(lab, target)
-    if directory is None or not directory.is_dir():
+    directory = lab.journal_dir(target.name)
+    if directory is None:
         raise FaultNotInjected(f"expected a machine with a journal in files, was {target.name}")
     return directory

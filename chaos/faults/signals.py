@@ -52,9 +52,10 @@ class KillProcess:
                 send_signal(signal.SIGKILL, [self._pid])
 
     def _kill_as_it_appends(self) -> str:
-        if self._lab.data_dir is None:
-            raise FaultNotInjected("expected a journal in files, whose growth can be seen, found none")
-        segments = sorted((self._lab.data_dir / self.target).glob("*.journal"))
+        directory = self._lab.journal_dir(self.target)
+        if directory is None:
+            raise FaultNotInjected(f"expected {self.target} to have a journal in files, whose growth can be seen")
+        segments = sorted(directory.glob("*.journal"))
         if not segments:
             raise FaultNotInjected(f"expected a journal of {self.target}, found no segment")
         before = segments[-1].stat().st_size

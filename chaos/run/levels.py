@@ -143,6 +143,9 @@ def figures_of(experiment: Experiment, seen: Seen) -> dict[str, float]:
     late = [window.goodput for window in windows(samples, end_s - 10.0)]
     if late:
         figures["goodput_at_end"] = min(late)
+    tried = [answer for answer in seen.answers if answer.kind == "cancel" and answer.due_s >= trouble_s]
+    if tried:
+        figures["cancels_served"] = sum(answer.is_definite for answer in tried) / len(tried)
     placed = [a for a in seen.answers if a.kind == "place" and a.is_definite and a.due_s >= trouble_s]
     cancels = [answer for answer in cancels_outside_replay(seen) if answer.is_definite]
     for name, answers, percent in (

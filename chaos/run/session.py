@@ -57,14 +57,14 @@ async def run_experiment(source: Source, options: RunOptions, observer: Observer
     Raises `DirectoryNotEmpty`, and `FaultNotInjected` before anything is started if a fault cannot be done here.
     """
     experiment = seeded(source, options)
-    for phase in experiment.phases:
-        for step in phase.faults:
-            catalogue.check(step)
+    steps = [step for phase in experiment.phases for step in phase.faults]
+    for step in steps:
+        catalogue.check(step)
     directory, attachment = options.directory, options.attachment
     make_directory(directory, source, options.seed)
     exchange: PrivateExchange | AttachedExchange
     if attachment is None:
-        clocks_move = any(step.fault == CLOCK_JUMP for phase in experiment.phases for step in phase.faults)
+        clocks_move = any(step.fault == CLOCK_JUMP for step in steps)
         exchange = PrivateExchange(experiment.environment, experiment.load, directory, clocks_move=clocks_move)
     else:
         exchange = attached(experiment, attachment)

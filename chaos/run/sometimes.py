@@ -72,6 +72,12 @@ def _cancelled_in_cancel_only(witness: Witness) -> int:
     )
 
 
+def _taken_back(witness: Witness) -> int:
+    """Count rollouts that were taken back, and not by a person, who is named."""
+    rollouts = [event.detail for event in witness.told if event.kind == "rollout"]
+    return sum("taken back" in detail and "taken back: by " not in detail for detail in rollouts)
+
+
 def _spans_of(events: Sequence[Event], stage: str) -> list[tuple[float, float]]:
     spans: list[tuple[float, float]] = []
     since: dict[str, float] = {}
@@ -96,7 +102,7 @@ SOMETIMES = {
         Sometimes("regressed", "a shard went back a stage, since it was overloaded", _stepped_back),
         Sometimes("cancel-only", "a shard let cancels through alone", _events("stage", "CANCEL_ONLY")),
         Sometimes("cancelled-early", "a cancel was done in CANCEL_ONLY", _cancelled_in_cancel_only),
-        Sometimes("config-reverted", "settings were taken back by themselves", _told("settings_reverted")),
+        Sometimes("config-reverted", "settings were taken back by themselves", _taken_back),
     )
 }
 

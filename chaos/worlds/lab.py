@@ -36,6 +36,13 @@ class Lab:
     clocks: Clocks | None = None
     """If the exchange was started so that they can be moved."""
 
+    def journal_dir(self, machine: str) -> Path | None:
+        """Return where the segments of a machine's journal are, its standby's as well; None: not in files."""
+        if self.data_dir is None:
+            return None
+        directory = self.data_dir / machine.removesuffix("-standby") / "journal"
+        return directory if directory.is_dir() else None
+
     def all_targets(self) -> list[Target]:
         unlisted = self.world.unlisted_targets() if self.world is not None else ()
         return [*self.targets(), *unlisted]

@@ -12,7 +12,6 @@ from chaos.faults.processes import PAUSE_S, ProcessKiller, ProcessPauser
 from chaos.invariants.history import History, StreamHistory
 from chaos.worlds.reach import CLOSED_PORT, passes
 from chaos.worlds.world import ROLES, supervisors_among
-from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
 from exchange.netns import missing
 from exchange.node_reviver import NodeReviver
@@ -34,6 +33,8 @@ class NodesWorld:
 
     def __init__(self, config: ExchangeConfig) -> None:
         self._no_links = missing()
+        from exchange.cluster import LocalExchange  # imports Ray
+
         self._exchange = LocalExchange(config, apart=not self._no_links)
         self._reviver: NodeReviver | None = None
         self.addresses: tuple[str, ...] = ()

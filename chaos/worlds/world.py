@@ -10,7 +10,6 @@ from typing import Protocol
 from chaos.faults.fault import FaultKind, Injector, Target
 from chaos.faults.processes import PAUSE_S, ProcessKiller, ProcessPauser
 from chaos.invariants.history import FileHistory, History
-from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
 from exchange.processes import Process, descendants
 
@@ -80,6 +79,8 @@ class LocalWorld:
     def __init__(
         self, config: ExchangeConfig, *, supervisor_too: bool = True, pause_s: tuple[float, float] = PAUSE_S
     ) -> None:
+        from exchange.cluster import LocalExchange  # imports Ray
+
         self._exchange = LocalExchange(config)
         self._supervisor_too = supervisor_too
         self._pause_s = pause_s
@@ -119,6 +120,7 @@ class LocalWorld:
 
     def start(self) -> None:
         self._exchange.start()
+        self._exchange.wait(complete=True)
         components = self._exchange.status().components
         self.addresses = tuple(c.address for c in components if c.name.startswith("gateway"))
 
