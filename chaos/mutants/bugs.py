@@ -110,7 +110,7 @@ def _jumps_the_queue(book: Any) -> None:
 
     def append_first(self: Any, order: Any) -> None:
         level = self.levels.get(order.price * self.sign)
-        if level is None or order.order_id % 10:
+        if level is None or order.order_id % 3:
             append(self, order)
             return
         order.next, level.first.previous = level.first, order
