@@ -75,13 +75,13 @@ class Outcome:
         return f"{seen[0]:,.0f} MB; {max(seen):,.0f} MB" if seen else "not seen"
 
     @property
-    def lost(self) -> str:
-        """What the check of the whole history says of acknowledged orders."""
+    def told_true(self) -> str:
+        """What the check of the whole history says of what clients were told of their orders."""
         found = [check for check in self.verdict.checks if check.name == "I1"]
         if not found:
             return "not checked"
         (check,) = found
-        return f"none of {check.looked_at:,}" if check.held else check.found
+        return f"yes, {check.looked_at:,} looked at" if check.held else f"no: {check.found}"
 
     @property
     def _since_trouble(self) -> list[Sample]:
@@ -108,7 +108,7 @@ ROWS = (
     ("refused at once; outcome unknown", "refused"),
     ("stages of the shard", "stages"),
     ("memory at first; at most", "memory"),
-    ("acknowledged orders lost", "lost"),
+    ("nothing acknowledged is lost, nothing refused is done", "told_true"),
 )
 
 

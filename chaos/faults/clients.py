@@ -9,7 +9,7 @@ import grpc
 import msgspec
 from msgspec import Meta
 
-from chaos.faults.injection import FaultNotInjected, Wish
+from chaos.faults.injection import FaultNotInjected, TargetUnknown, Wish
 from chaos.worlds.lab import Lab
 from exchange.v1 import market_data_pb2, market_data_pb2_grpc
 
@@ -97,7 +97,7 @@ def _population(lab: Lab, wish: Wish) -> str:
     if wish.target in ("", EVERYBODY):
         return ""
     if wish.target not in lab.populations:
-        raise FaultNotInjected(f"expected {EVERYBODY} or one of {', '.join(lab.populations)}, was {wish.target!r}")
+        raise TargetUnknown(f"expected {EVERYBODY} or one of {', '.join(lab.populations)}, was {wish.target!r}")
     return wish.target
 
 
@@ -105,5 +105,5 @@ def slow_reader(lab: Lab, wish: Wish, arguments: ReaderArguments) -> SlowReader:
     # Addresses are those of the gateways in their order.
     names = [f"gateway-{number}" for number in range(len(lab.addresses))]
     if wish.target not in names:
-        raise FaultNotInjected(f"expected one of {', '.join(names)}, was {wish.target!r}")
+        raise TargetUnknown(f"expected one of {', '.join(names)}, was {wish.target!r}")
     return SlowReader(lab, lab.addresses[names.index(wish.target)], wish.target, arguments.readers)

@@ -22,7 +22,7 @@ from msgspec import Meta
 
 from chaos.faults.fault import Target
 from chaos.faults.injection import FaultNotInjected, RollbackFailed, Wish
-from chaos.faults.signals import find
+from chaos.faults.signals import find, wait_until_gone
 from chaos.worlds.lab import Lab
 from exchange.processes import read_process, send_signal
 
@@ -114,14 +114,10 @@ class TornJournal:
         self.target = target.name
 
     async def inject(self) -> None:
-        send_signal(signal.SIGSTOP, [self._pid])
-        while (process := read_process(self._pid)) and process.state != "T":
-            await asyncio.sleep(POLL_S)
-        segments = sorted(path for path in self._directory.glob("*.journal") if _JOURNAL.fullmatch(path.name))
         try:
-            if not segments:
-                raise FaultNotInjected(f"expected a journal in files at {self._directory}, found none")
-            with segments[-1].open("r+b") as file:
+            await _stop(self._pid)
+            segment = _last_segment(self._directory)
+            with segment.open("r+b") as file:
                 size = file.seek(0, os.SEEK_END)
                 # As a record that was begun: the same first bytes as the newest one has, and no more.
                 file.seek(max(size - TORN_BYTES, 0))
@@ -131,15 +127,93 @@ class TornJournal:
                 os.fsync(file.fileno())
         finally:
             send_signal(signal.SIGKILL, [self._pid])
-        self._where = f"{len(piece)} bytes behind the record that ends at byte {size:,} of {segments[-1].name}"
+        self._where = f"{len(piece)} bytes behind the record that ends at byte {size:,} of {segment.name}"
 
     async def proof(self) -> str:
-        while (process := read_process(self._pid)) and process.state != "Z":
-            await asyncio.sleep(POLL_S)
+        await wait_until_gone([self._pid])
         return f"process {self._pid} is gone, {self._where}"
 
     async def rollback(self) -> None:
         """Who takes over cuts it; that is what is looked at."""
+
+
+class FlipArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    back_bytes: Annotated[int, Meta(ge=1, le=1 << 30)] = 50
+    """How far from the end: near to it, it is in the record that was written last."""
+
+
+class FlippedJournal:
+    """The primary stands still, a byte of its journal is another one, and it is killed."""
+
+    def __init__(self, target: Target, directory: Path, back_bytes: int) -> None:
+        self._pid = target.pid
+        self._directory = directory
+        self._back_bytes = back_bytes
+        self._flipped: tuple[Path, int, bytes] | None = None
+        self.target = target.name
+
+    async def inject(self) -> None:
+        try:
+            await _stop(self._pid)
+            segment = _last_segment(self._directory)
+            at = segment.stat().st_size - self._back_bytes
+            if at < 0:
+                raise FaultNotInjected(f"expected {self._back_bytes} bytes or more in {segment.name}, found fewer")
+            with segment.open("r+b") as file:
+                file.seek(at)
+                before = file.read(1)
+                self._flipped = segment, at, before
+                file.seek(at)
+                file.write(_flip(before))
+                os.fsync(file.fileno())
+        finally:
+            send_signal(signal.SIGKILL, [self._pid])
+
+    async def proof(self) -> str:
+        await wait_until_gone([self._pid])
+        assert self._flipped is not None, "it is injected first"
+        segment, at, before = self._flipped
+        return (
+            f"process {self._pid} is gone, byte {at:,} of {segment.name} was {before.hex()}, is {_flip(before).hex()}"
+        )
+
+    async def rollback(self) -> None:
+        """Put the byte back, unless it was cut off meanwhile, or written over."""
+        if self._flipped is None:
+            return
+        segment, at, before = self._flipped
+        try:
+            with segment.open("r+b") as file:
+                file.seek(at)
+                if file.read(1) == _flip(before):
+                    file.seek(at)
+                    file.write(before)
+                    os.fsync(file.fileno())
+        except FileNotFoundError:
+            pass  # the exchange has let go of the segment
+        except OSError as error:
+            raise RollbackFailed(f"expected to put byte {at:,} of {segment} back to {before.hex()}: {error}") from error
+        self._flipped = None
+
+
+def _flip(byte: bytes) -> bytes:
+    return bytes([byte[0] ^ 0xFF])
+
+
+async def _stop(pid: int) -> None:
+    """Stop a process, and return when it stands still. Raises `FaultNotInjected` if it is gone."""
+    send_signal(signal.SIGSTOP, [pid])
+    while (process := read_process(pid)) and process.state not in "TZ":
+        await asyncio.sleep(POLL_S)
+    if process is None or process.state == "Z":
+        raise FaultNotInjected(f"expected process {pid} to be stopped, found it gone")
+
+
+def _last_segment(directory: Path) -> Path:
+    segments = sorted(path for path in directory.glob("*.journal") if _JOURNAL.fullmatch(path.name))
+    if not segments:
+        raise FaultNotInjected(f"expected a journal in files at {directory}, found none")
+    return segments[-1]
 
 
 def slow_disk(lab: Lab, wish: Wish, arguments: SlowDiskArguments) -> InjectedCalls:
@@ -161,6 +235,11 @@ def failing_disk(lab: Lab, wish: Wish, arguments: object) -> InjectedCalls:
 def torn_journal(lab: Lab, wish: Wish, arguments: object) -> TornJournal:
     target = find(lab, wish)
     return TornJournal(target, _journal_of(lab, target))
+
+
+def flipped_journal(lab: Lab, wish: Wish, arguments: FlipArguments) -> FlippedJournal:
+    target = find(lab, wish)
+    return FlippedJournal(target, _journal_of(lab, target), arguments.back_bytes)
 
 
 def _journal_of(lab: Lab, target: Target) -> Path:

@@ -18,6 +18,18 @@ class FaultNotInjected(RuntimeError):
     code = "FAULT_NOT_INJECTED"
 
 
+class FaultUnknown(FaultNotInjected):
+    """No fault of the catalogue has this name; the message has the nearest."""
+
+    code = "FAULT_UNKNOWN"
+
+
+class TargetUnknown(FaultNotInjected):
+    """What a fault is to be done to is not there; the message says what is."""
+
+    code = "TARGET_UNKNOWN"
+
+
 class RollbackFailed(RuntimeError):
     """What a fault did could not be taken back; somebody must look after it."""
 
@@ -56,7 +68,7 @@ class Wish:
     chance: random.Random
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FaultType:
     """A kind of fault."""
 
@@ -66,8 +78,10 @@ class FaultType:
     """What it can be done to, in words."""
     make: Callable[[Lab, Wish, Any], Injection]
     """Raises `FaultNotInjected` if there is nothing to do it to."""
+    shows: str
+    """What its proof shows, in words."""
+    takes_back: str = ""
+    """What its rollback does, in words; empty: there is nothing to take back."""
     arguments: type[msgspec.Struct] = NoArguments
-    lasts: bool = True
-    """Whether it is taken back after its time."""
     needs_root: bool = False
     needs_program: str = ""

@@ -9,12 +9,13 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from chaos.faults.injection import FaultNotInjected, Wish
+from chaos.faults.injection import FaultNotInjected, TargetUnknown, Wish
 from chaos.worlds.lab import Lab
 from chaos.worlds.proxy import Direction, Proxy, Toxic
 
 EFFECT_S_MAX = 10.0
 POLL_S = 0.02
+NONSENSE = b"\r\n" * 100
 ROLE = "gateway"
 """All of them."""
 
@@ -27,6 +28,17 @@ class LatencyArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class BandwidthArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bytes_per_s: Annotated[float, Meta(gt=0.0)]
+    direction: Direction = "both"
+
+
+class LossArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    loss: Annotated[float, Meta(gt=0.0, le=0.9)]
+    """The share of pieces that is lost; TCP sends them again after 200 ms, and after twice as long each time."""
+    direction: Direction = "both"
+
+
+class SlowCloseArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    close_ms: Annotated[float, Meta(gt=0.0, le=60_000.0)]
     direction: Direction = "both"
 
 
@@ -55,17 +67,55 @@ class ToxicLink:
             proxy.add(self._toxic)
 
     async def proof(self) -> str:
-        """Wait until something was held or delayed; a narrow link shows nothing but its width."""
-        if self._toxic.bytes_per_s is not None:
-            return self._what
+        """Wait until something that passed was held or delayed."""
         try:
             async with asyncio.timeout(EFFECT_S_MAX):
                 while (touched := self._touched()) == self._before:
                     await asyncio.sleep(POLL_S)
         except TimeoutError as error:
-            raise FaultNotInjected(f"expected something to pass within {EFFECT_S_MAX:g} s, found nothing") from error
+            raise FaultNotInjected(
+                f"expected something to pass {self.target} within {EFFECT_S_MAX:g} s, found nothing: is there a load?"
+            ) from error
         held, delayed = (now - before for now, before in zip(touched, self._before, strict=True))
         return f"{self._what}: " + (f"{held:,} bytes held at once" if held else f"{delayed:,} pieces delayed at once")
+
+    async def rollback(self) -> None:
+        for proxy in self._proxies:
+            proxy.remove(self._toxic)
+
+
+class SlowClose:
+    """Who closes a connection is heard late at the other end."""
+
+    def __init__(self, target: str, proxies: Sequence[Proxy], arguments: SlowCloseArguments) -> None:
+        self._proxies = proxies
+        self._toxic = Toxic(arguments.direction, close_ms=arguments.close_ms)
+        self.target = target
+
+    async def inject(self) -> None:
+        for proxy in self._proxies:
+            proxy.add(self._toxic)
+
+    async def proof(self) -> str:
+        """Close a connection of our own, and wait until the other end hears of it late."""
+        proxy = self._proxies[0]
+        before = proxy.late_closes
+        host, _, port = proxy.address.rpartition(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        if self._toxic.applies("up"):
+            writer.close()
+        else:
+            # What no gateway understands it answers by closing.
+            writer.write(NONSENSE)
+        try:
+            async with asyncio.timeout(EFFECT_S_MAX):
+                while proxy.late_closes == before:
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError as error:
+            raise FaultNotInjected(f"expected a connection to {self.target} to be closed late, it was not") from error
+        finally:
+            writer.close()
+        return f"a connection of ours is closed {self._toxic.close_ms:g} ms late"
 
     async def rollback(self) -> None:
         for proxy in self._proxies:
@@ -98,6 +148,16 @@ def latency(lab: Lab, wish: Wish, arguments: LatencyArguments) -> ToxicLink:
     return ToxicLink(wish.target, _proxies(lab.proxies, wish), toxic, what)
 
 
+def loss(lab: Lab, wish: Wish, arguments: LossArguments) -> ToxicLink:
+    toxic = Toxic(arguments.direction, loss=arguments.loss)
+    what = f"{arguments.loss:.0%} of pieces are lost and sent again, {arguments.direction}"
+    return ToxicLink(wish.target, _proxies(lab.proxies, wish), toxic, what)
+
+
+def slow_close(lab: Lab, wish: Wish, arguments: SlowCloseArguments) -> SlowClose:
+    return SlowClose(wish.target, _proxies(lab.proxies, wish), arguments)
+
+
 def bandwidth(lab: Lab, wish: Wish, arguments: BandwidthArguments) -> ToxicLink:
     toxic = Toxic(arguments.direction, bytes_per_s=arguments.bytes_per_s)
     return ToxicLink(wish.target, _proxies(lab.proxies, wish), toxic, f"{arguments.bytes_per_s:,.0f} bytes/s")
@@ -118,5 +178,5 @@ def _proxies(proxies: Mapping[str, Proxy], wish: Wish) -> list[Proxy]:
     if wish.target == ROLE:
         return list(proxies.values())
     if wish.target not in proxies:
-        raise FaultNotInjected(f"expected {ROLE} or one of {', '.join(proxies)}, was {wish.target!r}")
+        raise TargetUnknown(f"expected {ROLE} or one of {', '.join(proxies)}, was {wish.target!r}")
     return [proxies[wish.target]]

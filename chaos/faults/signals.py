@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from chaos.faults.fault import Target
-from chaos.faults.injection import FaultNotInjected, RollbackFailed, Wish
+from chaos.faults.injection import FaultNotInjected, RollbackFailed, TargetUnknown, Wish
 from chaos.worlds.lab import Lab
 from exchange.client import AsyncClient, EvenkeelError, Side
 from exchange.processes import read_process, send_signal
@@ -18,6 +20,8 @@ from exchange.processes import read_process, send_signal
 POLL_S = 0.005
 SPIN_S = 0.0002
 MOMENT_S_MAX = 10.0
+GO_ON_S_MAX = 5.0
+TURNS_SEEN = 3
 PROBE_PRICE = "0.01"
 PROBE_QUANTITY = "0.0001"
 
@@ -76,8 +80,7 @@ class KillProcess:
         self._how = f" as it acknowledged {order.client_order_id}"
 
     async def proof(self) -> str:
-        while (process := read_process(self._pid)) and process.state != "Z":
-            await asyncio.sleep(POLL_S)
+        await wait_until_gone([self._pid])
         return f"process {self._pid} is gone{self._how}"
 
     async def rollback(self) -> None:
@@ -102,27 +105,97 @@ class PauseProcess:
         return f"process {self._pid} is stopped"
 
     async def rollback(self) -> None:
-        send_signal(signal.SIGCONT, [self._pid])
-        process = read_process(self._pid)
-        if process is not None and process.state == "T":
+        await go_on(self._pid)
+
+
+class SlowProcessArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    stopped_share: Annotated[float, Meta(gt=0.0, le=0.95)] = 0.5
+    """Of the time."""
+    period_ms: Annotated[int, Meta(ge=10, le=1_000)] = 50
+
+
+class SlowProcess:
+    """SIGSTOP and SIGCONT by turns: it does all that it did, and takes longer, as on a machine that is not its own."""
+
+    def __init__(self, target: Target, arguments: SlowProcessArguments) -> None:
+        self._pid = target.pid
+        self._stopped_s = arguments.period_ms / 1e3 * arguments.stopped_share
+        self._running_s = arguments.period_ms / 1e3 - self._stopped_s
+        self._turns: asyncio.Task[None] | None = None
+        self._seen_stopped = 0
+        self.target = target.name
+
+    async def inject(self) -> None:
+        self._turns = asyncio.create_task(self._take_turns())
+
+    async def _take_turns(self) -> None:
+        while (process := read_process(self._pid)) is not None and process.state != "Z":
+            send_signal(signal.SIGSTOP, [self._pid])
+            await asyncio.sleep(self._stopped_s)
+            process = read_process(self._pid)
+            self._seen_stopped += process is not None and process.state == "T"
+            send_signal(signal.SIGCONT, [self._pid])
+            await asyncio.sleep(self._running_s)
+
+    async def proof(self) -> str:
+        assert self._turns is not None, "it is injected first"
+        while self._seen_stopped < TURNS_SEEN:
+            if self._turns.done():
+                raise FaultNotInjected(f"expected process {self._pid} to be slowed down, found it gone")
             await asyncio.sleep(POLL_S)
-            if (process := read_process(self._pid)) is not None and process.state == "T":
-                raise RollbackFailed(f"expected process {self._pid} to go on, found it stopped")
+        return f"process {self._pid} was stopped and went on {self._seen_stopped} times so far"
+
+    async def rollback(self) -> None:
+        if self._turns is not None:
+            self._turns.cancel()
+            await asyncio.wait([self._turns])
+            await go_on(self._pid)
 
 
-def find(lab: Lab, wish: Wish) -> Target:
-    """Return the process that is meant, by name or role; one of several by chance. Raises `FaultNotInjected`."""
-    everything = [target for target in lab.all_targets() if target.pid]
-    found = [t for t in everything if t.name == wish.target] or [t for t in everything if t.role == wish.target]
+async def wait_until_gone(pids: Sequence[int]) -> None:
+    """Return once none of these processes is there; one that is dead and not reaped is not."""
+    for pid in pids:
+        while (process := read_process(pid)) and process.state != "Z":
+            await asyncio.sleep(POLL_S)
+
+
+async def go_on(pid: int) -> None:
+    """Have a process that was stopped go on. Raises `RollbackFailed`."""
+    try:
+        async with asyncio.timeout(GO_ON_S_MAX):
+            while True:
+                send_signal(signal.SIGCONT, [pid])
+                process = read_process(pid)
+                if process is None or process.state != "T":
+                    return
+                await asyncio.sleep(POLL_S)
+    except TimeoutError as error:
+        raise RollbackFailed(f"expected process {pid} to go on, found it stopped: `kill -CONT {pid}`") from error
+
+
+def find(lab: Lab, wish: Wish, among: Sequence[Target] | None = None) -> Target:
+    """Return the process that is meant, by name, role or market; one of several by chance. Raises `TargetUnknown`."""
+    everything = [target for target in (lab.all_targets() if among is None else among) if target.pid]
+    name = lab.markets.get(wish.target, wish.target)
+    found = [t for t in everything if t.name == name] or [t for t in everything if t.role == name]
     if not found:
-        known = ", ".join(sorted({target.name for target in everything})) or "nothing"
-        raise FaultNotInjected(f"expected a process of this name or role, was {wish.target!r}; there are {known}")
+        known = ", ".join(sorted({target.name for target in everything})) or "none"
+        raise TargetUnknown(
+            f"expected a process by its name or role, or a market, was {wish.target!r}; there are {known}"
+        )
     return wish.chance.choice(found)
 
 
 def kill(lab: Lab, wish: Wish, arguments: KillArguments) -> KillProcess:
-    return KillProcess(lab, find(lab, wish), arguments.moment)
+    # Nobody but the lab starts a NATS server or the GCS again: faults of their own do.
+    return KillProcess(
+        lab, find(lab, wish, [t for t in lab.stoppable() if t.role not in ("nats", "gcs")]), arguments.moment
+    )
 
 
 def pause(lab: Lab, wish: Wish, arguments: object) -> PauseProcess:
-    return PauseProcess(find(lab, wish))
+    return PauseProcess(find(lab, wish, lab.stoppable()))
+
+
+def slow_process(lab: Lab, wish: Wish, arguments: SlowProcessArguments) -> SlowProcess:
+    return SlowProcess(find(lab, wish, lab.stoppable()), arguments)

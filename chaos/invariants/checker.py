@@ -41,6 +41,9 @@ def check_history(
     for took_s, line in told.late:
         if took_s > outcome_s_max:
             findings.violate("I10", f"an outcome came after {took_s:.1f} s", line)
+    findings.check("I8 cancels that got an outcome", told.cancels)
+    for name, line in told.cancels_shed:
+        findings.violate("I8", f"a cancel of {name or 'all orders'} was refused for load", line)
     claims = read_status(status_log, findings)
     read_events(status_log.with_name("events.log"), findings)
     gc.disable()

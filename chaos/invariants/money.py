@@ -195,15 +195,22 @@ class ShardMoney:
             symbol = command[2] if command[2] in self._terms else command[1]
             parked[command[0], self._terms[symbol].quote if is_buy else self._terms[symbol].base] += part
         free = {(account, asset): amount for account, purses in wallets for asset, amount, *_ in purses}
+        more: dict[str, int] = defaultdict(int)
         for purse in sorted(free.keys() | self.total.keys()):
             expected = self.total.get(purse, 0) - self.held.get(purse, 0) - parked.get(purse, 0)
             found = free.get(purse, 0)
+            more[purse[1]] += found - expected
             self._findings.check("I4 balances of shards that agree with what open orders need")
             if found != expected and ("state", purse) not in self._broken:
                 self._broken.add(("state", purse))
                 summary = f"account {purse[0]} has {found} {purse[1]} free, expected {expected}: {self.total[purse]}"
                 summary += f" in escrow, of which open orders need {self.held[purse]}"
                 self._violate("I4", summary, place)
+        for asset, amount in more.items():
+            self._findings.check("I3 assets whose sum in a shard is what came in less what went out")
+            if amount and ("sum", (0, asset)) not in self._broken:
+                self._broken.add(("sum", (0, asset)))
+                self._violate("I3", f"there is {amount} {asset} more than came in less what went out", place)
 
     def sums(self) -> dict[str, int]:
         """Return what is in escrow, by asset."""

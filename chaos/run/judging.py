@@ -21,6 +21,7 @@ from chaos.run.load import logged_of
 from chaos.run.parts import Judgement
 from chaos.run.record import HISTORY, LOGS, MANIFEST_FILE, STATUS_LOG, Check, Event, Manifest, Sample
 from chaos.run.sometimes import SupervisorEvent, Witness, check_sometimes
+from chaos.run.truth import check_status
 from chaos.worlds.health import EVENTS_FILE
 
 EVIDENCE_MAX = 5
@@ -57,10 +58,33 @@ class WholeRun:
             findings = check_history(history, self._exchange.machines, logged, directory / LOGS, directory / STATUS_LOG)
             checks += checks_of(findings, experiment)
         checks += check_rules(experiment, seen)
+        if "I12" in experiment.invariants:
+            checks.append(check_status(seen))
         checks += check_levels(experiment, seen)
         told = read_told(directory / EVENTS_FILE)
         checks += check_sometimes(experiment.sometimes, Witness(seen, told))
-        return Judgement(checks, figures_of(experiment, seen))
+        return Judgement(merged(checks), figures_of(experiment, seen))
+
+
+def merged(checks: Sequence[Check]) -> list[Check]:
+    """Return one check for each name: a rule that is looked at from several sides holds if all of them hold."""
+    by_name: dict[str, Check] = {}
+    for check in checks:
+        known = by_name.get(check.name)
+        if known is None:
+            by_name[check.name] = check
+            continue
+        # What is broken is named first.
+        first, second = (known, check) if check.held or not known.held else (check, known)
+        by_name[check.name] = Check(
+            name=check.name,
+            held=known.held and check.held,
+            wanted=f"{first.wanted}; {second.wanted}",
+            found=f"{first.found}; {second.found}",
+            looked_at=known.looked_at + check.looked_at,
+            evidence=(*first.evidence, *second.evidence)[:EVIDENCE_MAX],
+        )
+    return list(by_name.values())
 
 
 def checks_of(findings: Findings, experiment: Experiment) -> list[Check]:

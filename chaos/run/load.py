@@ -12,7 +12,7 @@ from chaos.load.client_log import Logged
 from chaos.load.histograms import decoded, max_ms, percentile_ms
 from chaos.load.plan import Client, Group, LoadPlan, Market, Span, market_of
 from chaos.load.seconds import LoadSecond
-from chaos.load.workers import LoadWorkers
+from chaos.load.workers import LoadWorkers, Workers
 from chaos.run.furnish import Furnished
 from chaos.run.record import Delay, Sample
 from exchange.client import AsyncClient
@@ -37,25 +37,35 @@ class Exchange(Protocol):
 
 
 class WorkersLoad:
-    """The load of an experiment. Its logs go to `logs`; recordings are looked for from `recordings`."""
+    """The load of an experiment. Its logs go to `logs`; recordings are looked for from `recordings`.
+
+    `make_workers`: takes the plan, the directory of the logs, and how many.
+    """
 
     def __init__(
-        self, experiment: Experiment, exchange: Callable[[], Exchange], logs: Path, workers: int, recordings: Path
+        self,
+        experiment: Experiment,
+        exchange: Callable[[], Exchange],
+        logs: Path,
+        workers: int,
+        recordings: Path,
+        make_workers: Callable[[LoadPlan, Path, int], Workers] = LoadWorkers,
     ) -> None:
         self._experiment = experiment
         self._exchange = exchange
         self._logs = logs
         self._count = workers
         self._recordings = recordings
+        self._make_workers = make_workers
         self._plan: LoadPlan | None = None
-        self._workers: LoadWorkers | None = None
+        self._workers: Workers | None = None
 
     @property
     def schedule_sha256(self) -> str:
         return self._plan.schedule_sha256 if self._plan is not None else ""
 
     @property
-    def workers(self) -> LoadWorkers:
+    def workers(self) -> Workers:
         assert self._workers is not None, "the load has not started"
         return self._workers
 
@@ -73,7 +83,7 @@ class WorkersLoad:
             markets.append(market_of(instruments[market.symbol], shard, Decimal(str(market.price))))
         addresses = exchange.client_addresses
         self._plan = plan_of(self._experiment, addresses, tuple(markets), exchange.furnished, self._recordings)
-        self._workers = LoadWorkers(self._plan, self._logs, self._count)
+        self._workers = self._make_workers(self._plan, self._logs, self._count)
         await self._workers.start()
 
     async def begin(self, at_monotonic_ns: int) -> None:

@@ -46,3 +46,7 @@ class Lab:
     def all_targets(self) -> list[Target]:
         unlisted = self.world.unlisted_targets() if self.world is not None else ()
         return [*self.targets(), *unlisted]
+
+    def stoppable(self) -> list[Target]:
+        """Return all of these, and what the exchange stands on: raylets, NATS servers, the GCS."""
+        return [*self.all_targets(), *(self.world.underneath() if self.world is not None else ())]

@@ -11,6 +11,9 @@ from typing import Literal
 
 CHUNK_BYTES = 65_536
 Direction = Literal["up", "down", "both"]
+RETRANSMIT_MS = 200.0
+"""Linux's least time until TCP sends again (TCP_RTO_MIN); it doubles each time (RFC 6298, 5.5)."""
+RETRANSMITS_MAX = 6
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -22,6 +25,10 @@ class Toxic:
     latency_ms: float = 0.0
     jitter_ms: float = 0.0
     bytes_per_s: float | None = None
+    loss: float = 0.0
+    """The share of pieces that are lost once, or again: TCP sends them again, so they are late, and all behind them."""
+    close_ms: float = 0.0
+    """How much later an end hears that the other one has closed."""
     is_cut: bool = False
 
     def applies(self, direction: Direction) -> bool:
@@ -44,6 +51,8 @@ class Proxy:
         self.held_bytes = 0
         """Of what came while a direction was cut."""
         self.delayed_chunks = 0
+        """By latency, loss or a narrow link."""
+        self.late_closes = 0
 
     @property
     def connections(self) -> int:
@@ -114,7 +123,9 @@ class Proxy:
                 delay_s = self._delay_s(direction)
                 self.delayed_chunks += delay_s > 0
                 await waiting.put((loop.time() + delay_s, chunk))
-            await waiting.put((0.0, b""))
+            close_s = max((toxic.close_ms for toxic in self._toxics if toxic.applies(direction)), default=0.0) / 1e3
+            self.late_closes += close_s > 0
+            await waiting.put((loop.time() + close_s, b""))
             await passing
         except ConnectionError:
             pass
@@ -127,25 +138,37 @@ class Proxy:
         loop = asyncio.get_running_loop()
         while True:
             due_s, chunk = await waiting.get()
+            await asyncio.sleep(due_s - loop.time())
             if not chunk:
                 return
-            await asyncio.sleep(due_s - loop.time())
             while any(toxic.is_cut and toxic.applies(direction) for toxic in self._toxics):
                 self.held_bytes += len(chunk)
                 await self._changed.wait()
             rates = [t.bytes_per_s for t in self._toxics if t.bytes_per_s and t.applies(direction)]
             if rates:
+                self.delayed_chunks += 1
                 await asyncio.sleep(len(chunk) / min(rates))
             writer.write(chunk)
             await writer.drain()
 
     def _delay_s(self, direction: Direction) -> float:
         delays = [
-            toxic.latency_ms + self._chance.uniform(-toxic.jitter_ms, toxic.jitter_ms)
+            toxic.latency_ms
+            + self._chance.uniform(-toxic.jitter_ms, toxic.jitter_ms)
+            + self._retransmitted_ms(toxic.loss)
             for toxic in self._toxics
             if toxic.applies(direction)
         ]
         return max(sum(delays), 0.0) / 1e3
+
+    def _retransmitted_ms(self, loss: float) -> float:
+        """Return how late a piece is for being lost some times, in a row."""
+        late_ms, timeout_ms = 0.0, RETRANSMIT_MS
+        for _ in range(RETRANSMITS_MAX):
+            if not loss or self._chance.random() >= loss:
+                break
+            late_ms, timeout_ms = late_ms + timeout_ms, timeout_ms * 2
+        return late_ms
 
 
 def _abort(writer: asyncio.StreamWriter) -> None:

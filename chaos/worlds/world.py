@@ -50,6 +50,14 @@ class World(Protocol):
         """Return the targets that the exchange's status does not name."""
         ...
 
+    def underneath(self) -> Sequence[Target]:
+        """Return the processes that the exchange stands on, and that can be stopped for a while."""
+        ...
+
+    def evidence(self, kind: FaultKind, name: str) -> str:
+        """Return what is seen of a fault that is in effect; "" if nothing is. It is looked for, not remembered."""
+        ...
+
     def history(self, directory: Path) -> History:
         """Return what gathers the history of the journals into a directory."""
         ...
@@ -103,8 +111,16 @@ class LocalWorld:
     def unlisted_targets(self) -> Sequence[Target]:
         return supervisors_among(descendants(os.getpid()))
 
+    def underneath(self) -> Sequence[Target]:
+        """Return nothing: without its only raylet and GCS this process ends, too."""
+        return ()
+
+    def evidence(self, kind: FaultKind, name: str) -> str:
+        return ""
+
     def start(self) -> None:
         self._exchange.start()
+        self._exchange.wait(complete=True)
         components = self._exchange.status().components
         self.addresses = tuple(c.address for c in components if c.name.startswith("gateway"))
 

@@ -54,13 +54,13 @@ def test_the_table_sets_both_runs_side_by_side() -> None:
     assert told["attempts for each request"] == ("1.50", "1.50")
     assert told["stages of the shard"][1] == "LIMITED → OPEN", "what was before the load began is no part of the story"
     assert told["memory at first; at most"][0] == f"200 MB; {199 + END_S} MB"
-    assert told["acknowledged orders lost"][0] == "none of 4,321"
+    assert told["nothing acknowledged is lost, nothing refused is done"][0] == "yes, 4,321 looked at"
 
 
 def test_a_run_that_was_cut_short_says_what_it_has_not_seen() -> None:
     verdict = Verdict(name=STAGED, expect="hold", exit_code=ExitCode.ABORTED, summary="interrupted")
     nothing = Outcome(EXPERIMENT, verdict, (), ())
-    assert (nothing.at_the_end, nothing.memory, nothing.lost) == ("not seen", "not seen", "not checked")
+    assert (nothing.at_the_end, nothing.memory, nothing.told_true) == ("not seen", "not seen", "not checked")
     assert nothing.attempts == "nothing was offered"
 
 

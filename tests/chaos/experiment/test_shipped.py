@@ -22,6 +22,9 @@ AROUND_S = 20
 SLOW_DISK = "slow-disk"
 """A cancel is not acknowledged before it is durable, which takes half a second there."""
 
+IGNORES_PUSHBACK = "ignores-pushback"
+"""There, it is what clients do that is no business of the exchange's."""
+
 each_one = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
 
 
@@ -74,8 +77,9 @@ def test_service_levels_are_those_that_were_promised(source: Source) -> None:
     assert levels.recovered_goodput >= 0.95
     if source.name != SLOW_DISK:
         assert levels.cancel_p99_ms_max in (None, 250)
-    assert levels.amplification_max is not None
-    assert levels.amplification_max <= 1.5
+    if source.name not in (NAIVE, IGNORES_PUSHBACK):
+        assert levels.amplification_max is not None
+        assert levels.amplification_max <= 1.5
     assert len(source.experiment.invariants) == 13, "every rule is checked in every experiment"
 
 

@@ -120,7 +120,7 @@ async def test_a_process_is_found_by_its_role_and_paused(tmp_path: Path) -> None
 
 
 async def test_nothing_is_done_to_what_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(FaultNotInjected, match="was 'shard-7'; there are nothing"):
+    with pytest.raises(FaultNotInjected, match="was 'shard-7'; there are none"):
         make(lab_of(None, tmp_path), "kill-process", "shard-7")
     with pytest.raises(FaultNotInjected, match="the lab does not run this exchange"):
         make(lab_of(None, tmp_path), "kill-node", "node-1")
