@@ -10,7 +10,7 @@ from typing import Protocol
 from chaos.experiment.model import Experiment, Phase, Population
 from chaos.load.client_log import Logged
 from chaos.load.histograms import decoded, max_ms, percentile_ms
-from chaos.load.plan import Client, Group, LoadPlan, Market, Span
+from chaos.load.plan import Client, Group, LoadPlan, Market, Span, market_of
 from chaos.load.seconds import LoadSecond
 from chaos.load.workers import LoadWorkers, Workers
 from chaos.run.furnish import Furnished
@@ -79,20 +79,8 @@ class WorkersLoad:
             instruments = {instrument.symbol: instrument for instrument in await operator.instruments()}
         markets = []
         for market in self._experiment.environment.markets:
-            instrument = instruments[market.symbol]
-            tick = int(instrument.tick_size.scaleb(instrument.price_scale))
-            price = int(Decimal(str(market.price)).scaleb(instrument.price_scale))
-            markets.append(
-                Market(
-                    symbol=market.symbol,
-                    shard=exchange.furnished.markets[market.symbol],
-                    price=price - price % tick,
-                    tick=tick,
-                    quantity=int(instrument.min_quantity.scaleb(instrument.quantity_scale)),
-                    price_scale=instrument.price_scale,
-                    quantity_scale=instrument.quantity_scale,
-                )
-            )
+            shard = exchange.furnished.markets[market.symbol]
+            markets.append(market_of(instruments[market.symbol], shard, Decimal(str(market.price))))
         addresses = exchange.client_addresses
         self._plan = plan_of(self._experiment, addresses, tuple(markets), exchange.furnished, self._recordings)
         self._workers = self._make_workers(self._plan, self._logs, self._count)
