@@ -61,7 +61,7 @@ def _fault_row(fault: FaultType) -> Row:
         "what it does": fault.description,
         "target": fault.targets,
         "arguments": " ".join(fault.arguments.__struct_fields__),
-        "taken back": "after its time" if fault.lasts else "",
+        "taken back": fault.takes_back,
         "needs": " ".join(filter(None, needs)),
     }
 

@@ -340,7 +340,7 @@ BUGS = {
             "status-lies",
             ("I12",),
             "the status says that all is up and open",
-            "double-fault",
+            _KILLS,
             "exchange.supervisor.status",
             _status_lies,
         ),
