@@ -257,7 +257,7 @@ BUGS = {
             "acknowledges-early",
             ("I1",),
             "a record is acknowledged before it is written: the last one is lost with its process",
-            _KILLS,
+            "crash-after-ack",
             "exchange.runtime.journal.file",
             _acknowledges_early,
         ),
