@@ -265,7 +265,7 @@ BUGS = {
             "executes-duplicates",
             ("I2",),
             "an order that is sent again under its client order id is done again",
-            _KILLS,
+            "replies-lost",
             _SHARD,
             _executes_duplicates,
         ),
