@@ -246,12 +246,12 @@ RULES = {
         why="it starts exchanges, breaks them, and sees them as everybody does: protocol, processes, journals",
     ),
     "chaos.actors": Rule(
-        project=("chaos", "exchange.ray_settings"),
+        project=("chaos", "chaos.load", "exchange.ray_settings"),
         third_party=(ANY, "ray"),
         why="the Ray shells around the parts of an experiment",
     ),
     "chaos.cli": Rule(
-        project=("chaos", "chaos.actors", "exchange.client", "exchange.cluster", "exchange.ray_settings"),
+        project=("chaos", "chaos.load", "chaos.actors", "exchange.client", "exchange.cluster", "exchange.ray_settings"),
         third_party=(ANY,),
         why="the commands; on a cluster they start the actors",
     ),

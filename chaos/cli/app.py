@@ -6,6 +6,7 @@ import typer
 
 from chaos.cli import library
 from chaos.cli.demo import demo
+from chaos.cli.load import load
 from chaos.cli.run import run
 from chaos.cli.tune import tune
 from chaos.run.record import ExitCode
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command("list")(library.list_experiments)
 app.command()(library.describe)
 app.command()(run)
+app.command()(load)
 app.command()(tune)
 app.command()(library.validate)
 app.command()(library.schema)

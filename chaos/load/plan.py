@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterator
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -13,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from chaos.load.arrivals import PROCESSES, Phase, arrivals
+from exchange.client import Instrument
 
 Behaviour = Literal["makers", "takers", "arbitrageurs", "crowd", "flow", "replay"]
 Retry = Literal["none", "backoff", "budget", "naive", "ignores-pushback"]
@@ -37,6 +39,21 @@ class Market(_Part, frozen=True, kw_only=True):
     """Of one order; others have a few times as much."""
     price_scale: int
     quantity_scale: int
+
+
+def market_of(instrument: Instrument, shard: str, price: Decimal) -> Market:
+    """Return an instrument as its load sees it; orders are laid around `price`, or the tick below it."""
+    tick = int(instrument.tick_size.scaleb(instrument.price_scale))
+    scaled = int(price.scaleb(instrument.price_scale))
+    return Market(
+        symbol=instrument.symbol,
+        shard=shard,
+        price=scaled - scaled % tick,
+        tick=tick,
+        quantity=int(instrument.min_quantity.scaleb(instrument.quantity_scale)),
+        price_scale=instrument.price_scale,
+        quantity_scale=instrument.quantity_scale,
+    )
 
 
 class Client(_Part, frozen=True, kw_only=True):
@@ -65,10 +82,13 @@ class Span(_Part, frozen=True, kw_only=True):
     """A part of the time: how many times its `per_s` each group sends, at its begin and at its end."""
 
     duration_s: float
-    factors: dict[str, float] = {}
-    """Of each group by its name; 1 if it is not there."""
-    factors_to: dict[str, float] | None = None
+    factor: float = 1.0
+    factor_to: float | None = None
     """None: as at the begin."""
+    factors: dict[str, float] = {}
+    """Of single groups by their names, in place of `factor`."""
+    factors_to: dict[str, float] | None = None
+    """Likewise at the end."""
 
 
 class LoadPlan(_Part, frozen=True, kw_only=True):
@@ -77,6 +97,8 @@ class LoadPlan(_Part, frozen=True, kw_only=True):
     markets: tuple[Market, ...]
     groups: tuple[Group, ...]
     spans: tuple[Span, ...]
+    is_logged: bool = True
+    """Whether clients write down what they do and are told, and listen to executions and books."""
 
     @property
     def duration_s(self) -> float:
@@ -88,11 +110,17 @@ class LoadPlan(_Part, frozen=True, kw_only=True):
 
     @property
     def schedule_sha256(self) -> str:
-        """Of what is sent and when: addresses, accounts and keys do not count."""
+        """Of what is sent and when: addresses, accounts and keys do not count.
+
+        What a client sends follows from the seed, its name, its behaviour and its recording.
+        """
         digest = hashlib.sha256()
         for group in self.groups:
             settings = group.behaviour, group.retry, group.transport, group.deadline_ms, group.markets
-            digest.update(repr((self.seed, group.name, *settings)).encode())
+            names = [client.name for client in group.clients]
+            digest.update(repr((self.seed, group.name, names, *settings)).encode())
+            if group.recording:
+                digest.update(Path(group.recording).read_bytes())
         for at_s, client in islice(self.schedule(), HASHED_REQUESTS_MAX):
             digest.update(f"{at_s:.9f} {client}\n".encode())
         return digest.hexdigest()
@@ -127,8 +155,10 @@ class LoadPlan(_Part, frozen=True, kw_only=True):
 
 
 def _phases_of(span: Span, group: str, per_s: float) -> Iterator[Phase]:
-    begin = span.factors.get(group, 1.0)
-    end = begin if span.factors_to is None else span.factors_to.get(group, 1.0)
+    begin = span.factors.get(group, span.factor)
+    end = begin if span.factor_to is None else span.factor_to
+    if span.factors_to is not None:
+        end = span.factors_to.get(group, 1.0)
     if begin == end:
         yield Phase(span.duration_s, begin * per_s)
         return

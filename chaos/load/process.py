@@ -20,6 +20,9 @@ from chaos.load.plan import LoadPlan
 from chaos.load.seconds import LoadSecond
 from chaos.load.worker import Worker
 
+GC_THRESHOLDS = 50_000, 20, 100
+"""Requests make no cycles: a collection of everything would only delay those that are due."""
+
 
 class Order(msgspec.Struct, kw_only=True):
     """`begin` at a time of CLOCK_MONOTONIC, `stop` sending, or a storm: of the clients of `group`, "" for all."""
@@ -45,6 +48,7 @@ async def serve(plan: LoadPlan, logs: Path, number: int, workers: int) -> None:
     worker = Worker(plan, logs, number, workers, lambda second: say(Said(what="second", second=second)))
     await worker.prepare()
     gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     say(Said(what="ready"))
     orders: asyncio.Queue[Order | None] = asyncio.Queue()
     # A daemon: it waits for input that nobody sends any more when the load is over.

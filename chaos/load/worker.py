@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from itertools import count
 from pathlib import Path
 from random import Random
 
+from chaos.load.attempts import AttemptLog, Command, kind_of
 from chaos.load.behaviours import Client, Query, Request, make_client
 from chaos.load.client_log import ACKNOWLEDGED, UNKNOWN, ClientLog
 from chaos.load.listeners import BookListener, ExecutionListener, Listener
 from chaos.load.plan import Group, LoadPlan, Market
+from chaos.load.retries import REASONS_THAT_PASS
 from chaos.load.seconds import LoadSecond, Seconds
-from chaos.load.sending import AttemptLog, Command, Sender, kind_of, make_sender
+from chaos.load.sending import Sender, make_sender
 from exchange.client import AsyncClient, EvenkeelError, NotFound
 
 IN_FLIGHT_MAX = 20_000
@@ -28,15 +29,21 @@ SETTLE_AFTER_S = 1.5
 ASKED_MAX, ASKING_MAX, ASK_S_MAX = 2_000, 16, 30.0
 """Of the orders whose outcome stayed unknown: so many are asked for, so many at a time, for so long."""
 BOOK_LISTENERS_MAX = 2
-REJECTIONS_THAT_PASS = 500
-"""Reject reasons from here on say something of the moment: not executed, and worth trying again."""
+SPAWNED_AT_ONCE_MAX = 32
+"""When it is behind its schedule."""
 
 
 class _Trader:
     """One client: what it sends next, how, and what it has not been told."""
 
     def __init__(
-        self, plan: LoadPlan, group: Group, number: int, markets: Sequence[Market], log: ClientLog, addresses: list[str]
+        self,
+        plan: LoadPlan,
+        group: Group,
+        number: int,
+        markets: Sequence[Market],
+        log: ClientLog | None,
+        addresses: Sequence[str],
     ) -> None:
         client = group.clients[number]
         random = Random(f"{plan.seed}-{client.name}")
@@ -44,8 +51,9 @@ class _Trader:
         self.group = group
         self.log = log
         self.behaviour: Client = make_client(group, number, markets, random)
-        attempts = AttemptLog(log, count(1))
-        self.sender: Sender = make_sender(addresses, client.key, group, markets, attempts, random)
+        # Of its own, so that what is sent does not depend on how often something was tried again.
+        waits = Random(f"{plan.seed}-{client.name}-waits")
+        self.sender: Sender = make_sender(addresses, client.key, group, markets, AttemptLog(log), waits)
         self.asker = AsyncClient(addresses, client.key, timeout=group.deadline_ms / 1_000, retry="none")
         self.unknown: dict[str, Command] = {}
         self.attempts_seen = 0
@@ -68,7 +76,8 @@ class Worker:
         self._traders: dict[int, _Trader] = {}
         self._listening: list[asyncio.Task[None]] = []
         self._begun_s = 0.0
-        self._stopping = asyncio.Event()
+        self._is_stopping = False
+        self._waking: asyncio.Future[None] | None = None
         self._under_way: set[asyncio.Task[None]] = set()
 
     def _log(self, name: str) -> ClientLog:
@@ -86,17 +95,20 @@ class Worker:
                 if at % self._workers == self._worker:
                     first = at % len(plan.addresses)
                     addresses = [*plan.addresses[first:], *plan.addresses[:first]]
-                    self._traders[at] = _Trader(plan, group, number, markets, self._log(client.name), addresses)
-                    log = self._log(f"{client.name}.executions")
-                    listeners.append(ExecutionListener(plan.addresses, client.key, at + 1, log, ()))
+                    log = self._log(client.name) if plan.is_logged else None
+                    self._traders[at] = _Trader(plan, group, number, markets, log, addresses)
+                    if plan.is_logged:
+                        executions = self._log(f"{client.name}.executions")
+                        listeners.append(ExecutionListener(plan.addresses, client.key, at + 1, executions, ()))
                 at += 1
-        if self._worker == 0:
+        if self._worker == 0 and plan.is_logged:
             for number, market in enumerate(plan.markets):
                 for first in range(min(len(plan.addresses), BOOK_LISTENERS_MAX)):
                     log = self._log(f"{market.symbol}.book-{first}")
                     listeners.append(BookListener(plan.addresses, market.symbol, number + first, log))
         self._listening = [asyncio.create_task(listener.run()) for listener in listeners]
-        await asyncio.sleep(LISTEN_FIRST_S)
+        if listeners:
+            await asyncio.sleep(LISTEN_FIRST_S)
 
     @property
     def now_s(self) -> float:
@@ -107,13 +119,20 @@ class Worker:
         """Send the share from that time on until its end, or until `stop`; then wait for what is under way."""
         self._begun_s = begin_monotonic_ns / 1e9
         ticking = asyncio.create_task(self._tick())
+        spawned = 0
         for at_s, number in self._plan.schedule(self._worker, self._workers):
-            if self.now_s < at_s and not await self._wait(at_s):
+            wait_s = at_s - self.now_s
+            if wait_s > 0:
+                await self._wait(wait_s)
+                spawned = 0
+            elif (spawned := spawned + 1) % SPAWNED_AT_ONCE_MAX == 0:
+                await asyncio.sleep(0)  # behind: let answers in, too
+            if self._is_stopping:
                 break
             trader = self._traders[number]
             self._spawn(at_s, trader, trader.behaviour.next())
-        if not self._stopping.is_set():
-            await self._wait(self._plan.duration_s)
+        if not self._is_stopping:
+            await self._wait(self._plan.duration_s - self.now_s)
         while self._under_way:
             await asyncio.wait(self._under_way)
         await self._settle()
@@ -124,22 +143,26 @@ class Worker:
 
     def stop(self) -> None:
         """Send nothing more."""
-        self._stopping.set()
+        self._is_stopping = True
+        if self._waking is not None:
+            _wake(self._waking)
 
-    async def _wait(self, at_s: float) -> bool:
-        """Wait until it is time; False: nothing more is to be sent."""
+    async def _wait(self, wait_s: float) -> None:
+        """Wait for a time, or until nothing more is to be sent."""
+        loop = asyncio.get_running_loop()
+        self._waking = waking = loop.create_future()
+        timer = loop.call_later(max(wait_s, 0.0), _wake, waking)
         try:
-            async with asyncio.timeout(at_s - self.now_s):
-                await self._stopping.wait()
-        except TimeoutError:
-            return True
-        return False
+            await waking
+        finally:
+            timer.cancel()
 
     def _spawn(self, at_s: float, trader: _Trader, request: Request) -> None:
         kind = "query" if isinstance(request, Query) else kind_of(request)
         market = request.market if isinstance(request, Query) else getattr(request, kind).instrument
-        self._seconds.due(at_s, kind, market, self.now_s - at_s)
+        self._seconds.due(at_s, kind, market)
         if len(self._under_way) >= IN_FLIGHT_MAX:
+            self._seconds.sent(at_s, self.now_s - at_s)
             self._seconds.not_sent(at_s)
             return
         if isinstance(request, Query):
@@ -156,14 +179,15 @@ class Worker:
             raise error
 
     async def _send(self, at_s: float, trader: _Trader, command: Command, kind: str, market: str) -> None:
+        self._seconds.sent(at_s, self.now_s - at_s)
         told = await trader.sender.send(command, int((self._begun_s + at_s) * 1e9))
         latency_s = self.now_s - at_s
         rejected = told.line.get("rej", 0)
         if told.outcome == UNKNOWN:
             self._seconds.unknown(at_s)
-            if kind == "place":
+            if kind == "place" and trader.log is not None:
                 trader.unknown[command.place.client_order_id] = command
-        elif told.outcome == ACKNOWLEDGED or 0 < rejected < REJECTIONS_THAT_PASS:
+        elif told.outcome == ACKNOWLEDGED or 0 < rejected < REASONS_THAT_PASS:
             is_rejected = told.outcome != ACKNOWLEDGED
             self._seconds.answered(at_s, kind, market, trader.group.name, latency_s, rejected=is_rejected)
         else:
@@ -172,6 +196,7 @@ class Worker:
     async def _ask(self, at_s: float, trader: _Trader, query: Query) -> None:
         client = trader.asker
         trader.queries += 1
+        self._seconds.sent(at_s, self.now_s - at_s)
         try:
             match query.kind:
                 case "book":
@@ -259,16 +284,17 @@ class Worker:
             pass  # their outcome stays unknown
 
     async def _settle_one(self, trader: _Trader, command: Command) -> None:
-        place = command.place
+        place, log = command.place, trader.log
+        assert log is not None, "only who keeps a log asks"
         try:
             order = await trader.asker.get_order(place.instrument, client_order_id=place.client_order_id)
         except NotFound:
-            trader.log.write("order", id=place.client_order_id, sym=place.instrument, found=False)
+            log.write("order", id=place.client_order_id, sym=place.instrument, found=False)
         except EvenkeelError:
             pass  # nobody knows
         else:
             found = {"oid": order.order_id, "st": int(order.status), "rej": int(order.reject_reason)}
-            trader.log.write("order", id=place.client_order_id, sym=place.instrument, found=True, **found)
+            log.write("order", id=place.client_order_id, sym=place.instrument, found=True, **found)
 
     async def _close(self) -> None:
         for task in self._listening:
@@ -279,3 +305,8 @@ class Worker:
             await trader.asker.aclose()
         for file in self._files:
             file.close()
+
+
+def _wake(waking: asyncio.Future[None]) -> None:
+    if not waking.done():
+        waking.set_result(None)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -27,13 +28,43 @@ class LoadFailed(RuntimeError):
     code = "LOAD_FAILED"
 
 
-class LoadWorkers:
-    """Runs a plan in some processes of this machine. Logs, the plan and what goes wrong are in `logs`."""
+def workers_of(plan: LoadPlan, wanted: int) -> int:
+    """Return how many processes a plan is worth: at most one for each client."""
+    return max(min(wanted, len(plan.clients)), 1)
 
-    def __init__(self, plan: LoadPlan, logs: Path, workers: int = 1) -> None:
+
+class Workers(Protocol):
+    """The processes of a load, wherever they are."""
+
+    async def start(self) -> None:
+        """Start them; they are ready to begin on return. Raises `LoadFailed`."""
+        ...
+
+    async def begin(self, at_monotonic_ns: int) -> None: ...
+
+    async def next_second(self) -> LoadSecond | None:
+        """Return the next second of all of them together; None once all is over. Raises `LoadFailed`."""
+        ...
+
+    async def storm(self, what: str, group: str) -> int: ...
+
+    async def finish(self) -> None:
+        """Send nothing more, wait for what is under way, and end."""
+        ...
+
+
+class LoadWorkers:
+    """Runs a plan in some processes of this machine. Logs, the plan and what goes wrong are in `logs`.
+
+    `of`: so many processes there are in all, of which those from `first` on are here; None: all.
+    """
+
+    def __init__(self, plan: LoadPlan, logs: Path, workers: int = 1, *, first: int = 0, of: int | None = None) -> None:
         self._plan = plan
         self._logs = logs
-        self._count = max(min(workers, len(plan.clients)), 1)
+        self._count = workers_of(plan, workers)
+        self._first = first
+        self._of = of or self._count
         self._processes: list[asyncio.subprocess.Process] = []
         self._reading: list[asyncio.Task[None]] = []
         self._ready = [asyncio.Event() for _ in range(self._count)]
@@ -52,7 +83,7 @@ class LoadWorkers:
             with self._errors(number).open("wb") as errors:
                 process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-m", "chaos.load.process", str(path), str(self._logs)),
-                    *(str(number), str(self._count)),
+                    *(str(self._first + number), str(self._of)),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=errors,
@@ -71,7 +102,7 @@ class LoadWorkers:
             raise self._failure
 
     def _errors(self, number: int) -> Path:
-        return self._logs / ERRORS_FILE.format(number)
+        return self._logs / ERRORS_FILE.format(self._first + number)
 
     async def begin(self, at_monotonic_ns: int) -> None:
         await self._order(Order(do="begin", at_monotonic_ns=at_monotonic_ns))

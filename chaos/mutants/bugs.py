@@ -265,9 +265,7 @@ BUGS = {
             _SHARD,
             _executes_duplicates,
         ),
-        Bug(
-            "makes-money", ("I3",), "one unit of money too much, every 20 trades", "mass-cancel", _SHARD, _makes_money
-        ),
+        Bug("makes-money", ("I3",), "one unit of money too much, every 20 trades", "mass-cancel", _SHARD, _makes_money),
         Bug(
             "charges-more",
             ("I3", "I4"),
@@ -342,7 +340,7 @@ BUGS = {
             "status-lies",
             ("I12",),
             "the status says that all is up and open",
-            "double-fault",
+            _KILLS,
             "exchange.supervisor.status",
             _status_lies,
         ),

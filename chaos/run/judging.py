@@ -21,6 +21,7 @@ from chaos.run.load import logged_of
 from chaos.run.parts import Judgement
 from chaos.run.record import HISTORY, LOGS, MANIFEST_FILE, STATUS_LOG, Check, Event, Manifest, Sample
 from chaos.run.sometimes import SupervisorEvent, Witness, check_sometimes
+from chaos.run.truth import check_status
 from chaos.worlds.health import EVENTS_FILE
 
 EVIDENCE_MAX = 5
@@ -57,6 +58,8 @@ class WholeRun:
             findings = check_history(history, self._exchange.machines, logged, directory / LOGS, directory / STATUS_LOG)
             checks += checks_of(findings, experiment)
         checks += check_rules(experiment, seen)
+        if "I12" in experiment.invariants:
+            checks.append(check_status(seen))
         checks += check_levels(experiment, seen)
         told = read_told(directory / EVENTS_FILE)
         checks += check_sometimes(experiment.sometimes, Witness(seen, told))

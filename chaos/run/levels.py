@@ -14,6 +14,8 @@ from chaos.run.record import Check, Event, Sample
 WINDOW_S = 3
 """Goodput is looked at by so many seconds together: what is offered in one comes by chance."""
 AWAY = ("REPLAYING", "HALTED")
+REJECTED_NOW = frozenset((500, 501, 504, 603, 604))
+"""By a stage that lets no order through, or as shard or journal are away."""
 REPLACED = ("STARTING", "DOWN", "LOST", "FAILED")
 CANCEL_P99_MS = 250.0
 """I8 promises it outside `REPLAYING`, whether or not an experiment says so."""

@@ -9,9 +9,10 @@ from typing import Protocol
 
 from chaos.experiment.model import Experiment, Phase, Population
 from chaos.load.client_log import Logged
-from chaos.load.plan import Client, Group, LoadPlan, Market, Span
-from chaos.load.seconds import LoadSecond, percentile_ms
-from chaos.load.workers import LoadWorkers
+from chaos.load.histograms import decoded, max_ms, percentile_ms
+from chaos.load.plan import Client, Group, LoadPlan, Market, Span, market_of
+from chaos.load.seconds import LoadSecond
+from chaos.load.workers import LoadWorkers, Workers
 from chaos.run.furnish import Furnished
 from chaos.run.record import Delay, Sample
 from exchange.client import AsyncClient
@@ -36,25 +37,35 @@ class Exchange(Protocol):
 
 
 class WorkersLoad:
-    """The load of an experiment. Its logs go to `logs`; recordings are looked for from `recordings`."""
+    """The load of an experiment. Its logs go to `logs`; recordings are looked for from `recordings`.
+
+    `make_workers`: takes the plan, the directory of the logs, and how many.
+    """
 
     def __init__(
-        self, experiment: Experiment, exchange: Callable[[], Exchange], logs: Path, workers: int, recordings: Path
+        self,
+        experiment: Experiment,
+        exchange: Callable[[], Exchange],
+        logs: Path,
+        workers: int,
+        recordings: Path,
+        make_workers: Callable[[LoadPlan, Path, int], Workers] = LoadWorkers,
     ) -> None:
         self._experiment = experiment
         self._exchange = exchange
         self._logs = logs
         self._count = workers
         self._recordings = recordings
+        self._make_workers = make_workers
         self._plan: LoadPlan | None = None
-        self._workers: LoadWorkers | None = None
+        self._workers: Workers | None = None
 
     @property
     def schedule_sha256(self) -> str:
         return self._plan.schedule_sha256 if self._plan is not None else ""
 
     @property
-    def workers(self) -> LoadWorkers:
+    def workers(self) -> Workers:
         assert self._workers is not None, "the load has not started"
         return self._workers
 
@@ -68,23 +79,11 @@ class WorkersLoad:
             instruments = {instrument.symbol: instrument for instrument in await operator.instruments()}
         markets = []
         for market in self._experiment.environment.markets:
-            instrument = instruments[market.symbol]
-            tick = int(instrument.tick_size.scaleb(instrument.price_scale))
-            price = int(Decimal(str(market.price)).scaleb(instrument.price_scale))
-            markets.append(
-                Market(
-                    symbol=market.symbol,
-                    shard=exchange.furnished.markets[market.symbol],
-                    price=price - price % tick,
-                    tick=tick,
-                    quantity=int(instrument.min_quantity.scaleb(instrument.quantity_scale)),
-                    price_scale=instrument.price_scale,
-                    quantity_scale=instrument.quantity_scale,
-                )
-            )
+            shard = exchange.furnished.markets[market.symbol]
+            markets.append(market_of(instruments[market.symbol], shard, Decimal(str(market.price))))
         addresses = exchange.client_addresses
         self._plan = plan_of(self._experiment, addresses, tuple(markets), exchange.furnished, self._recordings)
-        self._workers = LoadWorkers(self._plan, self._logs, self._count)
+        self._workers = self._make_workers(self._plan, self._logs, self._count)
         await self._workers.start()
 
     async def begin(self, at_monotonic_ns: int) -> None:
@@ -164,18 +163,20 @@ def sample_of(second: LoadSecond) -> Sample:
         refused_per_s=sum(second.refused.values()),
         unknown_per_s=second.unknown,
         not_sent_per_s=second.not_sent,
-        delays={
-            kind: Delay(
-                count=len(latencies),
-                p50_ms=percentile_ms(latencies, 50.0),
-                p99_ms=percentile_ms(latencies, 99.0),
-                max_ms=max(latencies) / 1e3,
-            )
-            for kind, latencies in second.latencies_us.items()
-        },
+        delays={kind: _delay_of(text) for kind, text in second.latencies.items()},
         stages={},
         goodput_by_market={market: float(count) for market, count in second.good_by_market.items()},
         offered_by_market={market: float(count) for market, count in second.offered_by_market.items()},
         memory_mb=0.0,
-        late_p99_ms=percentile_ms(second.late_us, 99.0),
+        late_p99_ms=percentile_ms(decoded([second.late] if second.late else []), 99.0),
+    )
+
+
+def _delay_of(encoded: str) -> Delay:
+    histogram = decoded([encoded])
+    return Delay(
+        count=int(histogram.total_count),
+        p50_ms=percentile_ms(histogram, 50.0),
+        p99_ms=percentile_ms(histogram, 99.0),
+        max_ms=max_ms(histogram),
     )

@@ -16,6 +16,8 @@ from chaos.experiment.library import Source
 from chaos.experiment.model import Experiment
 from chaos.faults import catalogue
 from chaos.faults.clocks import NAME as CLOCK_JUMP
+from chaos.load.plan import LoadPlan
+from chaos.load.workers import LoadWorkers, Workers
 from chaos.run.agent import LocalAgent
 from chaos.run.attached import AttachedExchange
 from chaos.run.director import Clock, Director
@@ -79,11 +81,15 @@ async def run_experiment(source: Source, options: RunOptions, observer: Observer
 
 
 def load_of(
-    experiment: Experiment, exchange: PrivateExchange | AttachedExchange, source: Source, options: RunOptions
+    experiment: Experiment,
+    exchange: PrivateExchange | AttachedExchange,
+    source: Source,
+    options: RunOptions,
+    make_workers: Callable[[LoadPlan, Path, int], Workers] = LoadWorkers,
 ) -> WorkersLoad:
-    """Return the load of a run, sent from this machine."""
+    """Return the load of a run, sent from this machine if nobody else makes its processes."""
     logs, recordings = options.directory / LOGS, source.path.parent
-    return WorkersLoad(experiment, lambda: exchange, logs, options.workers, recordings)
+    return WorkersLoad(experiment, lambda: exchange, logs, options.workers, recordings, make_workers)
 
 
 def seeded(source: Source, options: RunOptions) -> Experiment:
@@ -103,7 +109,7 @@ def watch_of(exchange: PrivateExchange | AttachedExchange, directory: Path, memo
         log = directory / STATUS_LOG
         return Health(exchange.addresses, exchange.operator_key, furnished.probe.key, furnished.markets, log)
 
-    return StatusWatch(health, directory, memory)
+    return StatusWatch(health, directory, memory, lambda: exchange.furnished.markets)
 
 
 async def conduct(

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 
 from chaos.faults.fault import Target
-from chaos.load.sending import CHANNEL_OPTIONS, bearer
+from chaos.load.attempts import CHANNEL_OPTIONS, bearer
 from exchange.v1 import admin_pb2, admin_pb2_grpc, trading_pb2, trading_pb2_grpc, types_pb2
 
 EVENTS_FILE = "events.log"
