@@ -56,12 +56,11 @@ def _row(source: Source) -> Row:
 
 
 def _fault_row(fault: FaultType, in_full: bool) -> Row:
-    needs = ("root", fault.needs_program) if fault.needs_root else (fault.needs_program,)
     row: Row = {
         "fault": fault.name,
         "what it does": fault.description,
         "arguments": " ".join(fault.arguments.__struct_fields__),
-        "needs": " ".join(filter(None, needs)),
+        "needs": " ".join(fault.needs),
     }
     return row | {"target": fault.targets, "proof": fault.shows, "taken back": fault.takes_back} if in_full else row
 
@@ -89,7 +88,7 @@ def describe(
     if name in CATALOGUE:
         fault = CATALOGUE[name]
         if as_json:
-            print(json.dumps({**_fault_row(fault), "proof": fault.shows, "schema": arguments_schema(fault)}, indent=2))
+            print(json.dumps({**_fault_row(fault, in_full=True), "schema": arguments_schema(fault)}, indent=2))
         else:
             print("\n".join(lines_of_fault(fault)))
         return
