@@ -230,6 +230,4 @@ def label(words: str, begin_s: float, end_s: float, y: float, frame: Frame, time
     x = time.x(max(begin_s, time.begin_s), frame)
     room = int((time.x(min(end_s, time.end_s), frame) - x - 8) / CHARACTER_PX)
     shown = words if len(words) <= room else words[: room - 1] + "…" if room >= 4 else ""
-    return text(
-        shown, x + 5, y, class_=css, data_begin=f"{begin_s:g}", data_end=f"{end_s:g}", data_words=words
-    )
+    return text(shown, x + 5, y, class_=css, data_begin=f"{begin_s:g}", data_end=f"{end_s:g}", data_words=words)
