@@ -246,7 +246,7 @@ RULES = {
         why="it starts exchanges, breaks them, and sees them as everybody does: protocol, processes, journals",
     ),
     "chaos.actors": Rule(
-        project=("chaos", "exchange.ray_settings"),
+        project=("chaos", "chaos.load", "exchange.ray_settings"),
         third_party=(ANY, "ray"),
         why="the Ray shells around the parts of an experiment",
     ),

@@ -7,9 +7,9 @@ import typer
 from chaos.cli import library
 from chaos.cli.demo import demo
 from chaos.cli.gate import gate
-from chaos.cli.incident import incident
 from chaos.cli.report import compare_runs, report
 from chaos.cli.run import run
+from chaos.cli.tune import tune
 from chaos.run.record import ExitCode
 
 EXIT_CODES = {
@@ -39,7 +39,7 @@ app.command()(run)
 app.command()(gate)
 app.command()(report)
 app.command("compare")(compare_runs)
+app.command()(tune)
 app.command()(library.validate)
 app.command()(library.schema)
 app.command()(demo)
-app.command()(incident)

@@ -13,6 +13,8 @@ from rich.table import Table
 
 from chaos.experiment import library
 from chaos.experiment.library import ExperimentInvalid, Source
+from chaos.faults.catalogue import CATALOGUE
+from chaos.faults.injection import FaultType
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 _COMMENT = "#"
@@ -26,7 +28,8 @@ def list_experiments(
 ) -> None:
     """The experiments that are shipped; or the faults, or the tags."""
     if faults:
-        raise typer.BadParameter("there are none")
+        show([_fault_row(fault, as_json) for fault in CATALOGUE.values()], as_json)
+        return
     sources = [library.read(path) for path in library.shipped().values()]
     if tags:
         counted = Counter(tag for source in sources for tag in source.experiment.tags)
@@ -49,6 +52,17 @@ def _row(source: Source) -> Row:
         "seconds": round(experiment.duration_s),
         "tags": " ".join(experiment.tags),
     }
+
+
+def _fault_row(fault: FaultType, in_full: bool) -> Row:
+    needs = ("root", fault.needs_program) if fault.needs_root else (fault.needs_program,)
+    row: Row = {
+        "fault": fault.name,
+        "what it does": fault.description,
+        "arguments": " ".join(fault.arguments.__struct_fields__),
+        "needs": " ".join(filter(None, needs)),
+    }
+    return row | {"target": fault.targets, "proof": fault.shows, "taken back": fault.takes_back} if in_full else row
 
 
 def show(rows: list[Row], as_json: bool) -> None:

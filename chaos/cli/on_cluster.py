@@ -35,7 +35,7 @@ def run_there(ray_address: str, source: Source, options: RunOptions, progress: P
         node = director_node(sorted(alive_nodes()), source.experiment, wanted_node)
         director = RemoteDirector(source, uuid.uuid4().hex[:8], node)
         try:
-            director.begin(options.seed, options.attachment, options.command)
+            director.begin(options.seed, options.workers, options.attachment, options.command)
             verdict, packed = asyncio.run(_follow(director, progress))
         finally:
             director.stop()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import termios
 import time
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -21,6 +23,8 @@ RECENT_EVENTS_MAX = 8
 _STYLES = {"took effect": "yellow", "injected": "yellow", "taken back": "green", "held": "green", "broken": "bold red"}
 _ALARMS = frozenset({"broken", "failed", "did not take effect", "cut short"})
 _QUIET = frozenset({"component"})
+_LOCAL_FLAGS = 3
+"""Of what `tcgetattr` returns."""
 
 
 class Progress(Protocol):
@@ -151,6 +155,22 @@ class LiveProgress:
     def _recent(self) -> Iterable[RenderableType]:
         for event in self._events[-RECENT_EVENTS_MAX:]:
             yield Text.assemble((f"{event.t:7.1f} s  ", "dim"), text_of(event))
+
+
+@contextmanager
+def without_echo() -> Iterator[None]:
+    """Keep the terminal from writing ^C into the middle of a table."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    quiet = termios.tcgetattr(sys.stdin)
+    quiet[_LOCAL_FLAGS] &= ~termios.ECHO
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 def text_of(event: Event) -> Text:

@@ -10,11 +10,22 @@ from dataclasses import dataclass
 
 from chaos.cluster.agents import POLL_S, Agents
 from chaos.cluster.hands import GONE, NodeAway
-from chaos.experiment.model import FaultStep
+from chaos.experiment.model import Experiment, FaultStep
 from chaos.faults.fault import Target
-from chaos.run.agent import FaultNotInjected
-from chaos.run.parts import Fault
+from chaos.faults.injection import FaultNotInjected
+from chaos.run.parts import Agent, Fault
 
+BY_AGENTS = ("kill-process", "pause-process", "kill-node")
+BY_HAND = (
+    "planned-restart",
+    "hold-stage",
+    "bad-configuration",
+    "slow-machine",
+    "mass-cancel",
+    "reconnect-storm",
+    "slow-reader",
+)
+"""As an operator or a client does it, from anywhere."""
 _STOPPED = "T"
 _SUPERVISOR = "supervisor"
 
@@ -106,11 +117,22 @@ class KilledNode:
             await self.agents.wait_until(self.name, is_there=True, other_than=self._id)
 
 
-class ClusterAgent:
-    """Chooses targets from what the exchange's status names, and has the agents do it."""
+def check_faults(experiment: Experiment) -> None:
+    """Raises `FaultNotInjected` if a fault needs what an exchange on a cluster was not started with."""
+    for step in (step for phase in experiment.phases for step in phase.faults):
+        if step.fault not in {*BY_AGENTS, *BY_HAND}:
+            known = ", ".join((*BY_AGENTS, *BY_HAND))
+            raise FaultNotInjected(f"expected a fault that can be done on a cluster ({known}), was {step.fault}")
 
-    def __init__(self, agents: Agents, targets: Callable[[], Sequence[Target]], seed: int, director: str) -> None:
+
+class ClusterAgent:
+    """Chooses targets from what the exchange's status names, and has the agents do it, or does it `by_hand`."""
+
+    def __init__(
+        self, agents: Agents, by_hand: Agent, targets: Callable[[], Sequence[Target]], seed: int, director: str
+    ) -> None:
         self._agents = agents
+        self._by_hand = by_hand
         self._targets = targets
         self._seed = seed
         self._director = director
@@ -124,7 +146,7 @@ class ClusterAgent:
             case "pause-process":
                 return PausedProcess(await self._process(number, step), self._agents)
             case _:
-                raise FaultNotInjected(f"expected a fault that can be done on a cluster, was {step.fault}")
+                return await self._by_hand.make(number, step)
 
     async def _process(self, number: int, step: FaultStep) -> Target:
         found = [target for target in self._targets() if step.target in {target.name, target.role}]

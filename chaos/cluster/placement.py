@@ -13,12 +13,17 @@ def director_node(nodes: Sequence[str], experiment: Experiment, wanted: str = ""
 
     Raises `TargetUnsuitable` if there is none: a director must not take itself away.
     """
-    targets = {step.target for phase in experiment.phases for step in phase.faults}
     if wanted and wanted not in nodes:
         raise TargetUnsuitable(f"expected a node of the cluster ({', '.join(nodes)}), was {wanted!r}")
-    if wanted in targets:
+    free = spared(nodes, experiment)
+    if wanted and wanted not in free:
         raise TargetUnsuitable(f"expected a node for the director that no fault is done to, was {wanted!r}")
-    free = [node for node in nodes if node not in targets]
     if not free:
         raise TargetUnsuitable(f"expected a node that no fault is done to, found faults for all: {', '.join(nodes)}")
     return wanted or free[0]
+
+
+def spared(nodes: Sequence[str], experiment: Experiment) -> list[str]:
+    """Return the nodes that no fault names: for all that must outlive the faults."""
+    targets = {step.target for phase in experiment.phases for step in phase.faults}
+    return [node for node in nodes if node not in targets]

@@ -13,6 +13,8 @@ import msgspec
 
 from chaos.experiment import document
 from chaos.experiment.model import Environment, Experiment, FaultStep, Phase, Population
+from chaos.experiment.targets import targets_of
+from chaos.faults.catalogue import CATALOGUE
 from exchange.settings import SettingsInvalid
 from exchange.settings_text import parse_settings
 
@@ -102,6 +104,7 @@ def _steady_state(first: Phase) -> Iterator[Problem]:
 
 def _phases(experiment: Experiment) -> Iterator[Problem]:
     populations = [population.name for population in experiment.load]
+    targets = targets_of(experiment)
     yield from _unique(("phases",), [phase.name for phase in experiment.phases])
     begin_s = 0.0
     for number, phase in enumerate(experiment.phases):
@@ -113,12 +116,27 @@ def _phases(experiment: Experiment) -> Iterator[Problem]:
             if wrong := [share for share in _shares(load) if not (math.isfinite(share) and share >= 0)]:
                 yield Problem((*at, name), f"expected 0 or more, was {wrong[0]:g}")
         for index, step in enumerate(phase.faults):
-            yield from _step((*at, "faults", index), step, phase, experiment.duration_s - begin_s)
+            yield from _step((*at, "faults", index), step, phase, experiment.duration_s - begin_s, targets)
         begin_s += phase.duration_s
 
 
-def _step(at: document.Path, step: FaultStep, phase: Phase, left_s: float) -> Iterator[Problem]:
+def _step(at: document.Path, step: FaultStep, phase: Phase, left_s: float, targets: Sequence[str]) -> Iterator[Problem]:
     """`left_s`: from the begin of its phase to the end of the experiment."""
+    if step.fault not in CATALOGUE:
+        near = get_close_matches(step.fault, CATALOGUE, 1)
+        hint = f"; the nearest is {near[0]}" if near else ""
+        yield Problem((*at, "fault"), f"expected a fault of the catalogue, was {step.fault!r}{hint}")
+    else:
+        try:
+            msgspec.convert(step.arguments, CATALOGUE[step.fault].arguments)
+        except msgspec.ValidationError as error:
+            yield Problem((*at, "arguments"), str(error))
+        if step.for_s and not CATALOGUE[step.fault].takes_back:
+            yield Problem((*at, "for_s"), f"expected 0, as {step.fault} is not taken back, was {step.for_s:g}")
+    if step.target and step.target not in targets:
+        near = get_close_matches(step.target, targets, 1)
+        hint = f"; the nearest is {near[0]}" if near else ""
+        yield Problem((*at, "target"), f"expected something that the experiment has, was {step.target!r}{hint}")
     if step.at_s > phase.duration_s:
         yield Problem((*at, "at_s"), f"expected at most the phase's {phase.duration_s:g} s, was {step.at_s:g}")
     elif step.at_s + step.for_s > left_s:

@@ -99,7 +99,7 @@ def _run(one: Planned, command: Sequence[str], margin_s: float) -> tuple[Outcome
 
 
 def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> tuple[int, str]:
-    """Wait for a process, and end it if it is interrupted or takes too long: first so that it takes back what it did."""
+    """Wait for a process. If it is interrupted or takes too long, end it so that it can take back what it did."""
     try:
         return process.wait(timeout_s), ""
     except subprocess.TimeoutExpired:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -189,7 +190,7 @@ def incident_rows(run: Run) -> list[TimelineRow]:
         "trigger": faults or f"{begin_s:.0f} s: the trouble begins",
         "trigger-end": f"{end_s:.0f} s: the trigger is over",
     }
-    if recover_s is not None and recover_s == recover_s and recover_s != float("inf"):
+    if recover_s is not None and math.isfinite(recover_s):
         ours["recovered"] = f"{end_s + recover_s:.0f} s: recovered, {words.number(recover_s)} s after the trigger"
     else:
         ours["recovered"] = f"not recovered by {run.end_s:.0f} s" if run.verdict else "not known"

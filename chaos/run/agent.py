@@ -2,54 +2,59 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from chaos.experiment.model import FaultStep
-from chaos.faults.fault import Fault as Kill
+from chaos.faults import catalogue
 from chaos.faults.fault import Target
-from chaos.faults.processes import ProcessKiller
-from exchange.processes import read_process
-
-_POLL_S = 0.01
-
-
-class FaultNotInjected(RuntimeError):
-    """A fault did not take effect, so whatever was seen says nothing of it."""
-
-    code = "FAULT_NOT_INJECTED"
-
-
-class KilledProcess:
-    def __init__(self, target: Target, kill: Kill) -> None:
-        self._pid = target.pid
-        self._kill = kill
-        self.target = target.name
-
-    async def inject(self) -> None:
-        self._kill.inject()
-
-    async def proof(self) -> str:
-        while (process := read_process(self._pid)) and process.state != "Z":
-            await asyncio.sleep(_POLL_S)
-        return f"process {self._pid} is gone"
-
-    async def rollback(self) -> None:
-        """Whoever watches it has started it again."""
+from chaos.faults.injection import Injection
+from chaos.run.attached import AttachedExchange
+from chaos.run.private import OPERATOR_TIMEOUT_S, PrivateExchange
+from chaos.worlds.lab import Lab
+from exchange.client import AsyncClient
 
 
 class LocalAgent:
-    def __init__(self, targets: Callable[[], Sequence[Target]], seed: int) -> None:
+    """`exchange` must serve before the first fault; `targets`: the processes that its status named last.
+
+    `storm` has a population of the load do something all at once.
+    """
+
+    def __init__(
+        self,
+        exchange: PrivateExchange | AttachedExchange,
+        targets: Callable[[], Sequence[Target]],
+        seed: int,
+        storm: Callable[[str, str], Awaitable[int]],
+    ) -> None:
+        self._exchange = exchange
         self._targets = targets
         self._seed = seed
+        self._storm = storm
+        self._lab: Lab | None = None
 
-    async def make(self, number: int, step: FaultStep) -> KilledProcess:
-        if step.fault != "kill-process":
-            raise FaultNotInjected(f"expected a fault that can be done here, was {step.fault}")
-        found = [target for target in self._targets() if step.target in {target.name, target.role}]
-        if not found:
-            raise FaultNotInjected(f"expected something to do it to, found no {step.target}")
-        chance = random.Random(f"{self._seed}-{number}")
-        target = chance.choice(found)
-        return KilledProcess(target, ProcessKiller().make(target, chance))
+    async def make(self, number: int, step: FaultStep) -> Injection:
+        if self._lab is None:
+            self._lab = self._make_lab()
+        return catalogue.make(self._lab, step, random.Random(f"{self._seed}-{number}"))
+
+    def _make_lab(self) -> Lab:
+        exchange, furnished = self._exchange, self._exchange.furnished
+        lab = Lab(
+            targets=self._targets,
+            operator=AsyncClient(exchange.addresses, exchange.operator_key, timeout=OPERATOR_TIMEOUT_S),
+            addresses=exchange.client_addresses,
+            probe_key=furnished.probe.key,
+            markets=furnished.markets,
+            storm=self._storm,
+            populations=tuple(furnished.clients),
+        )
+        if isinstance(exchange, PrivateExchange):
+            lab.world, lab.data_dir, lab.proxies = exchange.world, exchange.data_dir, exchange.proxies
+            lab.clocks = exchange.clocks
+        return lab
+
+    async def close(self) -> None:
+        if self._lab is not None:
+            await self._lab.operator.aclose()

@@ -32,6 +32,10 @@ class AttachedExchange:
         return ",".join(self.addresses)
 
     @property
+    def client_addresses(self) -> tuple[str, ...]:
+        return self.addresses
+
+    @property
     def is_local(self) -> bool:
         return all(is_loopback(address.rpartition(":")[0]) for address in self.addresses)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
@@ -13,13 +14,15 @@ from chaos.experiment.model import Environment, Population
 from chaos.invariants.history import History
 from chaos.run.furnish import Furnished, furnish
 from chaos.run.record import HISTORY
+from chaos.worlds.clocks import Clocks
 from chaos.worlds.nodes_world import NodesWorld
+from chaos.worlds.proxy import Proxy
 from chaos.worlds.world import LocalWorld, World
 from exchange.client import AsyncClient
 from exchange.config import ExchangeConfig
 from exchange.settings_text import parse_settings
 
-DATA = "data"
+DATA, CLOCKS = "data", "clocks"
 """Beside the history, which holds links to its files."""
 PREFIX = "chaos-"
 OPERATOR_TIMEOUT_S = 10.0
@@ -45,7 +48,14 @@ def config_of(environment: Environment, data_dir: Path) -> ExchangeConfig:
 class PrivateExchange:
     """Starts and furnishes it; keeps the history of its journals."""
 
-    def __init__(self, environment: Environment, load: tuple[Population, ...], directory: Path) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        load: tuple[Population, ...],
+        directory: Path,
+        *,
+        clocks_move: bool = False,
+    ) -> None:
         self._environment = environment
         self._load = load
         self._directory = directory
@@ -53,6 +63,8 @@ class PrivateExchange:
         self.world: World = LocalWorld(config) if environment.nodes == 1 else NodesWorld(config)
         self._furnished: Furnished | None = None
         self._history: History | None = None
+        self.proxies: dict[str, Proxy] = {}
+        self.clocks = Clocks(directory / CLOCKS) if clocks_move else None
 
     @property
     def target(self) -> str:
@@ -63,8 +75,17 @@ class PrivateExchange:
         return self.world.addresses
 
     @property
+    def client_addresses(self) -> tuple[str, ...]:
+        """Where the load reaches the gateways: through proxies, if faults are to be done to its links."""
+        return tuple(proxy.address for proxy in self.proxies.values()) or self.addresses
+
+    @property
     def operator_key(self) -> str:
         return self.world.operator_key
+
+    @property
+    def data_dir(self) -> Path | None:
+        return self._directory / DATA if self._environment.nodes == 1 else None
 
     @property
     def machines(self) -> Mapping[str, str]:
@@ -85,10 +106,15 @@ class PrivateExchange:
         return self._history
 
     async def start(self) -> None:
-        await asyncio.to_thread(self.world.start)
+        with self.clocks.preloaded() if self.clocks is not None else nullcontext():
+            await asyncio.to_thread(self.world.start)
         self._history = self.world.history(self._directory / HISTORY)
         async with AsyncClient(self.addresses, self.operator_key, timeout=OPERATOR_TIMEOUT_S) as operator:
             self._furnished = await furnish(operator, self._environment, self._load, prefix=PREFIX, is_ours=True)
+        if self._environment.links == "proxied":
+            for number, address in enumerate(self.addresses):
+                self.proxies[f"gateway-{number}"] = proxy = Proxy(address, number)
+                await proxy.start()
 
     async def gather(self) -> None:
         await self.history.run()
@@ -99,5 +125,8 @@ class PrivateExchange:
             await self._history.finish()
 
     async def stop(self) -> None:
+        for proxy in self.proxies.values():
+            await proxy.close()
         await asyncio.to_thread(self.world.stop)
-        shutil.rmtree(self._directory / DATA, ignore_errors=True)
+        for part in (DATA, CLOCKS):
+            shutil.rmtree(self._directory / part, ignore_errors=True)

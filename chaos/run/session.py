@@ -14,16 +14,20 @@ import msgspec
 
 from chaos.experiment.library import Source
 from chaos.experiment.model import Experiment
+from chaos.faults import catalogue
+from chaos.faults.clocks import NAME as CLOCK_JUMP
+from chaos.load.plan import LoadPlan
+from chaos.load.workers import LoadWorkers, Workers
 from chaos.run.agent import LocalAgent
 from chaos.run.attached import AttachedExchange
 from chaos.run.director import Clock, Director
 from chaos.run.directory import make_directory
 from chaos.run.judging import WholeRun
-from chaos.run.load import GeneratedLoad
+from chaos.run.load import WorkersLoad
 from chaos.run.manifest import manifest_of
 from chaos.run.parts import Parts
 from chaos.run.private import PrivateExchange
-from chaos.run.record import HISTORY, STATUS_LOG, ExitCode, Manifest, Verdict
+from chaos.run.record import HISTORY, LOGS, STATUS_LOG, ExitCode, Manifest, Verdict
 from chaos.run.watching import Memory, StatusWatch, memory_here, memory_unseen
 from chaos.run.writer import Observer, RunWriter
 from chaos.worlds.health import Health
@@ -55,17 +59,37 @@ async def run_experiment(source: Source, options: RunOptions, observer: Observer
     Raises `DirectoryNotEmpty`, and `FaultNotInjected` before anything is started if a fault cannot be done here.
     """
     experiment = seeded(source, options)
+    steps = [step for phase in experiment.phases for step in phase.faults]
+    for step in steps:
+        catalogue.check(step)
     directory, attachment = options.directory, options.attachment
     make_directory(directory, source, options.seed)
     exchange: PrivateExchange | AttachedExchange
     if attachment is None:
-        exchange = PrivateExchange(experiment.environment, experiment.load, directory)
+        clocks_move = any(step.fault == CLOCK_JUMP for step in steps)
+        exchange = PrivateExchange(experiment.environment, experiment.load, directory, clocks_move=clocks_move)
     else:
         exchange = attached(experiment, attachment)
     watch = watch_of(exchange, directory, memory_here if exchange.is_local else memory_unseen)
-    agent = LocalAgent(watch.targets, options.seed)
-    parts = Parts(exchange, GeneratedLoad(experiment, lambda: exchange), watch, agent, WholeRun(experiment))
-    return await conduct(source, options, observer, parts, exchange.target, interrupted_by_signals)
+    load = load_of(experiment, exchange, source, options)
+    agent = LocalAgent(exchange, watch.targets, options.seed, load.storm)
+    parts = Parts(exchange, load, watch, agent, WholeRun(experiment, exchange))
+    try:
+        return await conduct(source, options, observer, parts, exchange.target, interrupted_by_signals)
+    finally:
+        await agent.close()
+
+
+def load_of(
+    experiment: Experiment,
+    exchange: PrivateExchange | AttachedExchange,
+    source: Source,
+    options: RunOptions,
+    make_workers: Callable[[LoadPlan, Path, int], Workers] = LoadWorkers,
+) -> WorkersLoad:
+    """Return the load of a run, sent from this machine if nobody else makes its processes."""
+    logs, recordings = options.directory / LOGS, source.path.parent
+    return WorkersLoad(experiment, lambda: exchange, logs, options.workers, recordings, make_workers)
 
 
 def seeded(source: Source, options: RunOptions) -> Experiment:
@@ -85,7 +109,7 @@ def watch_of(exchange: PrivateExchange | AttachedExchange, directory: Path, memo
         log = directory / STATUS_LOG
         return Health(exchange.addresses, exchange.operator_key, furnished.probe.key, furnished.markets, log)
 
-    return StatusWatch(health, directory, memory)
+    return StatusWatch(health, directory, memory, lambda: exchange.furnished.markets)
 
 
 async def conduct(

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import grpc
 
 from chaos.faults.fault import Target
+from chaos.invariants.findings import RULES
+from chaos.invariants.live import LiveChecks, LogTail
 from chaos.run.parts import Note
-from chaos.run.record import Check
+from chaos.run.record import LOGS, Check
 from chaos.worlds.health import Health
 from exchange.v1 import admin_pb2, types_pb2
 
 LOOK_S = 0.2
+READ_LOGS_S = 1.0
 UNSEEN = "?"
 _STATE, _STAGE = "COMPONENT_STATE_", "STAGE_"
 _STANDBY = "-standby"
@@ -29,13 +33,19 @@ Memory = Callable[[Sequence[Target]], Awaitable[float]]
 class StatusWatch:
     """Asks for the status again and again, and tells of each change.
 
-    `health` is made once the exchange serves; `memory` looks at the processes that the status names.
+    `health` is made once the exchange serves; `memory` looks at the processes that the status names. The logs of the
+    clients, which stand in the run's directory, are read as they grow, for the rules that show already; `markets` (each
+    with its shard) is asked for once the exchange serves.
     """
 
-    def __init__(self, health: Callable[[], Health], directory: Path, memory: Memory) -> None:
+    def __init__(
+        self, health: Callable[[], Health], directory: Path, memory: Memory, markets: Callable[[], Mapping[str, str]]
+    ) -> None:
         self._make_health = health
         self._directory = directory
         self._memory = memory
+        self._markets = markets
+        self._live: LiveChecks | None = None
         self._health: Health | None = None
         self._seen: dict[str, str] = {}
         self.stages: dict[str, str] = {}
@@ -50,10 +60,27 @@ class StatusWatch:
         return self._health.targets() if self._health is not None else []
 
     def broken(self) -> Sequence[Check]:
-        return ()
+        """Return the rules that are seen to be broken already, each with what was found first."""
+        if self._live is None:
+            return ()
+        first = {found.rule: found for found in reversed(self._live.findings)}
+        return [
+            Check(
+                name=rule,
+                held=False,
+                wanted=RULES[rule],
+                found=f"seen while it ran: {found.summary}",
+                looked_at=self._live.looked_at.get(rule, 0),
+                evidence=(found.evidence,) if found.evidence else (),
+            )
+            for rule, found in sorted(first.items())
+        ]
 
     async def run(self, note: Note) -> None:
         self._health = health = self._make_health()
+        self._live = live = LiveChecks(self._markets())
+        tail = LogTail(self._directory / LOGS)
+        read_s = time.monotonic()
         try:
             while True:
                 try:
@@ -65,6 +92,13 @@ class StatusWatch:
                     self._tell(component, note)
                 if components:
                     self.memory_mb = await self._memory(health.targets())
+                if components:
+                    for shard, stage in self.stages.items():
+                        live.status(shard, stage, time.monotonic())
+                if time.monotonic() > read_s + READ_LOGS_S:
+                    read_s = time.monotonic()
+                    await asyncio.to_thread(tail.take, live.lines)
+                    live.look(read_s)
                 await asyncio.sleep(LOOK_S)
         finally:
             await health.close()

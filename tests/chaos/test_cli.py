@@ -59,6 +59,8 @@ def test_the_shipped_experiments_are_listed(capsys: pytest.CaptureFixture[str]) 
     assert rows["okx-2023-07-05-naive"]["expect"] == "deviate"
     assert run(["list", "--tags"]) == 0
     assert "incident" in capsys.readouterr().out
+    assert run(["list", "--faults"]) == 0
+    assert "pause-process" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from chaos.demo import NAIVE, STAGED, Outcome, moral, side_by_side
 from chaos.experiment import library
-from chaos.run.record import Check, Event, ExitCode, Sample, Verdict
+from chaos.run.record import Check, Delay, Event, ExitCode, Sample, Verdict
 
 EXPERIMENT = library.load(STAGED).experiment
 BEGIN_S = int(EXPERIMENT.phases[0].duration_s)
@@ -23,7 +23,7 @@ def sample(t: int, goodput_per_s: float) -> Sample:
         refused_per_s=1.0,
         unknown_per_s=2.0,
         not_sent_per_s=0.0,
-        delays={},
+        delays={"place": Delay(count=60, p50_ms=5, p99_ms=9, max_ms=20)} if goodput_per_s else {},
         stages={},
         goodput_by_market={},
         offered_by_market={},
@@ -49,17 +49,18 @@ def test_the_table_sets_both_runs_side_by_side() -> None:
     assert told["done in time, before"] == ("100 of 100/s", "100 of 100/s")
     assert told["while the load is doubled and the shard restarts"] == ("0 of 200/s", "100 of 200/s")
     assert told["in the last 10 s, with the load as before"] == ("0 of 100/s", "100 of 100/s")
+    assert told["of these, new orders"] == ("0/s", "60/s")
     assert told["all is well again"] == ("never", "4 s after the surge")
     assert told["attempts for each request"] == ("1.50", "1.50")
     assert told["stages of the shard"][1] == "LIMITED → OPEN", "what was before the load began is no part of the story"
     assert told["memory at first; at most"][0] == f"200 MB; {199 + END_S} MB"
-    assert told["acknowledged orders lost"][0] == "none of 4,321"
+    assert told["nothing acknowledged is lost, nothing refused is done"][0] == "yes, 4,321 looked at"
 
 
 def test_a_run_that_was_cut_short_says_what_it_has_not_seen() -> None:
     verdict = Verdict(name=STAGED, expect="hold", exit_code=ExitCode.ABORTED, summary="interrupted")
     nothing = Outcome(EXPERIMENT, verdict, (), ())
-    assert (nothing.at_the_end, nothing.memory, nothing.lost) == ("not seen", "not seen", "not checked")
+    assert (nothing.at_the_end, nothing.memory, nothing.told_true) == ("not seen", "not seen", "not checked")
     assert nothing.attempts == "nothing was offered"
 
 

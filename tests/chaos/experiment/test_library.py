@@ -26,7 +26,7 @@ def document() -> dict[str, Any]:
             {
                 "name": "restart",
                 "duration_s": 20,
-                "faults": [{"fault": "kill-process", "target": "shard-0", "at_s": 1, "for_s": 2}],
+                "faults": [{"fault": "pause-process", "target": "shard-0", "at_s": 1, "for_s": 2}],
             },
         ],
     }
@@ -76,6 +76,14 @@ def put(path: str, value: Any) -> dict[str, Any]:
         ("phases.1.load", -1, "phases[1].load: expected 0 or more, was -1"),
         ("phases.1.faults.0.at_s", 21, "phases[1].faults[0].at_s: expected at most the phase's 20 s, was 21"),
         ("phases.1.faults.0.for_s", 20, "phases[1].faults[0].for_s: expected an end within the experiment, 20 s after"),
+        (
+            "phases.1.faults.0.fault",
+            "kill-process",
+            "phases[1].faults[0].for_s: expected 0, as kill-process is not taken",
+        ),
+        ("phases.1.faults.0.fault", "pause", "expected a fault of the catalogue, was 'pause'; the nearest is pause-"),
+        ("phases.1.faults.0.arguments", {"x": 1}, "phases[1].faults[0].arguments: Object contains unknown field `x`"),
+        ("phases.1.faults.0.target", "shard-7", "expected something that the experiment has, was 'shard-7'; the near"),
         ("environment.nodes", 3, "environment.journal: expected `nats` with 3 nodes"),
         ("environment.markets.1.shard", 1, "environment.markets[1].shard: expected a shard from 0 to 0, was 1"),
         ("environment.markets", [], "environment.markets: expected at least one"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import grpc
 
-from chaos.campaign.trader import CHANNEL_OPTIONS, bearer
+from chaos.load.attempts import CHANNEL_OPTIONS, bearer
 from chaos.load.client_log import ClientLog, fields_of_execution, fields_of_update
 from exchange.v1 import market_data_pb2, market_data_pb2_grpc, trading_pb2, trading_pb2_grpc
 
