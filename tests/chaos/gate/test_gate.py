@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from chaos.cli import run as chaos
 from chaos.experiment import library
 from chaos.gate import runs
 from chaos.gate.junit import junit_of
@@ -162,8 +163,6 @@ def test_markdown_has_a_row_for_each_run_and_stays_within_what_a_pipeline_takes(
 def test_the_command_writes_all_files_and_exits_with_the_gravest_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from chaos.cli import run as chaos
-
     script = tmp_path / "script.json"
     script.write_text(json.dumps({"clock-jump": HELD}), encoding="utf-8")
     monkeypatch.setattr(runs, "CHAOS", (sys.executable, str(FAKE), str(script)))

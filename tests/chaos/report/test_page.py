@@ -202,3 +202,11 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         with pytest.raises(NotARun, match="expected a run's directory") as refused:
             read_run(path)
         assert refused.value.code == "RUN_INVALID"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "events.jsonl", "samples.jsonl", "verdict.json"])
+def test_one_file_alone_has_a_page(tmp_path: Path, name: str) -> None:
+    content = (write_run(tmp_path / "whole", with_histograms=False) / name).read_bytes()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_bytes(content)
+    assert "This report is not complete." in Page(render(read_run(tmp_path / "run"))).text
