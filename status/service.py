@@ -1,0 +1,139 @@
+"""The service: everything that watches, keeps and tells, in one process on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from exchange.client import AsyncClient
+from status.history.store import Store
+from status.publisher import Publisher
+from status.settings import Settings, SettingsInvalid
+from status.watch.lateness import Lateness
+from status.watch.prober import CHANNEL_OPTIONS, GatewayProber
+from status.watch.supervisor import SupervisorFeed
+
+_log = structlog.get_logger()
+
+_REFRESH_S = 0.2
+_FLUSH_S = 1.0
+_TRIM_S = 3_600.0
+HISTORY_FILE = "history.db"
+
+
+def read_key(path: Path) -> str:
+    """Return the key in a file. Raises `SettingsInvalid` where there is none."""
+    try:
+        key = path.read_text("utf-8").strip()
+    except OSError as error:
+        raise SettingsInvalid(f"expected a key in {path}, found none: `evenkeel-status prepare` writes it") from error
+    if not key:
+        raise SettingsInvalid(f"expected a key in {path}, found an empty file")
+    return key
+
+
+class StatusService:
+    """`async with StatusService(settings) as service`, and it watches until it is left."""
+
+    def __init__(self, settings: Settings, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        self.settings = settings
+        self._clock_ns = clock_ns
+        self.store = Store(settings.data_path / HISTORY_FILE)
+        self.publisher = Publisher(settings, self.store, clock_ns)
+        self._lateness = Lateness(clock_ns)
+        self._running: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> StatusService:
+        settings = self.settings
+        key = read_key(settings.key_path(settings.exchange.probe_key_file))
+        operator_file = settings.exchange.operator_key_file
+        operator_key = read_key(settings.key_path(operator_file)) if operator_file else ""
+        self.store.open()
+        self.publisher.restore()
+        self._run(self._lateness.run())
+        for number, address in enumerate(settings.exchange.addresses):
+            self._run(self._prober(number, address, key).run())
+        if operator_key:
+            client = self._client(settings.exchange.addresses, operator_key, "budget")
+            interval_s = settings.probing.interval_ms / 1_000
+            self._run(SupervisorFeed(client, interval_s, self._clock_ns, self.publisher.hear).run())
+        self._run(self._refresh())
+        self._run(self._flush())
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for task in self._running:
+            task.cancel()
+        ended = await asyncio.gather(*self._running, return_exceptions=True)
+        await self.store.close()
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
+
+    async def wait(self) -> None:
+        """Return when a part has failed, which only a bug can bring about; leaving the service then raises why."""
+        await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+
+    def _run(self, work: object) -> None:
+        self._running.append(asyncio.create_task(work))  # type: ignore[arg-type]
+
+    def _client(self, addresses: tuple[str, ...], key: str, retry: str) -> AsyncClient:
+        return AsyncClient(
+            addresses,
+            key,
+            timeout=self.settings.probing.timeout_ms / 1_000,
+            retry=retry,  # type: ignore[arg-type]
+            settle_timeout=0.2,
+            reconnect_timeout=0.0,
+            channel_options=CHANNEL_OPTIONS,
+        )
+
+    def _prober(self, number: int, address: str, key: str) -> GatewayProber:
+        return GatewayProber(
+            number=number,
+            # What a client would hide by trying again is what shall be seen.
+            client=self._client((address,), key, "none"),
+            settings=self.settings.probing,
+            stale_ms=self.settings.levels.stale_ms,
+            lateness=self._lateness,
+            clock_ns=self._clock_ns,
+            on_look=self.publisher.see,
+            on_stage=self.publisher.hear_stage,
+            on_instruments=self.publisher.hear_instruments,
+        )
+
+    async def _refresh(self) -> None:
+        while True:
+            await self.publisher.refresh()
+            await asyncio.sleep(_REFRESH_S)
+
+    async def _flush(self) -> None:
+        """Write what is to be kept, and forget what is too old. The public is told before, and whether it succeeds."""
+        trimmed_s = -_TRIM_S
+        while True:
+            if time.monotonic() - trimmed_s >= _TRIM_S:
+                trimmed_s = time.monotonic()
+                self.store.trim(self._clock_ns(), self.settings.history)
+            await self.store.flush()
+            await asyncio.sleep(_FLUSH_S)
+
+
+async def serve(settings: Settings, ready: Callable[[StatusService], None] = lambda _: None) -> None:
+    """Watch and tell until SIGTERM or SIGINT."""
+    end = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end.set)
+    async with StatusService(settings) as service:
+        ready(service)
+        ended = asyncio.create_task(end.wait())
+        failed = asyncio.create_task(service.wait())
+        await asyncio.wait([ended, failed], return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        failed.cancel()
+    _log.info("status.stopped")
