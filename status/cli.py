@@ -13,6 +13,7 @@ import structlog
 import typer
 
 from exchange.client import Client, EvenkeelError
+from status.operators import HASHES_FILE, remember
 from status.prepare import prepare as prepare_exchange
 from status.service import serve as serve_status
 from status.settings import SettingsInvalid, read_settings
@@ -46,6 +47,7 @@ def prepare(
     key = operator_key.read_text("utf-8").strip()
     with Client(read.exchange.addresses, key, timeout=10.0) as operator:
         prepare_exchange(operator, read.key_path(read.exchange.probe_key_file), amount, typer.echo)
+    remember(read.data_path / HASHES_FILE, key)
 
 
 @app.command()

@@ -8,10 +8,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import structlog
 
 from exchange.client import AsyncClient
+from status.announce.announcer import Announcer
+from status.announce.channels import Channel, Email, Slack, Telegram, Webhook
+from status.announce.letters import Templates
+from status.grpc_service import GrpcServer, StatusServicer
 from status.history.store import Store
+from status.operators import HASHES_FILE, Operators, remember
 from status.publisher import Publisher
 from status.settings import Settings, SettingsInvalid
 from status.watch.lateness import Lateness
@@ -31,10 +37,33 @@ def read_key(path: Path) -> str:
     try:
         key = path.read_text("utf-8").strip()
     except OSError as error:
-        raise SettingsInvalid(f"expected a key in {path}, found none: `evenkeel-status prepare` writes it") from error
+        raise SettingsInvalid(
+            f"expected a key in {path}, found none; `evenkeel-status prepare` writes that of the probes"
+        ) from error
     if not key:
         raise SettingsInvalid(f"expected a key in {path}, found an empty file")
     return key
+
+
+def make_announcer(settings: Settings, http: httpx.AsyncClient, store: Store, clock_ns: Callable[[], int]) -> Announcer:
+    """Raises `SettingsInvalid` where a secret is not in its file."""
+    announce = settings.announce
+    secrets = {
+        subscriber.id: read_key(settings.key_path(subscriber.secret_file))
+        for subscriber in announce.subscribers
+        if subscriber.secret_file
+    }
+    password_file = announce.mail.password_file
+    password = read_key(settings.key_path(password_file)) if password_file else ""
+    channels: dict[str, Channel] = {
+        "webhook": Webhook(http),
+        "telegram": Telegram(http, announce.telegram_url),
+        "slack": Slack(http, announce.slack_url),
+        "email": Email(announce.mail, password, announce.timeout_ms / 1_000),
+    }
+    folder = Path(announce.templates_dir) if announce.templates_dir else None
+    templates = Templates(folder, settings.serving.page_name, settings.serving.page_url)
+    return Announcer(announce, channels, secrets, templates, store, clock_ns)
 
 
 class StatusService:
@@ -45,6 +74,13 @@ class StatusService:
         self._clock_ns = clock_ns
         self.store = Store(settings.data_path / HISTORY_FILE)
         self.publisher = Publisher(settings, self.store, clock_ns)
+        self._operators_file = settings.data_path / HASHES_FILE
+        operators = Operators(settings.exchange.addresses, self._operators_file)
+        self._http = httpx.AsyncClient(timeout=settings.announce.timeout_ms / 1_000)
+        self.announcer = make_announcer(settings, self._http, self.store, clock_ns)
+        self.publisher.on_change = self.announcer.tell
+        servicer = StatusServicer(self.publisher, self.announcer, operators)
+        self.grpc = GrpcServer(servicer, settings.serving.grpc_host, settings.serving.grpc_port)
         self._lateness = Lateness(clock_ns)
         self._running: list[asyncio.Task[None]] = []
 
@@ -53,9 +89,14 @@ class StatusService:
         key = read_key(settings.key_path(settings.exchange.probe_key_file))
         operator_file = settings.exchange.operator_key_file
         operator_key = read_key(settings.key_path(operator_file)) if operator_file else ""
+        if operator_key:
+            remember(self._operators_file, operator_key)
         self.store.open()
+        self.announcer.outbox.restore()
         self.publisher.restore()
+        await self.grpc.start()
         self._run(self._lateness.run())
+        self._run(self.announcer.run())
         for number, address in enumerate(settings.exchange.addresses):
             self._run(self._prober(number, address, key).run())
         if operator_key:
@@ -67,10 +108,12 @@ class StatusService:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        await self.grpc.stop()
         for task in self._running:
             task.cancel()
         ended = await asyncio.gather(*self._running, return_exceptions=True)
         await self.store.close()
+        await self._http.aclose()
         for error in ended:
             if isinstance(error, Exception):
                 raise error
@@ -119,6 +162,7 @@ class StatusService:
             if time.monotonic() - trimmed_s >= _TRIM_S:
                 trimmed_s = time.monotonic()
                 self.store.trim(self._clock_ns(), self.settings.history)
+                self.announcer.outbox.trim(self._clock_ns(), self.settings.announce.sent_kept_days)
             await self.store.flush()
             await asyncio.sleep(_FLUSH_S)
 
