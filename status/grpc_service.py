@@ -12,7 +12,6 @@ from google.rpc import error_details_pb2, status_pb2
 
 from exchange.v1 import status_pb2 as pb
 from exchange.v1 import status_pb2_grpc
-from status.announce.announcer import Announcer
 from status.incidents import IncidentUnknown
 from status.maintenance import MaintenanceUnknown, WindowInvalid
 from status.messages import board_message, maintenance_message, notice_message
@@ -51,9 +50,8 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
 
 
 class StatusServicer(status_pb2_grpc.StatusServiceServicer):
-    def __init__(self, publisher: Publisher, announcer: Announcer, operators: Operators) -> None:
+    def __init__(self, publisher: Publisher, operators: Operators) -> None:
         self._publisher = publisher
-        self._announcer = announcer
         self._operators = operators
 
     # ---------------------------------------------------------------- for everybody
@@ -157,28 +155,6 @@ class StatusServicer(status_pb2_grpc.StatusServiceServicer):
         async with self._operator(context, "RemoveNotice", request.id):
             self._publisher.remove_notice(request.id)
         return pb.RemoveNoticeResponse()
-
-    async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Any) -> pb.ListDeadLettersResponse:
-        async with self._operator(context, "ListDeadLetters", ""):
-            found = [
-                pb.DeadLetter(
-                    id=letter.id,
-                    subscriber=letter.subscriber,
-                    subject=letter.subject,
-                    time_ns=letter.created_ns,
-                    attempts=letter.attempts,
-                    error=letter.error,
-                )
-                for letter in self._announcer.outbox.dead()
-            ]
-        return pb.ListDeadLettersResponse(dead_letters=found)
-
-    async def ResendDeadLetters(
-        self, request: pb.ResendDeadLettersRequest, context: Any
-    ) -> pb.ResendDeadLettersResponse:
-        async with self._operator(context, "ResendDeadLetters", " ".join(request.ids)):
-            resent = self._announcer.resend(list(request.ids))
-        return pb.ResendDeadLettersResponse(resent=resent)
 
     def _operator(self, context: Any, action: str, subject: str) -> _Operator:
         return _Operator(self._publisher, self._operators, context, action, subject)

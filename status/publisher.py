@@ -69,9 +69,6 @@ class Publisher:
         self._heard: Heard | None = None
         self._days_made_ns = 0
         self._condition = asyncio.Condition()
-        # Told of each incident and maintenance that changed, with the names of components, before that is written: what it
-        # notes for the history is in the same transaction.
-        self.on_change: Callable[[Incident | Maintenance, dict[str, str]], None] = lambda *_: None
         self._board = Board(
             version=0,
             page_name=settings.serving.page_name,
@@ -227,15 +224,12 @@ class Publisher:
 
     def _keep(self, now_ns: int) -> None:
         """Note for the history what changed."""
-        names = {component.id: component.name for component in self._components.values()}
         for id_ in self.incidents.changed:
             incident = self.incidents.kept[id_]
             self.store.put("incident", id_, incident.started_ns, incident)
-            self.on_change(incident, names)
         for id_ in self.maintenances.changed:
             maintenance = self.maintenances.kept[id_]
             self.store.put("maintenance", id_, maintenance.scheduled_for_ns, maintenance)
-            self.on_change(maintenance, names)
             if id_ in self.maintenances.commands:
                 self.store.put("command", id_, now_ns, self.maintenances.commands[id_])
         for blip in self.incidents.blips:

@@ -8,13 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import structlog
 
 from exchange.client import AsyncClient
-from status.announce.announcer import Announcer
-from status.announce.channels import Channel, Email, Slack, Telegram, Webhook
-from status.announce.letters import Templates
 from status.grpc_service import GrpcServer, StatusServicer
 from status.history.store import Store
 from status.operators import HASHES_FILE, Operators, remember
@@ -45,27 +41,6 @@ def read_key(path: Path) -> str:
     return key
 
 
-def make_announcer(settings: Settings, http: httpx.AsyncClient, store: Store, clock_ns: Callable[[], int]) -> Announcer:
-    """Raises `SettingsInvalid` where a secret is not in its file."""
-    announce = settings.announce
-    secrets = {
-        subscriber.id: read_key(settings.key_path(subscriber.secret_file))
-        for subscriber in announce.subscribers
-        if subscriber.secret_file
-    }
-    password_file = announce.mail.password_file
-    password = read_key(settings.key_path(password_file)) if password_file else ""
-    channels: dict[str, Channel] = {
-        "webhook": Webhook(http),
-        "telegram": Telegram(http, announce.telegram_url),
-        "slack": Slack(http, announce.slack_url),
-        "email": Email(announce.mail, password, announce.timeout_ms / 1_000),
-    }
-    folder = Path(announce.templates_dir) if announce.templates_dir else None
-    templates = Templates(folder, settings.serving.page_name, settings.serving.page_url)
-    return Announcer(announce, channels, secrets, templates, store, clock_ns)
-
-
 class StatusService:
     """`async with StatusService(settings) as service`, and it watches until it is left."""
 
@@ -76,10 +51,7 @@ class StatusService:
         self.publisher = Publisher(settings, self.store, clock_ns)
         self._operators_file = settings.data_path / HASHES_FILE
         operators = Operators(settings.exchange.addresses, self._operators_file)
-        self._http = httpx.AsyncClient(timeout=settings.announce.timeout_ms / 1_000)
-        self.announcer = make_announcer(settings, self._http, self.store, clock_ns)
-        self.publisher.on_change = self.announcer.tell
-        servicer = StatusServicer(self.publisher, self.announcer, operators)
+        servicer = StatusServicer(self.publisher, operators)
         self.grpc = GrpcServer(servicer, settings.serving.grpc_host, settings.serving.grpc_port)
         self._lateness = Lateness(clock_ns)
         self._running: list[asyncio.Task[None]] = []
@@ -92,11 +64,9 @@ class StatusService:
         if operator_key:
             remember(self._operators_file, operator_key)
         self.store.open()
-        self.announcer.outbox.restore()
         self.publisher.restore()
         await self.grpc.start()
         self._run(self._lateness.run())
-        self._run(self.announcer.run())
         for number, address in enumerate(settings.exchange.addresses):
             self._run(self._prober(number, address, key).run())
         if operator_key:
@@ -113,7 +83,6 @@ class StatusService:
             task.cancel()
         ended = await asyncio.gather(*self._running, return_exceptions=True)
         await self.store.close()
-        await self._http.aclose()
         for error in ended:
             if isinstance(error, Exception):
                 raise error
@@ -162,7 +131,6 @@ class StatusService:
             if time.monotonic() - trimmed_s >= _TRIM_S:
                 trimmed_s = time.monotonic()
                 self.store.trim(self._clock_ns(), self.settings.history)
-                self.announcer.outbox.trim(self._clock_ns(), self.settings.announce.sent_kept_days)
             await self.store.flush()
             await asyncio.sleep(_FLUSH_S)
 

@@ -9,8 +9,6 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from status.announce.subscribers import Announce
-
 
 class SettingsInvalid(ValueError):
     """Settings that cannot be taken: what was expected and what was found."""
@@ -120,7 +118,6 @@ class Settings(_Section, frozen=True):
     incidents: IncidentRules = IncidentRules()
     history: HistoryRules = HistoryRules()
     serving: Serving = Serving()
-    announce: Announce = Announce()
 
     @property
     def data_path(self) -> Path:
@@ -141,16 +138,6 @@ def parse_settings(toml: str, base: Path = Path()) -> Settings:
         raise SettingsInvalid(f"settings of the status service: {error}; docs/status.md lists all of them") from error
     if not settings.exchange.addresses:
         raise SettingsInvalid("exchange.addresses: expected host:port of at least one gateway, found none")
-    ids = [subscriber.id for subscriber in settings.announce.subscribers]
-    if len(ids) != len(set(ids)):
-        raise SettingsInvalid("announce.subscribers: expected ids that differ, found one twice")
-    for subscriber in settings.announce.subscribers:
-        if subscriber.channel == "webhook" and not subscriber.to.startswith(("http://", "https://")):
-            raise SettingsInvalid(
-                f"announce.subscribers {subscriber.id}: expected a URL in `to`, was {subscriber.to!r}"
-            )
-        if subscriber.channel in ("telegram", "slack") and not subscriber.secret_file:
-            raise SettingsInvalid(f"announce.subscribers {subscriber.id}: expected `secret_file` with the bot's token")
     return msgspec.structs.replace(settings, data_dir=str(base / settings.data_dir))
 
 

@@ -1,1 +1,0 @@
-"""Tells subscribers of incidents and maintenance: Telegram, Slack, webhooks, e-mail; each once, whatever restarts."""
