@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from exchange.client import AsyncClient
+from status.announce.announcer import Announcer, make_channel
 from status.history.store import Store
 from status.publisher import Publisher
 from status.settings import Settings, SettingsInvalid
@@ -37,6 +38,14 @@ def read_key(path: Path) -> str:
     return key
 
 
+def read_secret(path: Path) -> str:
+    """Return a token or password from its file. Raises `SettingsInvalid` where there is none."""
+    try:
+        return path.read_text("utf-8").strip()
+    except OSError as error:
+        raise SettingsInvalid(f"expected a secret of a subscriber in {path}, found none: {error}") from error
+
+
 class StatusService:
     """`async with StatusService(settings) as service`, and it watches until it is left."""
 
@@ -45,6 +54,7 @@ class StatusService:
         self._clock_ns = clock_ns
         self.store = Store(settings.data_path / HISTORY_FILE)
         self.publisher = Publisher(settings, self.store, clock_ns)
+        self.announcer: Announcer | None = None
         self._lateness = Lateness(clock_ns)
         self._running: list[asyncio.Task[None]] = []
 
@@ -64,16 +74,29 @@ class StatusService:
             self._run(SupervisorFeed(client, interval_s, self._clock_ns, self.publisher.hear).run())
         self._run(self._refresh())
         self._run(self._flush())
+        if settings.subscribers:
+            self.announcer = self._announcer()
+            self._run(self.announcer.run())
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         for task in self._running:
             task.cancel()
         ended = await asyncio.gather(*self._running, return_exceptions=True)
+        if self.announcer is not None:
+            await self.announcer.close()
         await self.store.close()
         for error in ended:
             if isinstance(error, Exception):
                 raise error
+
+    def _announcer(self) -> Announcer:
+        settings = self.settings
+        channels = {
+            subscriber.name: make_channel(subscriber, lambda name: read_secret(settings.key_path(name)))
+            for subscriber in settings.subscribers
+        }
+        return Announcer(settings.subscribers, channels, self.store, self.publisher, self._clock_ns)
 
     async def wait(self) -> None:
         """Return when a part has failed, which only a bug can bring about; leaving the service then raises why."""
