@@ -29,6 +29,12 @@ class Plan:
     gateways: Mapping[str, int]
     """By the supervisor's name of a gateway: its place in the settings."""
 
+    @property
+    def everything(self) -> tuple[str, ...]:
+        """All components that rest on any part."""
+        parts = (*self.gateways, "ledger", *self.instruments)
+        return tuple(dict.fromkeys(name for part in parts for name in self.components_of(part)))
+
     def components_of(self, part: str) -> tuple[str, ...]:
         if part == "ledger":
             return (FUNDS,)

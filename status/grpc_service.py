@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from exchange.v1 import status_pb2 as pb
 from exchange.v1 import status_pb2_grpc
+from status.announce.announcer import Announcer
 from status.incidents import IncidentUnknown
 from status.maintenance import MaintenanceUnknown, WindowInvalid
 from status.messages import board_message, maintenance_message, notice_message
@@ -50,8 +51,9 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
 
 
 class StatusServicer(status_pb2_grpc.StatusServiceServicer):
-    def __init__(self, publisher: Publisher, operators: Operators) -> None:
+    def __init__(self, publisher: Publisher, announcer: Announcer | None, operators: Operators) -> None:
         self._publisher = publisher
+        self._announcer = announcer
         self._operators = operators
 
     # ---------------------------------------------------------------- for everybody
@@ -114,14 +116,14 @@ class StatusServicer(status_pb2_grpc.StatusServiceServicer):
         self, request: pb.ScheduleMaintenanceRequest, context: Any
     ) -> pb.ScheduleMaintenanceResponse:
         async with self._operator(context, "ScheduleMaintenance", request.name):
-            known = {component.id for component in self._publisher.board().components}
+            known = [component.id for component in self._publisher.board().components]
             unknown = [name for name in request.components if name not in known]
             if unknown:
-                raise TextInvalid(f"components: expected ids of {', '.join(sorted(known))}, was {', '.join(unknown)}")
+                raise TextInvalid(f"components: expected ids of {', '.join(known)}, was {', '.join(unknown)}")
             maintenance = self._publisher.maintenances.schedule(
                 self._publisher.now_ns(),
                 _text(request.name, "name", _NAME_MAX),
-                request.components,
+                request.components or known,
                 request.from_time_ns,
                 request.until_time_ns,
                 _text(request.body, "body"),
@@ -155,6 +157,31 @@ class StatusServicer(status_pb2_grpc.StatusServiceServicer):
         async with self._operator(context, "RemoveNotice", request.id):
             self._publisher.remove_notice(request.id)
         return pb.RemoveNoticeResponse()
+
+    async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Any) -> pb.ListDeadLettersResponse:
+        async with self._operator(context, "ListDeadLetters", ""):
+            dead = self._announcer.outbox.dead.values() if self._announcer is not None else ()
+            found = [
+                pb.DeadLetter(
+                    id=entry.id,
+                    subscriber=entry.subscriber,
+                    subject=entry.message.subject,
+                    time_ns=entry.created_ns,
+                    attempts=entry.attempts,
+                    error=entry.error,
+                )
+                for entry in dead
+            ]
+        return pb.ListDeadLettersResponse(dead_letters=found)
+
+    async def ResendDeadLetters(
+        self, request: pb.ResendDeadLettersRequest, context: Any
+    ) -> pb.ResendDeadLettersResponse:
+        async with self._operator(context, "ResendDeadLetters", " ".join(request.ids)):
+            announcer = self._announcer
+            ids = list(request.ids) or (list(announcer.outbox.dead) if announcer is not None else [])
+            resent = sum(announcer.revive(id_) for id_ in ids) if announcer is not None else 0
+        return pb.ResendDeadLettersResponse(resent=resent)
 
     def _operator(self, context: Any, action: str, subject: str) -> _Operator:
         return _Operator(self._publisher, self._operators, context, action, subject)

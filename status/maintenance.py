@@ -53,7 +53,7 @@ class Maintenances:
     def covers(self, component: str, now_ns: int) -> bool:
         """Whether a component that is not operational is so because of maintenance."""
         return any(
-            (not m.components or component in m.components)
+            component in m.components
             and (m.status is MaintenanceStatus.IN_PROGRESS or now_ns - self._ended_ns.get(m.id, now_ns) < _SETTLE_NS)
             for m in self.under_way
         )
@@ -107,7 +107,7 @@ class Maintenances:
         return None
 
     def _unannounced(self, now_ns: int, command: Command, plan: Plan) -> Maintenance:
-        components = plan.components_of(command.shard) if command.shard else ()
+        components = plan.components_of(command.shard) if command.shard else plan.everything
         what = f"of {plan.words_for(command.shard)}" if command.shard else "of all parts, one after the other"
         if command.node:
             what = "of a part of the machines"

@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from exchange.client import AsyncClient
+from status.announce.announcer import Announcer, make_channel
 from status.grpc_service import GrpcServer, StatusServicer
 from status.history.store import Store
 from status.operators import HASHES_FILE, Operators, remember
@@ -41,6 +42,14 @@ def read_key(path: Path) -> str:
     return key
 
 
+def read_secret(path: Path) -> str:
+    """Return a token or password from its file. Raises `SettingsInvalid` where there is none."""
+    try:
+        return path.read_text("utf-8").strip()
+    except OSError as error:
+        raise SettingsInvalid(f"expected a secret of a subscriber in {path}, found none: {error}") from error
+
+
 class StatusService:
     """`async with StatusService(settings) as service`, and it watches until it is left."""
 
@@ -49,9 +58,10 @@ class StatusService:
         self._clock_ns = clock_ns
         self.store = Store(settings.data_path / HISTORY_FILE)
         self.publisher = Publisher(settings, self.store, clock_ns)
+        self.announcer = self._announcer() if settings.subscribers else None
         self._operators_file = settings.data_path / HASHES_FILE
         operators = Operators(settings.exchange.addresses, self._operators_file)
-        servicer = StatusServicer(self.publisher, operators)
+        servicer = StatusServicer(self.publisher, self.announcer, operators)
         self.grpc = GrpcServer(servicer, settings.serving.grpc_host, settings.serving.grpc_port)
         self._lateness = Lateness(clock_ns)
         self._running: list[asyncio.Task[None]] = []
@@ -75,6 +85,8 @@ class StatusService:
             self._run(SupervisorFeed(client, interval_s, self._clock_ns, self.publisher.hear).run())
         self._run(self._refresh())
         self._run(self._flush())
+        if self.announcer is not None:
+            self._run(self.announcer.run())
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -82,10 +94,20 @@ class StatusService:
         for task in self._running:
             task.cancel()
         ended = await asyncio.gather(*self._running, return_exceptions=True)
+        if self.announcer is not None:
+            await self.announcer.close()
         await self.store.close()
         for error in ended:
             if isinstance(error, Exception):
                 raise error
+
+    def _announcer(self) -> Announcer:
+        settings = self.settings
+        channels = {
+            subscriber.name: make_channel(subscriber, lambda name: read_secret(settings.key_path(name)))
+            for subscriber in settings.subscribers
+        }
+        return Announcer(settings.subscribers, channels, self.store, self.publisher, self._clock_ns)
 
     async def wait(self) -> None:
         """Return when a part has failed, which only a bug can bring about; leaving the service then raises why."""

@@ -9,6 +9,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from status.announce.subscribers import Subscriber
+
 
 class SettingsInvalid(ValueError):
     """Settings that cannot be taken: what was expected and what was found."""
@@ -118,6 +120,8 @@ class Settings(_Section, frozen=True):
     incidents: IncidentRules = IncidentRules()
     history: HistoryRules = HistoryRules()
     serving: Serving = Serving()
+    subscribers: tuple[Subscriber, ...] = ()
+    """Who is told: `[[subscribers]]` with `channel = "telegram"`, `"slack"`, `"webhook"` or `"mail"`."""
 
     @property
     def data_path(self) -> Path:
@@ -138,6 +142,9 @@ def parse_settings(toml: str, base: Path = Path()) -> Settings:
         raise SettingsInvalid(f"settings of the status service: {error}; docs/status.md lists all of them") from error
     if not settings.exchange.addresses:
         raise SettingsInvalid("exchange.addresses: expected host:port of at least one gateway, found none")
+    names = [subscriber.name for subscriber in settings.subscribers]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SettingsInvalid(f"subscribers: expected a name of its own for each, found {', '.join(twice)} twice")
     return msgspec.structs.replace(settings, data_dir=str(base / settings.data_dir))
 
 

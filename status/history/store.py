@@ -137,6 +137,10 @@ class Store:
                 self._pending = {**writing, **self._pending}
                 self._fail(error)
                 return False
+            except asyncio.CancelledError:
+                # It may not have begun; to write it twice does no harm.
+                self._pending = {**writing, **self._pending}
+                raise
             if self.error:
                 _log.info("status.history_written_again")
             self.error = ""
