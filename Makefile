@@ -51,8 +51,8 @@ $(INSTALLED): requirements.lock pyproject.toml setup.py tools/generate_protos.py
 protos: install ## the Python code of protos/ again, without a new install
 	$(BIN)/python tools/generate_protos.py
 
-demo: install ## an exchange on this machine, with trading and a crash, in one go
-	$(BIN)/exchange demo
+demo: install ## the outage of 2023-07-05 in small, without the policies and with them; five minutes
+	$(BIN)/chaos demo
 
 up: install ## an exchange on this machine, until Ctrl-C
 	$(BIN)/exchange up

@@ -1,0 +1,224 @@
+"""Faults do what they say to real processes, prove it, and take it back."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from chaos.experiment.model import FaultStep
+from chaos.faults import catalogue
+from chaos.faults.fault import Target
+from chaos.faults.injection import FaultNotInjected, Injection
+from chaos.worlds.clocks import Clocks
+from chaos.worlds.lab import Lab
+from chaos.worlds.proxy import Proxy
+from exchange.client import AsyncClient
+from exchange.processes import read_process
+
+LIMIT_S = 30
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+needs_compiler = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+
+WRITER = """
+import os, sys, time
+file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+print("ready", flush=True)
+at = 0
+for _ in range(100_000):
+    begin_s = time.monotonic()
+    try:
+        at += os.pwritev(file, [b"record"], at)
+        os.fdatasync(file)
+        said = f"{time.monotonic() - begin_s:.3f}"
+    except OSError as error:
+        said = error.strerror
+    print(said, time.time_ns(), flush=True)
+    time.sleep(0.01)
+"""
+
+
+@contextmanager
+def writer(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that appends to a journal and says how long each sync took, or what went wrong."""
+    directory = tmp_path / "shard-0" / "journal"
+    directory.mkdir(parents=True)
+    journal = directory / "00000000000000000001.journal"
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(journal)], stdout=subprocess.PIPE, text=True, cwd=Path.cwd()
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+async def storm(what: str, population: str) -> int:
+    return 5 if (what, population) == ("cancel_all", "makers") else 0
+
+
+def lab_of(process: subprocess.Popen[str] | None, tmp_path: Path, **more: Any) -> Lab:
+    targets = [] if process is None else [Target("shard-0", "shard", process.pid)]
+    return Lab(
+        targets=lambda: targets,
+        operator=cast(AsyncClient, None),
+        addresses=(),
+        probe_key="",
+        markets={"BTC-USDT": "shard-0"},
+        populations=("makers",),
+        storm=storm,
+        data_dir=tmp_path,
+        **more,
+    )
+
+
+def make(lab: Lab, fault: str, target: str = "shard-0", **arguments: Any) -> Injection:
+    step = FaultStep(fault=fault, target=target, for_s=1, arguments=arguments)
+    return catalogue.make(lab, step, random.Random(1))
+
+
+def says(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().split(" 1")[0].strip()
+
+
+async def until_says(process: subprocess.Popen[str], what: str) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while what not in await asyncio.to_thread(says, process):
+            pass
+
+
+async def test_a_process_is_killed_as_its_journal_grows(tmp_path: Path) -> None:
+    with writer(tmp_path) as process:
+        fault = make(lab_of(process, tmp_path), "kill-process", moment="appended")
+        await fault.inject()
+        assert "is gone as its journal grew by" in await fault.proof()
+        await fault.rollback()
+
+
+async def test_a_process_is_found_by_its_role_and_paused(tmp_path: Path) -> None:
+    with writer(tmp_path) as process:
+        fault = make(lab_of(process, tmp_path), "pause-process", "shard")
+        await fault.inject()
+        assert await fault.proof() == f"process {process.pid} is stopped"
+        await fault.rollback()
+        await until_says(process, "0.")
+        await fault.rollback()
+
+
+async def test_nothing_is_done_to_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FaultNotInjected, match="was 'shard-7'; there are none"):
+        make(lab_of(None, tmp_path), "kill-process", "shard-7")
+    with pytest.raises(FaultNotInjected, match="the lab does not run this exchange"):
+        make(lab_of(None, tmp_path), "kill-node", "node-1")
+    with pytest.raises(FaultNotInjected, match="links: proxied"):
+        make(lab_of(None, tmp_path), "latency", "gateway", latency_ms=10)
+    with pytest.raises(FaultNotInjected, match="nearest is kill-process"):
+        make(lab_of(None, tmp_path), "kill-proces")
+    with pytest.raises(FaultNotInjected, match="slow-disk: arguments: Expected `int` >= 1"):
+        make(lab_of(None, tmp_path), "slow-disk", fsync_ms=0)
+
+
+@needs_strace
+@pytest.mark.parametrize(
+    ("fault", "arguments", "seen"),
+    [
+        ("slow-disk", {"fsync_ms": 200}, "0.2"),
+        ("full-disk", {}, "No space left on device"),
+        ("failing-disk", {}, "Input/output error"),
+    ],
+)
+async def test_a_disk_is_slow_full_or_failing_and_then_as_before(
+    tmp_path: Path, fault: str, arguments: dict[str, Any], seen: str
+) -> None:
+    with writer(tmp_path) as process:
+        injection = make(lab_of(process, tmp_path), fault, **arguments)
+        await injection.inject()
+        assert f"of process {process.pid}" in await injection.proof()
+        await until_says(process, seen)
+        await injection.rollback()
+        await until_says(process, "0.0")
+        await injection.rollback()
+
+
+async def test_a_torn_journal_is_longer_and_its_process_gone(tmp_path: Path) -> None:
+    with writer(tmp_path) as process:
+        fault = make(lab_of(process, tmp_path), "torn-journal")
+        journal = tmp_path / "shard-0" / "journal" / "00000000000000000001.journal"
+        while not journal.stat().st_size:
+            await asyncio.sleep(0.01)
+        await fault.inject()
+        proof = await fault.proof()
+        assert "behind the record that ends at byte" in proof
+        gone = read_process(process.pid)
+        assert gone is None or gone.state == "Z"
+
+
+@needs_compiler
+async def test_the_clock_of_one_process_jumps_and_jumps_back(tmp_path: Path) -> None:
+    clocks = Clocks(tmp_path / "clocks")
+    with clocks.preloaded():
+        running = writer(tmp_path)
+        process = running.__enter__()
+    try:
+        fault = make(lab_of(process, tmp_path, clocks=clocks), "clock-jump", by_s=-5_000.5)
+        await fault.inject()
+        assert "-5000.5 s off" in await fault.proof()
+
+        def off_s() -> float:
+            assert process.stdout is not None
+            return int(process.stdout.readline().rsplit(" ", 1)[1]) / 1e9 - time.time()
+
+        async with asyncio.timeout(LIMIT_S):
+            while not -5_100 < await asyncio.to_thread(off_s) < -5_000:
+                pass
+            await fault.rollback()
+            while not -50 < await asyncio.to_thread(off_s) < 1:
+                pass
+    finally:
+        running.__exit__(None, None, None)
+
+
+async def test_links_are_those_of_a_gateway_or_of_all(tmp_path: Path) -> None:
+    proxies = {f"gateway-{number}": Proxy("127.0.0.1:1") for number in range(2)}
+    lab = lab_of(None, tmp_path, proxies=proxies)
+    fault = make(lab, "reset-connections", "gateway")
+    await fault.inject()
+    with pytest.raises(FaultNotInjected, match="expected connections to reset, found none"):
+        await fault.proof()
+    with pytest.raises(FaultNotInjected, match="expected gateway or one of gateway-0, gateway-1"):
+        make(lab, "blackhole", "gateway-2")
+
+
+async def test_a_storm_is_one_if_anybody_was_in_it(tmp_path: Path) -> None:
+    lab = lab_of(None, tmp_path)
+    fault = make(lab, "mass-cancel", "makers")
+    await fault.inject()
+    assert await fault.proof() == "5 clients cancel all their orders"
+    nobody = make(lab, "reconnect-storm", "everybody")
+    await nobody.inject()
+    with pytest.raises(FaultNotInjected, match="expected clients of everybody"):
+        await nobody.proof()
+    with pytest.raises(FaultNotInjected, match="expected everybody or one of makers, was 'takers'"):
+        make(lab, "mass-cancel", "takers")
+
+
+def test_every_fault_says_what_it_does_and_to_what() -> None:
+    for name, kind in catalogue.CATALOGUE.items():
+        assert kind.name == name
+        assert kind.description
+        assert kind.targets
+        assert msgspec.json.schema(kind.arguments)
