@@ -17,6 +17,8 @@ AWAY = ("REPLAYING", "HALTED")
 REJECTED_NOW = frozenset((500, 501, 504, 603, 604))
 """By a stage that lets no order through, or as shard or journal are away."""
 REPLACED = ("STARTING", "DOWN", "LOST", "FAILED")
+NOTICED_S = 1.0
+"""A shard tries its journal anew every half second, so it is not back the moment its disk is."""
 CANCEL_P99_MS = 250.0
 """I8 promises it outside `REPLAYING`, whether or not an experiment says so."""
 CANCELS_MIN = 20
@@ -93,11 +95,11 @@ def times_away(events: Sequence[Event], shard: str, end_s: float) -> list[tuple[
             or (event.kind == "stage" and event.name == shard and event.what in AWAY)
         )
         is_back = event.kind == "stage" and event.name == shard and event.what not in AWAY
-        is_back |= event.kind == "rollback" and event.target == shard
+        is_healed = event.kind == "rollback" and event.target == shard
         if is_away and since is None:
             since = event.t
-        elif is_back and since is not None:
-            away.append((since, event.t))
+        elif (is_back or is_healed) and since is not None:
+            away.append((since, event.t + (NOTICED_S if is_healed else 0.0)))
             since = None
     return [*away, (since, end_s)] if since is not None else away
 
