@@ -209,8 +209,8 @@ async def _send(
     seconds: list[LoadSecond] = []
     recent: deque[LoadSecond] = deque(maxlen=SHOWN_S)
     with _Histograms(hdr) as histograms:
-        await load_workers.start()
         try:
+            await load_workers.start()
             await load_workers.begin(time.monotonic_ns() + LEAD_NS)
             with Live(console=console or Console(quiet=True), refresh_per_second=4, transient=True) as live:
                 while (second := await load_workers.next_second()) is not None:
@@ -219,6 +219,10 @@ async def _send(
                     histograms.write(second)
                     shown = f"{second.t + 1:,} of {plan.duration_s:,.0f} s, last {len(recent)} s"
                     live.update(_table(total_of(recent, late_ms), shown))
+        except asyncio.CancelledError:
+            # Ctrl-C: what there was is summed up.
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
         finally:
             await load_workers.finish()
     return total_of(seconds or [LoadSecond(t=0)], late_ms)
