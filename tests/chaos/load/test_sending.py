@@ -15,7 +15,6 @@ from grpc_status import rpc_status
 
 from chaos.load.attempts import AttemptLog
 from chaos.load.bare import BareSender
-from chaos.load.behaviours import Taker
 from chaos.load.client_log import ACKNOWLEDGED, REJECTED, UNKNOWN, ClientLog, read_lines
 from chaos.load.echo import MARKET, running_echo
 from chaos.load.sending import make_sender
@@ -25,8 +24,16 @@ from tests.chaos.load.plans import group_of
 NOBODY = "127.0.0.1:1"
 """Reserved: nobody listens there."""
 DEADLINE_MS = 30_000
-ORDER = Taker("c", (MARKET,), Random(1)).next()
-assert isinstance(ORDER, trading_pb2.Command)
+ORDER = trading_pb2.Command(
+    place=trading_pb2.PlaceOrderRequest(
+        instrument=MARKET.symbol,
+        client_order_id="c-1",
+        side=types_pb2.SIDE_BUY,
+        type=types_pb2.ORDER_TYPE_LIMIT,
+        price=MARKET.price,
+        quantity=MARKET.quantity,
+    )
+)
 
 
 @pytest.fixture
