@@ -149,6 +149,14 @@ class Day(_Value, frozen=True, kw_only=True):
     incidents: tuple[str, ...] = ()
 
 
+class Latency(_Value, frozen=True, kw_only=True):
+    """How long the probes of a component took, over a span of time that ends at `at_ns`."""
+
+    at_ns: int
+    p50_ms: float
+    p99_ms: float
+
+
 class Notice(_Value, frozen=True, kw_only=True):
     """A banner that an operator put up."""
 
@@ -174,6 +182,8 @@ class Board(_Value, frozen=True, kw_only=True):
     notices: tuple[Notice, ...] = ()
     days: dict[str, tuple[Day, ...]] = {}
     """By component, the last 90, oldest first; days before it was measured are not there."""
+    latency: dict[str, tuple[Latency, ...]] = {}
+    """By component, the last 24 hours in equal steps (at most 288), oldest first; steps without a probe are not there."""
 
     @property
     def indicator(self) -> Impact:

@@ -29,7 +29,7 @@ def list_experiments(
 ) -> None:
     """The experiments that are shipped; or the faults, or the tags."""
     if faults:
-        show([_fault_row(fault) for fault in CATALOGUE.values()], as_json)
+        show([_fault_row(fault, as_json) for fault in CATALOGUE.values()], as_json)
         return
     sources = [library.read(path) for path in library.shipped().values()]
     if tags:
@@ -55,15 +55,14 @@ def _row(source: Source) -> Row:
     }
 
 
-def _fault_row(fault: FaultType) -> Row:
-    return {
+def _fault_row(fault: FaultType, in_full: bool) -> Row:
+    row: Row = {
         "fault": fault.name,
         "what it does": fault.description,
-        "target": fault.targets,
         "arguments": " ".join(fault.arguments.__struct_fields__),
-        "taken back": fault.takes_back,
         "needs": " ".join(fault.needs),
     }
+    return row | {"target": fault.targets, "proof": fault.shows, "taken back": fault.takes_back} if in_full else row
 
 
 def show(rows: list[Row], as_json: bool) -> None:
@@ -89,7 +88,7 @@ def describe(
     if name in CATALOGUE:
         fault = CATALOGUE[name]
         if as_json:
-            print(json.dumps({**_fault_row(fault), "proof": fault.shows, "schema": arguments_schema(fault)}, indent=2))
+            print(json.dumps({**_fault_row(fault, in_full=True), "schema": arguments_schema(fault)}, indent=2))
         else:
             print("\n".join(lines_of_fault(fault)))
         return

@@ -51,6 +51,8 @@ def phases_of(run: Run) -> list[Span]:
         for phase in run.experiment.phases:
             begun.append((begin_s, phase.name))
             begin_s += phase.duration_s
+    if not begun:
+        return []
     ends = [at_s for at_s, _ in begun[1:]] + [run.end_s]
     return [
         Span(name, at_s, max(end_s, at_s), is_trigger=name in triggers)

@@ -98,3 +98,13 @@ def test_a_target_where_nobody_answers_is_no_steady_state(
     assert run(arguments) == ExitCode.NO_STEADY_STATE
     assert "expected an exchange at 127.0.0.1:1, found none to use" in capsys.readouterr().out
     assert json.loads((out / "verdict.json").read_text())["exit_code"] == ExitCode.NO_STEADY_STATE
+
+
+def test_faults_are_listed_and_described(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["list", "--faults", "--json"]) == 0
+    rows = {row["fault"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["cut-nats"]["needs"] == "root"
+    assert run(["describe", "latency"]) == 0
+    assert "argument    latency_ms (number, >= 0, <= 60000)" in capsys.readouterr().out
+    assert run(["describe", "latency", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["schema"]["required"] == ["latency_ms"]

@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -324,3 +325,25 @@ async def test_a_place_where_nothing_is_seen_was_not_harmed(monkeypatch: pytest.
     fault = places.PlaceFault(FaultKind.CUT_LINK, cast(World, place), Target("node-1", "node-1"), place)
     with pytest.raises(FaultNotInjected, match="saw nothing of it"):
         await fault.proof()
+
+
+async def test_a_fault_that_is_cut_short_is_taken_back_once_it_is_done() -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    class Slow(Place):
+        def inject(self) -> None:
+            begun.set()
+            may_end.wait()
+            super().inject()
+
+    place = Slow()
+    fault = places.PlaceFault(FaultKind.KILL_NATS, cast(World, place), Target("nats-0", "nats-0"), place)
+    injecting = asyncio.create_task(fault.inject())
+    await asyncio.to_thread(begun.wait)
+    injecting.cancel()
+    await asyncio.wait([injecting])
+    taking_back = asyncio.create_task(fault.rollback())
+    await asyncio.sleep(0)
+    may_end.set()
+    await taking_back
+    assert not place.is_away
