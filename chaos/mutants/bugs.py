@@ -14,7 +14,7 @@ _OPEN = 5
 
 
 CAMPAIGN = "campaign"
-"""Three random faults at 300 commands/s: half of its clients set no deadline, so they wait as long as it takes."""
+"""Three random faults at 300 commands/s: half of its clients wait for 12 s beyond their deadline, to see what comes."""
 
 
 class Bug(NamedTuple):
@@ -198,19 +198,20 @@ def _ignores_stages(stages: Any) -> None:
     stages.Stages.refuses_place = lambda self, instrument, post_only, time_ns: 0
 
 
-def _answers_late(host: Any) -> None:
-    """Let a batch's answer lie for longer than anybody may wait."""
-    submit = host.Host.submit
+def _answers_late(links: Any) -> None:
+    """Let an answer lie for longer than anybody may wait, and tell nobody that it is unknown."""
+    call = links.Link._call
     seen = [0]
 
-    async def submit_late(self: Any, batch: Any) -> bytes:
-        answer: bytes = await submit(self, batch)
-        seen[0] += bool(batch.link)
-        if batch.link and self.kind.name == "shard" and not seen[0] % 500:
-            await host.asyncio.sleep(11.0)
+    async def call_late(self: Any, peer: Any, entries: Any, n: int) -> bytes:
+        answer: bytes = await call(self, peer, entries, n)
+        seen[0] += self.machine.startswith("shard")
+        if self.machine.startswith("shard") and not seen[0] % 300:
+            await links.asyncio.sleep(11.0)
         return answer
 
-    host.Host.submit = submit_late
+    links.Link._call = call_late
+    links.Link._give_up = lambda self, entries: None
 
 
 def _never_sheds(admission: Any) -> None:
@@ -344,7 +345,14 @@ BUGS = {
             "exchange.engine.stages",
             _ignores_stages,
         ),
-        Bug("answers-late", ("I10",), "an answer lies for 11 s", CAMPAIGN, _HOST, _answers_late),
+        Bug(
+            "answers-late",
+            ("I10",),
+            "an answer lies for 11 s, and nobody is told that it is unknown",
+            CAMPAIGN,
+            "exchange.gateway.links",
+            _answers_late,
+        ),
         Bug("never-sheds", ("I11",), "a gateway queues without bound", "okx-2023-07-05", _ADMISSION, _never_sheds),
         Bug(
             "status-lies",
