@@ -152,14 +152,20 @@ def _loses_events(feed: Any) -> None:
 
 
 def _writes_on_when_fenced(nats: Any) -> None:
-    """Ignore that another writer has taken over, and acknowledge all the same."""
+    """Ignore that another writer has taken over: store the record where the stream ends, and go on."""
     append = nats.NatsJournal.append
 
     def append_anyway(self: Any, epoch: int, sequence: int, payload: bytes) -> None:
         try:
             append(self, epoch, sequence, payload)
         except nats.JournalFenced:
-            pass
+            writer = self._writer
+            if writer is None:
+                raise
+            header, checksum = nats.encode_header(self._machine, epoch, sequence, writer.end.checksum or 0, payload)
+            place = self._link.publish(self._log.data_subject, header + payload, {})
+            writer.end = nats.Position(place, sequence, writer.fence, checksum)
+            writer.fenced = writer.failure = None
 
     nats.NatsJournal.append = append_anyway
 
@@ -215,6 +221,8 @@ def _answers_late(links: Any) -> None:
 
 
 def _never_sheds(admission: Any) -> None:
+    """Take everything, and forget until when it is wanted: by its deadline a host would refuse what is late."""
+    admission.Admission.deadline_s = lambda self, work_class, remaining_ms, now_s: now_s + 3_600.0
     admission.Admission.refuses = lambda self, item: None
     admission.Admission.sheds = lambda self, work_class, delay_s: False
     admission.Admission.is_late = lambda self, item, now_s: False
@@ -323,7 +331,7 @@ BUGS = {
         Bug(
             "writes-on-when-fenced",
             ("I1", "I7"),
-            "a writer that is fenced off acknowledges all the same",
+            "a writer that is fenced off writes on and acknowledges",
             "pause-primary",
             "exchange.runtime.journal.nats",
             _writes_on_when_fenced,
@@ -353,7 +361,14 @@ BUGS = {
             "exchange.gateway.links",
             _answers_late,
         ),
-        Bug("never-sheds", ("I11",), "a gateway queues without bound", "okx-2023-07-05", _ADMISSION, _never_sheds),
+        Bug(
+            "never-sheds",
+            ("I11",),
+            "a gateway queues without bound and forgets deadlines",
+            "okx-2023-07-05",
+            _ADMISSION,
+            _never_sheds,
+        ),
         Bug(
             "status-lies",
             ("I12",),
