@@ -46,7 +46,7 @@ def planted(bug: Bug) -> Iterator[None]:
 @pytest.mark.parametrize("name", IN_EVERY_HISTORY)
 def test_a_bug_of_the_engine_is_found_in_its_history(name: str, tmp_path: Path) -> None:
     with planted(BUGS[name]):
-        run = SyntheticRun(tmp_path, messages=200)
+        run = SyntheticRun(tmp_path, messages=600)
         run.write()
         findings = run.check()
     broken = {rule for rule, count in findings.found.items() if count}
