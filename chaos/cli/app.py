@@ -6,8 +6,8 @@ import typer
 
 from chaos.cli import library
 from chaos.cli.demo import demo
-from chaos.cli.load import load
 from chaos.cli.gate import gate
+from chaos.cli.load import load
 from chaos.cli.report import compare_runs, report
 from chaos.cli.run import run
 from chaos.cli.tune import tune

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,12 @@ def test_faults_are_listed_and_described(capsys: pytest.CaptureFixture[str]) -> 
     assert "argument    latency_ms (number, >= 0, <= 60000)" in capsys.readouterr().out
     assert run(["describe", "latency", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["schema"]["required"] == ["latency_ms"]
+
+
+def test_a_fault_that_needs_root_is_told_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1_000)
+    assert run(["run", "partition-supervisor", "--out", str(tmp_path / "out")]) == ExitCode.NOT_INJECTED
+    assert capsys.readouterr().err.startswith("error FAULT_NOT_INJECTED: cut-peers: expected to be root")
+    assert not (tmp_path / "out").exists()

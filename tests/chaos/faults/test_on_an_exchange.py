@@ -90,6 +90,7 @@ def step(fault: str, target: str = "", **arguments: Any) -> FaultStep:
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 @has_all
 @pytest.mark.timeout(240)
 async def test_every_fault_of_one_node_is_done_and_is_over(tmp_path: Path) -> None:

@@ -1,10 +1,17 @@
-"""`chaos load` refuses what is not its own to load, and says what it lacks."""
+"""`chaos load` refuses what is not its own to load, and says what it lacks and what became of it."""
 
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from chaos.cli import run
+from chaos.load import echo
+from chaos.load.plan import LoadPlan
+from chaos.load.seconds import LoadSecond, Seconds
+from chaos.report.latencies import read_latencies
 
 
 @pytest.mark.parametrize(
@@ -35,3 +42,77 @@ def test_a_target_that_nobody_serves_is_unreachable(tmp_path: Path, capsys: pyte
     # Port 1 is reserved, and nobody listens there.
     assert run(["load", "--target", "127.0.0.1:1", "--keys", str(keys)]) == 3
     assert capsys.readouterr().err.startswith("error TARGET_UNREACHABLE: expected an exchange at 127.0.0.1:1")
+
+
+class ScriptedWorkers:
+    """As if processes had sent a plan, each request so late, and all were acknowledged 10 ms after their time."""
+
+    late_s = 0.001
+    finished = 0
+
+    def __init__(self, plan: LoadPlan, logs: Path, workers: int) -> None:
+        seconds = Seconds({group.name: 1.0 for group in plan.groups})
+        for at_s, _ in plan.schedule():
+            seconds.due(at_s, "place", plan.markets[0].symbol)
+            seconds.sent(at_s, self.late_s)
+            seconds.answered(at_s, "place", plan.markets[0].symbol, plan.groups[0].name, 0.01, rejected=False)
+        self._left = iter(seconds.complete(plan.duration_s, plan.duration_s))
+
+    async def start(self) -> None: ...
+
+    async def begin(self, at_monotonic_ns: int) -> None: ...
+
+    async def next_second(self) -> LoadSecond | None:
+        return next(self._left, None)
+
+    async def finish(self) -> None:
+        type(self).finished += 1
+
+
+class LateWorkers(ScriptedWorkers):
+    late_s = 0.02
+
+
+@asynccontextmanager
+async def no_echo() -> AsyncIterator[str]:
+    yield "127.0.0.1:1"
+
+
+ARGUMENTS = [
+    "load",
+    "--target",
+    "echo",
+    "--rate",
+    "50",
+    "--duration",
+    "4",
+    "--arrivals",
+    "constant",
+    "--shape",
+    "steps",
+]
+
+
+@pytest.mark.parametrize(("workers", "exit_code", "kept"), [(ScriptedWorkers, 0, True), (LateWorkers, 1, False)])
+def test_a_load_is_summed_up_and_says_whether_it_kept_its_schedule(
+    workers: type[ScriptedWorkers],
+    exit_code: int,
+    kept: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("chaos.cli.load.LoadWorkers", workers)
+    monkeypatch.setattr(echo, "running_echo", no_echo)
+    finished = workers.finished
+    assert run([*ARGUMENTS, "--json", "--hdr", str(tmp_path / "load.hlog")]) == exit_code
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["kept_schedule"], summary["seconds"]) == (kept, 4)
+    assert summary["goodput_per_s"] == summary["offered_per_s"] == pytest.approx(50 * 0.625, abs=3)
+    assert summary["latencies"]["place"]["p99_ms"] == pytest.approx(10.0, rel=0.01)
+    assert [latency.t for latency in read_latencies(tmp_path / "load.hlog")] == [0.0, 1.0, 2.0, 3.0]
+    assert run(ARGUMENTS) == exit_code
+    shown = " ".join(capsys.readouterr().out.split())
+    assert ("the generator kept its schedule" in shown) == kept
+    assert ("did NOT keep its schedule" in shown) != kept
+    assert workers.finished == finished + 2

@@ -210,3 +210,10 @@ def test_one_file_alone_has_a_page(tmp_path: Path, name: str) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / name).write_bytes(content)
     assert "This report is not complete." in Page(render(read_run(tmp_path / "run"))).text
+
+
+def test_a_shard_that_comes_back_without_a_stage_is_in_the_one_that_was_seen(tmp_path: Path) -> None:
+    events = [event for event in events_of(is_naive=False) if event.kind != "stage" or event.t == 0]
+    events.append(Event(t=29.5, kind="component", name="shard-0", what="UP"))
+    stages = stages_of(read_run(write_run(tmp_path / "run", events=events, with_histograms=False)))["shard-0"]
+    assert [(s.name, s.begin_s) for s in stages] == [("OPEN", 0.0), ("DOWN", 11.2), ("OPEN", 29.5)]
