@@ -13,12 +13,13 @@ from msgspec.structs import replace
 from exchange.client import Event, Instrument
 from status.causes import Plan
 from status.history.days import Days
-from status.history.delays import Delays
+from status.history.delays import Delay, Delays
+from status.history.records import read_incident, read_maintenance
 from status.history.store import Store
 from status.incidents import Incidents
 from status.levels import FUNDS, Judge, Verdict, gateway_id, market_data_id, trading_id
 from status.maintenance import Maintenances
-from status.model import Board, Component, ComponentStatus, Day, Incident, Maintenance, MaintenanceStatus, Notice
+from status.model import Board, Component, ComponentStatus, Day, Incident, MaintenanceStatus, Notice
 from status.settings import Settings
 from status.watch.looks import Look, MarketStage
 from status.watch.supervisor import Heard
@@ -26,6 +27,7 @@ from status.watch.supervisor import Heard
 _log = structlog.get_logger()
 
 _SHOWN_NS = 90 * 86_400_000_000_000
+_DAY_NS = 86_400_000_000_000
 _DAYS_NS = 5_000_000_000
 _EVENTS_NS = 3_600_000_000_000
 _EVENTS_MAX = 10_000
@@ -36,6 +38,12 @@ _OVER = (MaintenanceStatus.COMPLETED, MaintenanceStatus.CANCELED)
 def new_id() -> str:
     """As the Statuspage's: 12 characters of [0-9a-f]."""
     return secrets.token_hex(6)
+
+
+class NoticeUnknown(LookupError):
+    """No notice has this id."""
+
+    code = "NOTICE_UNKNOWN"
 
 
 class Publisher:
@@ -135,12 +143,16 @@ class Publisher:
 
     def restore(self) -> None:
         """Go on from what the history holds."""
-        self.incidents.kept.update(self.store.records("incident", Incident))
-        self.maintenances.kept.update(self.store.records("maintenance", Maintenance))
+        self.incidents.kept.update(self.store.records_by("incident", read_incident))
+        self.maintenances.kept.update(self.store.records_by("maintenance", read_maintenance))
         self.maintenances.commands.update(self.store.records("command", int))
         self.notices.update(self.store.records("notice", Notice))
         self._components.update(self.store.records("component", Component))
         self.days.counts.update(self.store.day_counts())
+        for row in self.store.read(
+            "SELECT * FROM delays WHERE begin_ns > ? ORDER BY begin_ns", (self.now_ns() - _DAY_NS,)
+        ):
+            self.delays.add(Delay(*row))
         version = self.store.records("version", int).get("board", 0)
         # Readers hold versions of before: each start begins above all that were.
         self._board = replace(self._board, version=version + 1_000)
@@ -172,10 +184,11 @@ class Publisher:
         self.store.put("notice", notice.id, notice.at_ns, notice)
         return notice
 
-    def remove_notice(self, id_: str) -> bool:
-        found = self.notices.pop(id_, None)
+    def remove_notice(self, id_: str) -> None:
+        """Raises `NoticeUnknown`."""
+        if self.notices.pop(id_, None) is None:
+            raise NoticeUnknown(f"expected the id of a notice, found none with {id_!r}")
         self.store.delete("notice", id_)
-        return found is not None
 
     def _component(self, name: str, verdict: Verdict, now_ns: int) -> Component:
         status, reason = verdict.status, verdict.reason
@@ -261,6 +274,7 @@ class Publisher:
             maintenances=tuple(sorted(maintenances, key=lambda m: m.scheduled_for_ns, reverse=True)),
             notices=tuple(self.notices.values()),
             days=self._days_of(components, incidents, now_ns),
+            latency={c.id: self.delays.series(c.id, now_ns) for c in components},
         )
         is_new = _said(board) != _said(self._board)
         if is_new:

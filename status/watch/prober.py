@@ -62,7 +62,7 @@ class _Market:
     instrument: Instrument
     price: Decimal
     entered_sequence: int = 0
-    """Of the last order that was acknowledged and that market data did not show yet; 0: none."""
+    """Of the oldest order that was acknowledged and that market data did not show yet; 0: none."""
     entered_ns: int = 0
     left_over: bool = False
     """An order may still be open, since its cancel failed."""
@@ -136,7 +136,8 @@ class GatewayProber:
             )
             if result.accepted:
                 order_id = result.client_order_id
-                market.entered_sequence, market.entered_ns = result.sequence, self.clock_ns()
+                if not market.entered_sequence:
+                    market.entered_sequence, market.entered_ns = result.sequence, self.clock_ns()
             return _code_of(result)
 
         entered = await self._look(Kind.ORDER, symbol, enter)
