@@ -134,6 +134,7 @@ class Incidents:
             if (
                 resolved_ns
                 and name in incident.components
+                and not any(self._unresolved_of(other) for other in incident.components)
                 and began_ns - resolved_ns <= self.rules.relapse_ms * 1_000_000
             ):
                 self._reopen(now_ns, incident, components)

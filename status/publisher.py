@@ -29,6 +29,8 @@ _log = structlog.get_logger()
 _SHOWN_NS = 90 * 86_400_000_000_000
 _DAY_NS = 86_400_000_000_000
 _DAYS_NS = 5_000_000_000
+_HEARD_NS = 10_000_000_000
+"""What the supervisor said longer ago says nothing of now."""
 _EVENTS_NS = 3_600_000_000_000
 _EVENTS_MAX = 10_000
 _GROUPS = ("Trading", "Market data", "API", "Accounts")
@@ -72,6 +74,8 @@ class Publisher:
         self._new_id = new_id
         self._components: dict[str, Component] = {}
         self._instruments: dict[str, Instrument] = {}
+        self._symbols: set[str] = set()
+        """Those of before, too: what they are is known once a gateway answers."""
         self._gateway_names: dict[str, int] = {}
         self._events: list[Event] = []
         self._heard: Heard | None = None
@@ -99,6 +103,7 @@ class Publisher:
 
     def hear_instruments(self, listed: Iterable[Instrument]) -> None:
         self._instruments.update({instrument.symbol: instrument for instrument in listed})
+        self._symbols.update(self._instruments)
 
     def hear(self, heard: Heard) -> None:
         self._heard = heard
@@ -147,7 +152,11 @@ class Publisher:
         self.maintenances.kept.update(self.store.records_by("maintenance", read_maintenance))
         self.maintenances.commands.update(self.store.records("command", int))
         self.notices.update(self.store.records("notice", Notice))
-        self._components.update(self.store.records("component", Component))
+        watched = {gateway_id(number) for number in range(len(self._settings.exchange.addresses))}
+        for name, component in self.store.records("component", Component).items():
+            if component.group != "API" or name in watched:
+                self._components[name] = component
+        self._symbols.update(c.instrument for c in self._components.values() if c.instrument)
         self.days.counts.update(self.store.day_counts())
         for row in self.store.read(
             "SELECT * FROM delays WHERE begin_ns > ? ORDER BY begin_ns", (self.now_ns() - _DAY_NS,)
@@ -161,11 +170,14 @@ class Publisher:
     async def refresh(self) -> None:
         """Judge, follow incidents and maintenance, and tell if anything changed."""
         now_ns = self._clock_ns()
-        verdicts = self.judge.verdicts(self._instruments, now_ns)
+        verdicts = self.judge.verdicts(sorted(self._symbols), now_ns)
         all_operational = bool(verdicts) and all(v.status is ComponentStatus.OPERATIONAL for v in verdicts.values())
         heard = self._heard
         self.maintenances.observe(
-            now_ns, heard.maintenance if heard else None, self.plan, all_operational=all_operational
+            now_ns,
+            heard.maintenance if heard is not None and now_ns - heard.at_ns < _HEARD_NS else None,
+            self.plan,
+            all_operational=all_operational,
         )
         for name, verdict in verdicts.items():
             self._components[name] = self._component(name, verdict, now_ns)
@@ -212,7 +224,7 @@ class Publisher:
 
     def _described(self, name: str) -> dict[str, Any]:
         """Name, group, place and description of a component."""
-        for index, symbol in enumerate(sorted(self._instruments)):
+        for index, symbol in enumerate(sorted(self._symbols)):
             if name == trading_id(symbol):
                 text = f"Orders and cancels of {symbol}"
                 return _described(f"Trading {symbol}", "Trading", index, text, symbol)
@@ -268,7 +280,8 @@ class Publisher:
         ]
         board = replace(
             self._board,
-            checked_ns=max((c.checked_ns for c in components), default=0),
+            # What was not looked at for longest: a board is as old as its oldest part.
+            checked_ns=min((c.checked_ns for c in components), default=0),
             components=components,
             incidents=tuple(sorted(incidents, key=lambda i: i.started_ns, reverse=True)),
             maintenances=tuple(sorted(maintenances, key=lambda m: m.scheduled_for_ns, reverse=True)),

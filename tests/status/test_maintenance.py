@@ -99,6 +99,18 @@ def test_a_command_of_long_ago_is_none_of_now() -> None:
     assert world.maintenances.kept == {}
 
 
+def test_an_outage_does_not_hide_for_ever_behind_a_command_that_nobody_hears_of() -> None:
+    world = World()
+    world.run_command(MaintenanceState.RUNNING, begun_s=5)
+    world.at(6)
+    world.command = None
+    world.at(60, well=False)
+    assert world.maintenances.covers(BTC, world.now_ns)
+    world.at(100, well=False)
+    assert world.only().status.value == "verifying"
+    assert not world.maintenances.covers(BTC, world.now_ns)
+
+
 def test_a_restart_of_the_service_knows_the_command_that_is_under_way() -> None:
     world = World()
     world.schedule(10, 600)

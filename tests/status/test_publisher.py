@@ -123,6 +123,23 @@ async def test_a_restart_goes_on_with_incidents_days_and_versions(world: World, 
     await restarted.store.close()
 
 
+async def test_whoever_starts_in_the_middle_of_an_outage_says_so_of_all_that_it_knew(
+    world: World, tmp_path: Path
+) -> None:
+    await world.seconds(2)
+    await world.store.flush()
+    restarted = World(tmp_path, now_s=world.now_s + 60)
+    for second in (1, 2):
+        restarted.now_s += 1
+        restarted.publisher.see(look(Kind.GATEWAY, restarted.now_s, Result.FAILED))
+        await restarted.publisher.refresh()
+        assert second == 2 or restarted.publisher.board().checked_ns < restarted.publisher.now_ns() - 30 * SECOND
+    board = restarted.publisher.board()
+    assert len(board.components) == 6
+    assert {component.status for component in board.components} == {ComponentStatus.MAJOR_OUTAGE}
+    await restarted.store.close()
+
+
 async def test_what_a_restart_of_the_exchange_breaks_is_maintenance_and_no_incident(world: World) -> None:
     await world.seconds(1)
     begun_ns = world.publisher.now_ns()
