@@ -251,7 +251,7 @@ RULES = {
         why="the Ray shells around the parts of an experiment",
     ),
     "chaos.cli": Rule(
-        project=("chaos", "chaos.actors", "exchange.client", "exchange.cluster", "exchange.ray_settings"),
+        project=("chaos", "chaos.actors", "chaos.load", "exchange.client", "exchange.cluster", "exchange.ray_settings"),
         third_party=(ANY,),
         why="the commands; on a cluster they start the actors",
     ),

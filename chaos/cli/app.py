@@ -6,6 +6,9 @@ import typer
 
 from chaos.cli import library
 from chaos.cli.demo import demo
+from chaos.cli.gate import gate
+from chaos.cli.load import load
+from chaos.cli.report import compare_runs, report
 from chaos.cli.run import run
 from chaos.cli.tune import tune
 from chaos.run.record import ExitCode
@@ -34,6 +37,10 @@ app = typer.Typer(
 app.command("list")(library.list_experiments)
 app.command()(library.describe)
 app.command()(run)
+app.command()(load)
+app.command()(gate)
+app.command()(report)
+app.command("compare")(compare_runs)
 app.command()(tune)
 app.command()(library.validate)
 app.command()(library.schema)

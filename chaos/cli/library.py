@@ -14,6 +14,7 @@ from rich.table import Table
 from chaos.experiment import library
 from chaos.experiment.library import ExperimentInvalid, Source
 from chaos.faults.catalogue import CATALOGUE
+from chaos.faults.description import arguments_schema, lines_of_fault
 from chaos.faults.injection import FaultType
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -28,7 +29,7 @@ def list_experiments(
 ) -> None:
     """The experiments that are shipped; or the faults, or the tags."""
     if faults:
-        show([_fault_row(fault) for fault in CATALOGUE.values()], as_json)
+        show([_fault_row(fault, as_json) for fault in CATALOGUE.values()], as_json)
         return
     sources = [library.read(path) for path in library.shipped().values()]
     if tags:
@@ -54,16 +55,14 @@ def _row(source: Source) -> Row:
     }
 
 
-def _fault_row(fault: FaultType) -> Row:
-    needs = ("root", fault.needs_program) if fault.needs_root else (fault.needs_program,)
-    return {
+def _fault_row(fault: FaultType, in_full: bool) -> Row:
+    row: Row = {
         "fault": fault.name,
         "what it does": fault.description,
-        "target": fault.targets,
         "arguments": " ".join(fault.arguments.__struct_fields__),
-        "taken back": "after its time" if fault.lasts else "",
-        "needs": " ".join(filter(None, needs)),
+        "needs": " ".join(fault.needs),
     }
+    return row | {"target": fault.targets, "proof": fault.shows, "taken back": fault.takes_back} if in_full else row
 
 
 def show(rows: list[Row], as_json: bool) -> None:
@@ -82,10 +81,17 @@ def show(rows: list[Row], as_json: bool) -> None:
 
 
 def describe(
-    name: Annotated[str, typer.Argument(help="Of an experiment, or its file.")],
+    name: Annotated[str, typer.Argument(help="Of an experiment, or its file; or of a fault.")],
     as_json: Json = False,
 ) -> None:
-    """What an experiment rehearses, does and promises."""
+    """What an experiment rehearses, does and promises; or what a fault does, with its arguments."""
+    if name in CATALOGUE:
+        fault = CATALOGUE[name]
+        if as_json:
+            print(json.dumps({**_fault_row(fault, in_full=True), "schema": arguments_schema(fault)}, indent=2))
+        else:
+            print("\n".join(lines_of_fault(fault)))
+        return
     source = library.load(name)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(source.experiment)).decode())

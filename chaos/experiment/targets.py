@@ -6,7 +6,7 @@ from chaos.experiment.model import Experiment
 
 STANDBY = "-standby"
 NATS_SERVERS = 3
-ROLES = ("shard", "standby", "gateway", "ledger", "supervisor", "auditor")
+ROLES = ("shard", "standby", "gateway", "ledger", "supervisor", "auditor", "raylet", "nats", "node")
 WHOLE = ("exchange", "all", "everybody")
 
 

@@ -131,7 +131,7 @@ def _step(at: document.Path, step: FaultStep, phase: Phase, left_s: float, targe
             msgspec.convert(step.arguments, CATALOGUE[step.fault].arguments)
         except msgspec.ValidationError as error:
             yield Problem((*at, "arguments"), str(error))
-        if step.for_s and not CATALOGUE[step.fault].lasts:
+        if step.for_s and not CATALOGUE[step.fault].takes_back:
             yield Problem((*at, "for_s"), f"expected 0, as {step.fault} is not taken back, was {step.for_s:g}")
     if step.target and step.target not in targets:
         near = get_close_matches(step.target, targets, 1)

@@ -113,7 +113,7 @@ _TYPES: Sequence[FaultType] = (
         "a node is off from the other nodes alone",
         _NODE,
         "no other node answers a connection of its",
-        "all of them answer",
+        "the links are put back, and there is an answer",
         needs_root=True,
     ),
     _place(
@@ -122,7 +122,7 @@ _TYPES: Sequence[FaultType] = (
         "what a node sends to the other nodes is lost; what they send arrives",
         _NODE,
         "no other node answers a connection of its",
-        "all of them answer",
+        "the links are put back, and there is an answer",
         needs_root=True,
     ),
     _place(
@@ -131,7 +131,7 @@ _TYPES: Sequence[FaultType] = (
         "what a node sends to the NATS servers is lost; what they send arrives",
         _NODE,
         "no NATS server answers a connection of its",
-        "all of them answer",
+        "the links are put back, and there is an answer",
         needs_root=True,
     ),
     _place(

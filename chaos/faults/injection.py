@@ -85,3 +85,13 @@ class FaultType:
     arguments: type[msgspec.Struct] = NoArguments
     needs_root: bool = False
     needs_program: str = ""
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it is taken back after its time."""
+        return bool(self.takes_back)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What must be there to do it, in words."""
+        return (*(("root",) if self.needs_root else ()), *((self.needs_program,) if self.needs_program else ()))

@@ -25,12 +25,13 @@ class PlaceFault:
         self._kind = kind
         self._world = world
         self._fault = fault
-        self._is_done = False
+        self._injecting: asyncio.Future[None] | None = None
         self.target = target.name
 
     async def inject(self) -> None:
-        self._is_done = True
-        await asyncio.to_thread(self._fault.inject)
+        # Its thread goes on if this is cut short; then `rollback` waits for it.
+        self._injecting = asyncio.ensure_future(asyncio.to_thread(self._fault.inject))
+        await asyncio.shield(self._injecting)
 
     async def proof(self) -> str:
         await wait_until_gone(self._fault.killed_pids)
@@ -45,8 +46,9 @@ class PlaceFault:
         return seen
 
     async def rollback(self) -> None:
-        if not self._is_done:
+        if self._injecting is None:
             return
+        await asyncio.wait([self._injecting])
         await asyncio.to_thread(self._fault.heal)
         seen = ""
         try:
@@ -57,7 +59,7 @@ class PlaceFault:
             raise RollbackFailed(
                 f"expected {self.target} to be as before within {BACK_S_MAX:g} s, found that {seen}"
             ) from error
-        self._is_done = False
+        self._injecting = None
 
     async def _waits_for_gcs(self) -> bool:
         """Whether it is a node that starts once another fault, of the GCS, is taken back."""

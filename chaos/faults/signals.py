@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -39,6 +40,7 @@ class KillProcess:
         self._pid = target.pid
         self._moment = moment
         self._how = ""
+        self._is_over = threading.Event()
         self.target = target.name
 
     async def inject(self) -> None:
@@ -61,7 +63,7 @@ class KillProcess:
         before = segments[-1].stat().st_size
         give_up_s = time.monotonic() + MOMENT_S_MAX
         while (size := segments[-1].stat().st_size) == before:
-            if time.monotonic() > give_up_s:
+            if self._is_over.is_set() or time.monotonic() > give_up_s:
                 raise FaultNotInjected(f"expected {segments[-1].name} to grow, found the same for {MOMENT_S_MAX:g} s")
             time.sleep(SPIN_S)
         send_signal(signal.SIGKILL, [self._pid])
@@ -84,7 +86,8 @@ class KillProcess:
         return f"process {self._pid} is gone{self._how}"
 
     async def rollback(self) -> None:
-        """Nothing is to be taken back: the exchange has started it again."""
+        """The exchange has started it again; one that was not killed yet is not any more."""
+        self._is_over.set()
 
 
 class PauseProcess:

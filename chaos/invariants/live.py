@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from chaos.invariants.told import CANCELS, OUTCOME_S_MAX, REFUSED_FOR_LOAD
-from chaos.load.client_log import ACKNOWLEDGED, REJECTED, Line
+from chaos.invariants.told import CANCELS, OUTCOME_S_MAX, is_shed
+from chaos.load.client_log import ACKNOWLEDGED, Line
 
-TRADE = 2
+TRADE, CANCELLED = 2, 3
 _FORBIDDING = ("REPLAYING", "CANCEL_ONLY", "HALTED")
 STAGE_KNOWN_S = 1.0
 """The status must have shown a stage for so long before and after an order for the order to be held against it."""
@@ -121,9 +121,9 @@ class LiveChecks:
                 self._placed(file, line, where, sent)
             elif line["k"] in CANCELS:
                 self._look("I8")
-                if line["o"] == REJECTED and line.get("rej") in REFUSED_FOR_LOAD:
+                if is_shed(line):
                     self._violate("I8", t_s, f"a cancel of {line['id'] or 'all orders'} was refused for load", where)
-                elif line["o"] == ACKNOWLEDGED and line.get("oid"):
+                elif line["o"] == ACKNOWLEDGED and line.get("st") == CANCELLED and line.get("seq"):
                     self._cancelled.setdefault((line["sym"], line["oid"]), (line["seq"], where))
 
     def _placed(self, file: str, line: Line, where: str, sent: _Sent | None) -> None:

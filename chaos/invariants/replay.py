@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 from chaos.invariants.commands import LATE, Command, read_record, read_segment
 from chaos.invariants.findings import Findings
 from chaos.invariants.journal_file import RawRecord
+from chaos.invariants.naive_shard import NaiveShard
 from exchange.runtime.codec import ShardType
 from exchange.runtime.machine import MachineType
 from exchange.runtime.messages import Segment
 from exchange.runtime.rows import ControlType, LedgerType
-from tests.engine.naive_shard import NaiveShard
 
 KINDS: Mapping[str, MachineType] = {kind.name: kind for kind in (ShardType(), LedgerType(), ControlType())}
 LOOK_EVERY_COMMANDS = 25_000

@@ -15,6 +15,7 @@ OUTCOME_S_MAX = 10.0
 REFUSED_FOR_LOAD = frozenset((601, 602))
 """QUEUE_FULL and RATE_LIMITED: no reasons to refuse a cancel. A stage that lets none through, a shard or a journal that
 is out of reach, and a deadline that has passed on the way are."""
+_WORDS_FOR_LOAD = ("QUEUE_FULL", "RATE_LIMITED")
 CANCELS = ("cancel", "cancel_all")
 
 
@@ -154,7 +155,7 @@ def _read_outcome(line: Line, where: str, account: int, markets: Mapping[str, st
         logs.orders[account, line["id"]].outcomes.add(line["o"])
     elif line["k"] in CANCELS:
         logs.cancels += 1
-        if line["o"] == REJECTED and line.get("rej") in REFUSED_FOR_LOAD:
+        if is_shed(line):
             logs.cancels_shed.append((line["id"], where))
     if line["o"] not in (ACKNOWLEDGED, REJECTED) or not line.get("seq"):
         return
@@ -173,6 +174,13 @@ def _read_outcome(line: Line, where: str, account: int, markets: Mapping[str, st
         where,
     )
     logs.outcomes[markets[line["sym"]]].setdefault(line["seq"], []).append(outcome)
+
+
+def is_shed(line: Line) -> bool:
+    """Whether a command was refused for load; a client that got a status of gRPC has the reason in its words alone."""
+    if line["o"] != REJECTED:
+        return False
+    return line.get("rej") in REFUSED_FOR_LOAD or any(word in line.get("why", "") for word in _WORDS_FOR_LOAD)
 
 
 def _read_time(line: Line, where: str, sent_ns: int, logs: ClientLogs) -> None:

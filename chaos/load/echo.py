@@ -60,7 +60,7 @@ async def _instruments(request: bytes, context: Any) -> market_data_pb2.ListInst
 
 async def serve() -> None:
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-    unary = {
+    handlers: dict[str, Any] = {
         name: grpc.unary_unary_rpc_method_handler(_acknowledge) for name in ("PlaceOrder", "AmendOrder", "CancelOrder")
     }
     handlers["Trade"] = grpc.stream_stream_rpc_method_handler(

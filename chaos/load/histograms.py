@@ -6,11 +6,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from hdrh.histogram import HdrHistogram
-from hdrh.log import HistogramLogWriter
 
 LATENCY_US_MAX = 120_000_000
 DIGITS = 3
 US_PER_MS = 1_000.0
+_HEADER = """#[Histogram log format version 1.2]
+#[latency from the intended time of sending, in us, by class of request]
+#[StartTime: 0.000 (seconds since epoch), of the load]
+"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"
+"""
 
 
 def new_histogram() -> HdrHistogram:
@@ -50,10 +54,7 @@ class HistogramLog:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="ascii")
-        self._writer = HistogramLogWriter(self._file)
-        self._writer.output_log_format_version()
-        self._writer.output_comment("latency from the intended time of sending, in us, by class of request")
-        self._writer.output_legend()
+        self._file.write(_HEADER)
 
     def write(self, from_s: float, histograms: Mapping[str, str]) -> None:
         """Add the encoded histograms of one second."""

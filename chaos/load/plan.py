@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterator
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -13,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from chaos.load.arrivals import PROCESSES, Phase, arrivals
+from exchange.client import Instrument
 
 Behaviour = Literal["makers", "takers", "arbitrageurs", "crowd", "flow", "replay"]
 Retry = Literal["none", "backoff", "budget", "naive", "ignores-pushback"]
@@ -37,6 +39,21 @@ class Market(_Part, frozen=True, kw_only=True):
     """Of one order; others have a few times as much."""
     price_scale: int
     quantity_scale: int
+
+
+def market_of(instrument: Instrument, shard: str, price: Decimal) -> Market:
+    """Return an instrument as its load sees it; orders are laid around `price`, or the tick below it."""
+    tick = int(instrument.tick_size.scaleb(instrument.price_scale))
+    scaled = int(price.scaleb(instrument.price_scale))
+    return Market(
+        symbol=instrument.symbol,
+        shard=shard,
+        price=scaled - scaled % tick,
+        tick=tick,
+        quantity=int(instrument.min_quantity.scaleb(instrument.quantity_scale)),
+        price_scale=instrument.price_scale,
+        quantity_scale=instrument.quantity_scale,
+    )
 
 
 class Client(_Part, frozen=True, kw_only=True):

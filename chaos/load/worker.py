@@ -185,7 +185,7 @@ class Worker:
         rejected = told.line.get("rej", 0)
         if told.outcome == UNKNOWN:
             self._seconds.unknown(at_s)
-            if kind == "place" and trader.log is not None:
+            if kind == "place" and trader.log is not None and len(trader.unknown) < ASKED_MAX:
                 trader.unknown[command.place.client_order_id] = command
         elif told.outcome == ACKNOWLEDGED or 0 < rejected < REASONS_THAT_PASS:
             is_rejected = told.outcome != ACKNOWLEDGED

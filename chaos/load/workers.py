@@ -101,6 +101,10 @@ class LoadWorkers:
         if self._failure is not None:
             raise self._failure
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        return tuple(process.pid for process in self._processes)
+
     def _errors(self, number: int) -> Path:
         return self._logs / ERRORS_FILE.format(self._first + number)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,9 +18,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from chaos.mutants.bugs import BUGS, Bug
+from chaos.mutants.bugs import BUGS, CAMPAIGN, Bug
 from chaos.mutants.planting import environment_with
-from chaos.run.record import EVENTS_FILE, VERDICT_FILE, Event, Verdict, read_lines
+from chaos.run.record import VERDICT_FILE, Verdict
 
 RUN_S_MAX = 600.0
 
@@ -39,33 +40,37 @@ class Outcome(NamedTuple):
 def run_with(bug: Bug, directory: Path) -> Outcome:
     """Run the finder of a bug with it."""
     started_s = time.monotonic()
-    verdict = _run(bug.finder, directory, environment_with(bug.name))
+    broken, ended = _broken(bug.finder, directory, environment_with(bug.name))
     took_s = time.monotonic() - started_s
-    if verdict is None:
-        return Outcome(bug, "", "", (), took_s, f"no verdict; see {directory}")
-    broken = [check for check in verdict.checks if not check.held and check.looked_at]
-    own = [check for check in broken if check.name in bug.rules]
-    others = tuple(check.name for check in broken if check.name not in bug.rules)
-    if not own:
-        return Outcome(bug, "", "", others, took_s, verdict.summary)
-    return Outcome(bug, own[0].name, (own[0].evidence or (own[0].found,))[0], others, took_s, verdict.summary)
+    own = [rule for rule in broken if rule in bug.rules]
+    others = tuple(rule for rule in broken if rule not in bug.rules)
+    return Outcome(bug, own[0] if own else "", broken[own[0]] if own else "", others, took_s, ended)
 
 
-def _run(finder: str, directory: Path, environment: dict[str, str]) -> Verdict | None:
-    command = [sys.executable, "-m", "chaos.cli", "run", finder, "--out", str(directory), "--keep-history"]
-    with directory.with_suffix(".out").open("w") as out:
-        subprocess.run(command, env=environment, stdout=out, stderr=subprocess.STDOUT, timeout=RUN_S_MAX, check=False)
+def _broken(finder: str, directory: Path, environment: dict[str, str]) -> tuple[dict[str, str], str]:
+    """Return what a finder says is broken, each with the first evidence, and how it ended."""
+    if finder == CAMPAIGN:
+        options = ("--world", "file", "--faults", "3", "--rate", "300", "--keep", str(directory))
+        printed = _run("chaos.campaign", *options, environment=environment, out=directory.with_suffix(".out"))
+        rules = re.findall(r"^(I\d+) \(.*: BROKEN", printed, re.MULTILINE)
+        evidence = {rule: re.search(rf"^{rule}: (.*)", printed, re.MULTILINE) for rule in rules}
+        return {rule: match[1] if match else "" for rule, match in evidence.items()}, printed.strip()[-200:]
+    out = directory.with_suffix(".out")
+    _run("chaos.cli", "run", finder, "--out", str(directory), "--keep-history", environment=environment, out=out)
     try:
-        return msgspec.json.decode((directory / VERDICT_FILE).read_bytes(), type=Verdict)
+        verdict = msgspec.json.decode((directory / VERDICT_FILE).read_bytes(), type=Verdict)
     except FileNotFoundError:
-        return None
+        return {}, f"no verdict; see {out}"
+    broken = [check for check in verdict.checks if not check.held and check.looked_at]
+    return {check.name: (check.evidence or (check.found,))[0] for check in broken}, verdict.summary
 
 
-def found_live_s(directory: Path, rules: tuple[str, ...]) -> float | None:
-    """Return when a rule was first seen broken while the run went on; None: only afterwards."""
-    events = read_lines(directory / EVENTS_FILE, Event)
-    ended = (e for e in events if e.kind == "check" and e.what == "broken" and e.name in rules)
-    return next((event.t for event in ended), None)
+def _run(module: str, *options: str, environment: dict[str, str], out: Path) -> str:
+    """Run a program to its end and return what it has printed."""
+    with out.open("w") as file:
+        command = [sys.executable, "-m", module, *options]
+        subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=RUN_S_MAX, check=False)
+    return out.read_text(errors="replace")
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -93,10 +98,9 @@ def main() -> int:
     bugs = [BUGS[name] for name in options.names] or list(BUGS.values())
     missed = False
     for finder in sorted({bug.finder for bug in bugs}) if options.all else ():
-        verdict = _run(finder, directory / f"without-{finder}", dict(os.environ))
-        summary = "no verdict" if verdict is None else verdict.summary
-        missed |= verdict is None or bool(verdict.exit_code)
-        print(f"without a bug, {finder}: {summary}", flush=True)
+        broken, ended = _broken(finder, directory / f"without-{finder}", dict(os.environ))
+        missed |= bool(broken)
+        print(f"without a bug, {finder}: {', '.join(broken) or 'nothing broken'} ({ended})", flush=True)
     outcomes = []
     for bug in bugs:
         outcomes.append(run_with(bug, directory / bug.name))

@@ -11,6 +11,7 @@ from chaos.report.reading import Run
 from chaos.run.record import Delay, Sample
 
 DOWN = "DOWN"
+_UP = "UP"
 _ALIVE = frozenset({"UP", "SUSPECT"})
 _PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 
@@ -51,6 +52,8 @@ def phases_of(run: Run) -> list[Span]:
         for phase in run.experiment.phases:
             begun.append((begin_s, phase.name))
             begin_s += phase.duration_s
+    if not begun:
+        return []
     ends = [at_s for at_s, _ in begun[1:]] + [run.end_s]
     return [
         Span(name, at_s, max(end_s, at_s), is_trigger=name in triggers)
@@ -92,8 +95,21 @@ def stages_of(run: Run) -> dict[str, list[Span]]:
             for shard, stage in sample.stages.items():
                 changes.setdefault(shard, []).append((float(sample.t), stage, ""))
     for event in run.events:
-        if event.kind == "component" and event.name in changes and event.what not in _ALIVE:
+        if event.kind != "component" or event.name not in changes:
+            continue
+        if event.what not in _ALIVE:
             changes[event.name].append((event.t, DOWN, event.detail))
+        elif event.what == _UP:
+            changes[event.name].append((event.t, _UP, ""))
+    seen = {(shard, sample.t): stage for sample in run.samples for shard, stage in sample.stages.items()}
+    for shard, found in changes.items():
+        found.sort()
+        # Without policies a shard that comes back tells no stage: then it is in the one that was seen a second later.
+        for number, (at_s, stage, detail) in enumerate(found):
+            if stage == _UP:
+                before = found[number - 1][1] if number else _UP
+                after = seen.get((shard, int(at_s) + 1), _UP)
+                found[number] = (at_s, after if before == DOWN else before, detail)
     return {shard: _joined(sorted(found), run.end_s) for shard, found in sorted(changes.items())}
 
 

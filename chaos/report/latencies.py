@@ -32,12 +32,14 @@ def empty() -> HdrHistogram:
 
 
 def read_latencies(path: Path) -> tuple[Latency, ...]:
-    """Return the intervals of a log. Its timestamps are absolute, or count from its start. Raises `LatencyUnreadable`."""
+    """Return the intervals of a log. Its timestamps count from the begin of the load, or it names
+    its start, and they are absolute or count from there. Raises `LatencyUnreadable`."""
     found = []
     try:
+        is_absolute = "#[StartTime" in path.read_text(encoding="utf-8")
         reader = HistogramLogReader(str(path), empty())
         while (histogram := reader.get_next_interval_histogram()) is not None:
-            t = histogram.get_start_time_stamp() / 1_000 - reader.get_start_time_sec()
+            t = histogram.get_start_time_stamp() / 1_000 - (reader.get_start_time_sec() if is_absolute else 0.0)
             found.append(Latency(histogram.get_tag() or DEFAULT_CLASS, t, histogram))
         reader.close()
     except Exception as error:  # whatever a decoder of compressed bytes raises

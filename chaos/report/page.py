@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,8 +92,10 @@ def render(run: Run, previous: Run | None = None) -> str:
         "title": run.experiment.title if run.experiment else run.name,
         "state": words.state_of(verdict),
         "headline": words.headline(verdict),
-        "summary": verdict.summary if verdict else "The run has left no verdict: it was cut short, or it goes on.",
-        "tiles": [(words.figure_named(n).title, words.value_text(n, figures[n])) for n in TILES if n in figures],
+        "summary": words.sentence(verdict.summary)
+        if verdict
+        else "The run has left no verdict: it was cut short, or it goes on.",
+        "tiles": _tiles(run, figures),
         "facts": _facts(run),
         "drawn": timeline_of(run),
         "charts_data": embedded(chart_data(charts_of(run), run.end_s)),
@@ -142,6 +145,16 @@ def event_words(event: Event) -> str:
     return f"{event.name}{target} {event.what}" + (f": {event.detail}" if event.detail else "")
 
 
+def _tiles(run: Run, figures: dict[str, float]) -> list[tuple[str, str]]:
+    tiles = [
+        (words.figure_named(name).title, words.value_text(name, figures[name])) for name in TILES if name in figures
+    ]
+    checks = run.verdict.checks if run.verdict else ()
+    if "recover_s" not in figures and any(check.name == "recover_s" and not check.held for check in checks):
+        return [(words.figure_named("recover_s").title, "no"), *tiles]
+    return tiles
+
+
 def _facts(run: Run) -> list[tuple[str, str]]:
     facts = [("Experiment", run.name)]
     if (begun := run.begun_utc) is not None:
@@ -172,9 +185,12 @@ def incident_rows(run: Run) -> list[TimelineRow]:
         return []
     begin_s, end_s = trigger_of(run)
     recover_s = figures_of(run).get("recover_s")
-    faults = ", ".join(fault.name for fault in faults_of(run)) or "the trouble begins"
-    ours = {"trigger": f"{begin_s:.0f} s: {faults}", "trigger-end": f"{end_s:.0f} s: the trigger is over"}
-    if recover_s is not None and recover_s == recover_s and recover_s != float("inf"):
+    faults = ", ".join(f"{fault.begin_s:.0f} s: {fault.name}" for fault in faults_of(run))
+    ours = {
+        "trigger": faults or f"{begin_s:.0f} s: the trouble begins",
+        "trigger-end": f"{end_s:.0f} s: the trigger is over",
+    }
+    if recover_s is not None and math.isfinite(recover_s):
         ours["recovered"] = f"{end_s + recover_s:.0f} s: recovered, {words.number(recover_s)} s after the trigger"
     else:
         ours["recovered"] = f"not recovered by {run.end_s:.0f} s" if run.verdict else "not known"

@@ -1,4 +1,4 @@
-"""Curves and bands over time as SVG. Colours and dashes are classes of `chart.css`, so that a page can be light or dark.
+"""Curves and bands over time as SVG; colours and dashes are classes of `chart.css`, so that it can be light or dark.
 
 What has a place in time lies in an inner picture whose x is in seconds: a script zooms by changing its view box, and
 without one it is drawn all the same. Text lies outside of it, because it must not be stretched.
@@ -79,7 +79,7 @@ def log_scale(values: Iterable[float | None], least: float = 1.0) -> Scale:
     """Return a scale of whole powers of ten around the values; those below `least` lie on the floor."""
     known = [value for value in values if value is not None and value > 0] or [least]
     low = 10.0 ** math.floor(math.log10(max(min(known), least)))
-    high = 10.0 ** math.ceil(math.log10(max(max(known), low * 1.001)))
+    high = 10.0 ** math.ceil(math.log10(max(*known, low * 1.001)))
     return Scale(low, max(high, low * 10), is_log=True)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from chaos.report import svg
-from chaos.report.account import DOWN, Span, faults_of, phases_of, series, stages_of, trigger_of
+from chaos.report.account import DOWN, Span, faults_of, phases_of, series, stages_of
 from chaos.report.reading import Run
 from chaos.report.svg import Frame, Points, Scale, Time
 from chaos.run.record import Sample
@@ -75,7 +75,7 @@ def charts_of(run: Run) -> list[Chart]:
             "memory",
             "Memory of the exchange",
             "MB",
-            f"Between {min(s.memory_mb for s in run.samples):,.0f} and {max(s.memory_mb for s in run.samples):,.0f} MB.",
+            f"At most {max(s.memory_mb for s in run.samples):,.0f} MB.",
             (Curve("memory", "memory", series(run.samples, lambda s: s.memory_mb or None), is_area=True),),
             height=70,
         )
@@ -84,9 +84,6 @@ def charts_of(run: Run) -> list[Chart]:
 
 
 def _requests(samples: Sequence[Sample]) -> Chart:
-    def lost(sample: Sample) -> float:
-        return sample.refused_per_s
-
     def unknown(sample: Sample) -> float:
         return sample.unknown_per_s + sample.not_sent_per_s
 
@@ -94,7 +91,7 @@ def _requests(samples: Sequence[Sample]) -> Chart:
         ("goodput", "goodput", lambda s: s.goodput_per_s),
         ("attempts", "attempts", lambda s: s.attempts_per_s),
         ("offered", "offered", lambda s: s.offered_per_s),
-        ("refused or shed", "refused", lost),
+        ("refused or shed", "refused", lambda s: s.refused_per_s),
         ("unknown or not sent", "unknown", unknown),
     ]
     worst = min(samples, key=lambda s: s.goodput_per_s / s.offered_per_s if s.offered_per_s else 1.0)
@@ -295,8 +292,3 @@ def css_of_stage(name: str) -> str:
 def _span_title(span: Span) -> str:
     detail = f": {span.detail}" if span.detail else ""
     return f"{span.name}, {span.begin_s:.1f} to {span.end_s:.1f} s{detail}"
-
-
-def shift_of(run: Run) -> float:
-    """Return when the trouble begins: the zero of a comparison."""
-    return trigger_of(run)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,7 +43,8 @@ class Figure:
 
     title: str
     unit: str
-    higher_is_better: bool = False
+    higher_is_better: bool | None = False
+    """None: neither is; it depends on what else was done."""
     factor: float = 1.0
     least: float = 0.0
     """Differences below are of no matter, in the figure's own unit before the factor."""
@@ -55,7 +57,7 @@ FIGURES = {
     "p99_ms": Figure("p99", "ms", least=5.0),
     "cancel_p99_ms": Figure("Cancel p99", "ms", least=5.0),
     "pause_s": Figure("Longest pause", "s", least=0.5),
-    "refused": Figure("Refused", "%", factor=100, least=0.005),
+    "refused": Figure("Refused", "%", higher_is_better=None, factor=100, least=0.005),
     "unknown": Figure("Unknown", "%", factor=100, least=0.005),
     "memory_mb_max": Figure("Memory, most", "MB", least=20.0),
     "memory_growth_mb": Figure("Memory, growth", "MB", least=20.0),
@@ -82,7 +84,7 @@ def figure_named(name: str) -> Figure:
 
 def number(value: float) -> str:
     """Return a value with three significant digits, and all those before its point."""
-    if value != value or value in (float("inf"), float("-inf")):
+    if not math.isfinite(value):
         return "–"
     if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"
@@ -94,6 +96,11 @@ def value_text(name: str, value: float) -> str:
     figure = figure_named(name)
     gap = "" if figure.unit in {"%", "×", ""} else " "
     return f"{number(value * figure.factor)}{gap}{figure.unit}"
+
+
+def sentence(text: str) -> str:
+    """Return a text as a sentence."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def state_of(verdict: Verdict | None) -> State:

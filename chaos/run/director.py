@@ -63,6 +63,7 @@ class Director:
         self._checks: list[Check] = []
         self._seen: dict[int, tuple[dict[str, str], float]] = {}
         self._samples_over = asyncio.Event()
+        self._samples_over.set()
 
     def interrupt(self, why: str = INTERRUPTED) -> None:
         """End the run as soon as that can be, and take everything back. Once is enough."""
@@ -108,6 +109,7 @@ class Director:
         self._clock.begun_s, self._clock.has_begun = begun_s, True
         self._writer.manifest(self._manifest(begun_s))
         await self._parts.load.begin(int(begun_s * 1e9))
+        self._samples_over.clear()
         going = (self._watch(), self._parts.world.gather(), self._look_each_second(), self._take_samples())
         return [asyncio.create_task(self._telling(work)) for work in going]
 
@@ -162,8 +164,7 @@ class Director:
     async def _finish_load(self) -> None:
         async with asyncio.timeout(FINISH_S_MAX):
             await self._parts.load.finish()
-            if self._clock.has_begun:
-                await self._samples_over.wait()
+            await self._samples_over.wait()
 
     async def _judge(self) -> Judgement:
         writer = self._writer

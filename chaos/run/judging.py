@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from chaos.invariants.checker import check_history
 from chaos.invariants.findings import RULES, Findings
 from chaos.invariants.history import kept_history
 from chaos.run.answers import read_answers
+from chaos.run.background import in_background
 from chaos.run.furnish import Furnished
 from chaos.run.levels import Seen, check_levels, check_rules, figures_of
 from chaos.run.load import logged_of
@@ -44,7 +44,7 @@ class WholeRun:
         self._exchange = exchange
 
     async def judge(self, directory: Path, samples: Sequence[Sample], events: Sequence[Event]) -> Judgement:
-        return await asyncio.to_thread(self._judge, directory, samples, events)
+        return await in_background(lambda: self._judge(directory, samples, events))
 
     def _judge(self, directory: Path, samples: Sequence[Sample], events: Sequence[Event]) -> Judgement:
         experiment, furnished = self._experiment, self._exchange.furnished

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from chaos.experiment.model import Experiment, ServiceLevels
+from chaos.faults.catalogue import CATALOGUE
 from chaos.load.client_log import REJECTED
 from chaos.run.answers import Answer, percentile_ms
 from chaos.run.record import Check, Event, Sample
@@ -17,6 +18,15 @@ AWAY = ("REPLAYING", "HALTED")
 REJECTED_NOW = frozenset((500, 501, 504, 603, 604))
 """By a stage that lets no order through, or as shard or journal are away."""
 REPLACED = ("STARTING", "DOWN", "LOST", "FAILED")
+NOTICED_S = 1.0
+"""A shard tries its journal anew every half second, so it is not back the moment its disk is."""
+RECONNECT_STORM = "reconnect-storm"
+CUTS_OFF = frozenset(
+    ("kill-process", "pause-process", "latency", "loss", "bandwidth", "blackhole", "slow-close", "reset-connections")
+)
+"""Faults that cut clients off if they are done to a gateway, or the links to it."""
+FOUND_S = 2.0
+"""For a client to find a gateway again, with the back-off of its connection."""
 CANCEL_P99_MS = 250.0
 """I8 promises it outside `REPLAYING`, whether or not an experiment says so."""
 CANCELS_MIN = 20
@@ -93,19 +103,41 @@ def times_away(events: Sequence[Event], shard: str, end_s: float) -> list[tuple[
             or (event.kind == "stage" and event.name == shard and event.what in AWAY)
         )
         is_back = event.kind == "stage" and event.name == shard and event.what not in AWAY
-        is_back |= event.kind == "rollback" and event.target == shard
+        is_healed = event.kind == "rollback" and event.target == shard
         if is_away and since is None:
             since = event.t
-        elif is_back and since is not None:
-            away.append((since, event.t))
+        elif (is_back or is_healed) and since is not None:
+            away.append((since, event.t + (NOTICED_S if is_healed else 0.0)))
             since = None
     return [*away, (since, end_s)] if since is not None else away
 
 
+def times_cut_off(events: Sequence[Event], end_s: float) -> list[tuple[float, float]]:
+    """Return when clients were cut off by a fault of their own links or of a gateway, until they had found another.
+
+    What is lost on its way to or from a client, the exchange can neither serve nor answer.
+    """
+    cut_off: list[tuple[float, float]] = []
+    for event in events:
+        cuts_off = event.name == RECONNECT_STORM or (event.name in CUTS_OFF and event.target.startswith("gateway"))
+        if event.kind != "fault" or event.what != "injected" or not cuts_off:
+            continue
+        back_s = event.t
+        if CATALOGUE[event.name].takes_back:
+            ends = (e.t for e in events if e.kind == "rollback" and (e.name, e.target) == (event.name, event.target))
+            back_s = min((t for t in ends if t >= event.t), default=end_s)
+        cut_off.append((event.t, back_s + FOUND_S))
+    return cut_off
+
+
 def cancels_outside_replay(seen: Seen) -> list[Answer]:
-    """Return the answers to cancels that were due while their shard let cancels through, until they were answered."""
+    """Return the answers to cancels that were due while their shard let cancels through, until they were answered.
+
+    Those of clients that were cut off are left out.
+    """
     end_s = seen.samples[-1].t + 1.0 if seen.samples else 0.0
-    away = {shard: times_away(seen.events, shard, end_s) for shard in set(seen.markets.values())}
+    cut_off = times_cut_off(seen.events, end_s)
+    away = {shard: times_away(seen.events, shard, end_s) + cut_off for shard in set(seen.markets.values())}
     return [
         answer
         for answer in seen.answers

@@ -9,12 +9,12 @@ from typing import Protocol
 
 from chaos.experiment.model import Experiment, Phase, Population
 from chaos.load.client_log import Logged
-from chaos.load.histograms import decoded, max_ms, percentile_ms
-from chaos.load.plan import Client, Group, LoadPlan, Market, Span
+from chaos.load.histograms import HistogramLog, decoded, max_ms, percentile_ms
+from chaos.load.plan import Client, Group, LoadPlan, Market, Span, market_of
 from chaos.load.seconds import LoadSecond
 from chaos.load.workers import LoadWorkers, Workers
 from chaos.run.furnish import Furnished
-from chaos.run.record import Delay, Sample
+from chaos.run.record import HISTOGRAMS_FILE, Delay, Sample
 from exchange.client import AsyncClient
 
 OPERATOR_TIMEOUT_S = 10.0
@@ -37,7 +37,7 @@ class Exchange(Protocol):
 
 
 class WorkersLoad:
-    """The load of an experiment. Its logs go to `logs`; recordings are looked for from `recordings`.
+    """The load of an experiment. Its logs go to `logs`, its histograms beside them; `recordings`: where those are.
 
     `make_workers`: takes the plan, the directory of the logs, and how many.
     """
@@ -59,6 +59,7 @@ class WorkersLoad:
         self._make_workers = make_workers
         self._plan: LoadPlan | None = None
         self._workers: Workers | None = None
+        self._histograms: HistogramLog | None = None
 
     @property
     def schedule_sha256(self) -> str:
@@ -79,35 +80,30 @@ class WorkersLoad:
             instruments = {instrument.symbol: instrument for instrument in await operator.instruments()}
         markets = []
         for market in self._experiment.environment.markets:
-            instrument = instruments[market.symbol]
-            tick = int(instrument.tick_size.scaleb(instrument.price_scale))
-            price = int(Decimal(str(market.price)).scaleb(instrument.price_scale))
-            markets.append(
-                Market(
-                    symbol=market.symbol,
-                    shard=exchange.furnished.markets[market.symbol],
-                    price=price - price % tick,
-                    tick=tick,
-                    quantity=int(instrument.min_quantity.scaleb(instrument.quantity_scale)),
-                    price_scale=instrument.price_scale,
-                    quantity_scale=instrument.quantity_scale,
-                )
-            )
+            shard = exchange.furnished.markets[market.symbol]
+            markets.append(market_of(instruments[market.symbol], shard, Decimal(str(market.price))))
         addresses = exchange.client_addresses
         self._plan = plan_of(self._experiment, addresses, tuple(markets), exchange.furnished, self._recordings)
         self._workers = self._make_workers(self._plan, self._logs, self._count)
         await self._workers.start()
+        self._histograms = HistogramLog(self._logs.parent / HISTOGRAMS_FILE)
 
     async def begin(self, at_monotonic_ns: int) -> None:
         await self.workers.begin(at_monotonic_ns)
 
     async def next_second(self) -> Sample | None:
         second = await self.workers.next_second()
-        return None if second is None else sample_of(second)
+        if second is None:
+            return None
+        if self._histograms is not None:
+            self._histograms.write(float(second.t), second.latencies)
+        return sample_of(second)
 
     async def finish(self) -> None:
         if self._workers is not None:
             await self._workers.finish()
+        if self._histograms is not None:
+            self._histograms.close()
 
 
 def logged_of(experiment: Experiment, furnished: Furnished) -> Logged:

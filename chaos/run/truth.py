@@ -86,7 +86,9 @@ def _lies(shard: str, claim: Claim, placed: Sequence[Answer]) -> Iterator[str]:
         return
     refused: list[Answer] = []
     for answer in inside:
-        if not (answer.is_unknown or answer.reason in REJECTED_NOW):
+        if answer.is_unknown:
+            continue  # too much to do, as likely as away
+        if answer.reason not in REJECTED_NOW:
             refused = []
             continue
         refused.append(answer)

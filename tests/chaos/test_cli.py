@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,22 @@ def test_a_target_where_nobody_answers_is_no_steady_state(
     assert run(arguments) == ExitCode.NO_STEADY_STATE
     assert "expected an exchange at 127.0.0.1:1, found none to use" in capsys.readouterr().out
     assert json.loads((out / "verdict.json").read_text())["exit_code"] == ExitCode.NO_STEADY_STATE
+
+
+def test_faults_are_listed_and_described(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["list", "--faults", "--json"]) == 0
+    rows = {row["fault"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["cut-nats"]["needs"] == "root"
+    assert run(["describe", "latency"]) == 0
+    assert "argument    latency_ms (number, >= 0, <= 60000)" in capsys.readouterr().out
+    assert run(["describe", "latency", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["schema"]["required"] == ["latency_ms"]
+
+
+def test_a_fault_that_needs_root_is_told_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1_000)
+    assert run(["run", "partition-supervisor", "--out", str(tmp_path / "out")]) == ExitCode.NOT_INJECTED
+    assert capsys.readouterr().err.startswith("error FAULT_NOT_INJECTED: cut-peers: expected to be root")
+    assert not (tmp_path / "out").exists()

@@ -19,9 +19,6 @@ STAGED = "okx-2023-07-05"
 AROUND_S = 20
 """What a run takes besides its phases, on two cores: start, stop and the check of its history."""
 
-SLOW_DISK = "slow-disk"
-"""A cancel is not acknowledged before it is durable, which takes half a second there."""
-
 IGNORES_PUSHBACK = "ignores-pushback"
 """There, it is what clients do that is no business of the exchange's."""
 
@@ -75,8 +72,7 @@ def test_service_levels_are_those_that_were_promised(source: Source) -> None:
     assert levels.recover_s is not None
     assert levels.recover_s <= 30
     assert levels.recovered_goodput >= 0.95
-    if source.name != SLOW_DISK:
-        assert levels.cancel_p99_ms_max in (None, 250)
+    assert levels.cancel_p99_ms_max in (None, 250)
     if source.name not in (NAIVE, IGNORES_PUSHBACK):
         assert levels.amplification_max is not None
         assert levels.amplification_max <= 1.5

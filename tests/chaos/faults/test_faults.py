@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +19,16 @@ import msgspec
 import pytest
 
 from chaos.experiment.model import FaultStep
-from chaos.faults import catalogue
-from chaos.faults.fault import Target
-from chaos.faults.injection import FaultNotInjected, Injection
+from chaos.faults import catalogue, places
+from chaos.faults.description import TABLE_BEGIN, TABLE_END, lines_of_fault, table
+from chaos.faults.fault import FaultKind, Target
+from chaos.faults.injection import FaultNotInjected, Injection, RollbackFailed
 from chaos.worlds.clocks import Clocks
 from chaos.worlds.lab import Lab
 from chaos.worlds.proxy import Proxy
+from chaos.worlds.world import World
 from exchange.client import AsyncClient
-from exchange.processes import read_process
+from exchange.processes import descendants, read_process
 
 LIMIT_S = 30
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
@@ -222,3 +226,124 @@ def test_every_fault_says_what_it_does_and_to_what() -> None:
         assert kind.description
         assert kind.targets
         assert msgspec.json.schema(kind.arguments)
+
+
+def test_the_catalogue_in_the_docs_is_the_one_that_there_is() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "faults.md").read_text()
+    found = text.partition(TABLE_BEGIN)[2].partition(TABLE_END)[0].strip()
+    assert found == table(), "`python -m chaos.faults.description` prints it as it is to be in docs/faults.md"
+
+
+def test_a_fault_is_described_with_what_its_arguments_may_be() -> None:
+    lines = lines_of_fault(catalogue.CATALOGUE["slow-process"])
+    assert "  argument    stopped_share = 0.5 (number, > 0, <= 0.95)" in lines
+    assert "  taken back  SIGCONT" in lines
+
+
+async def test_a_process_is_slowed_down_and_goes_on(tmp_path: Path) -> None:
+    with writer(tmp_path) as process:
+        fault = make(lab_of(process, tmp_path), "slow-process", "BTC-USDT", stopped_share=0.9, period_ms=20)
+        await fault.inject()
+        assert "was stopped and went on 3 times" in await fault.proof()
+        await fault.rollback()
+        await fault.rollback()
+        await until_says(process, "0.")
+
+
+async def test_a_machine_is_busy_and_then_is_not(tmp_path: Path) -> None:
+    fault = make(lab_of(None, tmp_path), "busy-machine", "", processes=1)
+    await fault.inject()
+    busy = [process.pid for process in descendants(os.getpid()) if "getppid" in process.command]
+    assert "1 processes have taken" in await fault.proof()
+    await fault.rollback()
+    await fault.rollback()
+    assert len(busy) == 1
+    assert read_process(busy[0]) is None
+
+
+async def test_a_byte_of_a_journal_is_another_one_and_is_put_back(tmp_path: Path) -> None:
+    with writer(tmp_path) as process:
+        journal = tmp_path / "shard-0" / "journal" / "00000000000000000001.journal"
+        while journal.stat().st_size < 12:
+            await asyncio.sleep(0.01)
+        fault = make(lab_of(process, tmp_path), "flipped-journal", back_bytes=6)
+        await fault.inject()
+        assert "was 72, is 8d" in await fault.proof()
+        assert journal.read_bytes().endswith(b"\x8decord")
+        await fault.rollback()
+        assert journal.read_bytes().endswith(b"record")
+        await fault.rollback()
+
+
+async def test_a_fault_that_cannot_be_done_is_taken_back_all_the_same(tmp_path: Path) -> None:
+    with writer(tmp_path) as process:
+        fault = make(lab_of(process, tmp_path), "flipped-journal", back_bytes=1 << 20)
+        with pytest.raises(FaultNotInjected, match="expected 1048576 bytes or more"):
+            await fault.inject()
+        await fault.rollback()
+
+
+class Place:
+    """A world in which something is away, and may not come back."""
+
+    def __init__(self) -> None:
+        self.is_away = False
+        self.comes_back = True
+        self.killed_pids: tuple[int, ...] = ()
+        self.lasts_s = 1.0
+
+    def inject(self) -> None:
+        self.is_away = True
+
+    def heal(self) -> None:
+        self.is_away = not self.comes_back
+
+    def evidence(self, kind: FaultKind, name: str) -> str:
+        return f"{name} is away" if self.is_away else ""
+
+
+async def test_what_does_not_come_back_is_not_taken_back_however_often_it_is_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(places, "BACK_S_MAX", 0.2)
+    place = Place()
+    fault = places.PlaceFault(FaultKind.KILL_NATS, cast(World, place), Target("nats-0", "nats-0"), place)
+    await fault.inject()
+    assert await fault.proof() == "nats-0 is away"
+    place.comes_back = False
+    for _ in range(2):
+        with pytest.raises(RollbackFailed, match="expected nats-0 to be as before"):
+            await fault.rollback()
+    place.comes_back = True
+    await fault.rollback()
+    assert not place.is_away
+
+
+async def test_a_place_where_nothing_is_seen_was_not_harmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "EFFECT_S_MAX", 0.2)
+    place = Place()
+    fault = places.PlaceFault(FaultKind.CUT_LINK, cast(World, place), Target("node-1", "node-1"), place)
+    with pytest.raises(FaultNotInjected, match="saw nothing of it"):
+        await fault.proof()
+
+
+async def test_a_fault_that_is_cut_short_is_taken_back_once_it_is_done() -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    class Slow(Place):
+        def inject(self) -> None:
+            begun.set()
+            may_end.wait()
+            super().inject()
+
+    place = Slow()
+    fault = places.PlaceFault(FaultKind.KILL_NATS, cast(World, place), Target("nats-0", "nats-0"), place)
+    injecting = asyncio.create_task(fault.inject())
+    await asyncio.to_thread(begun.wait)
+    injecting.cancel()
+    await asyncio.wait([injecting])
+    taking_back = asyncio.create_task(fault.rollback())
+    await asyncio.sleep(0)
+    may_end.set()
+    await taking_back
+    assert not place.is_away

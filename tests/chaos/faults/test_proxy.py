@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from chaos.faults.links import SlowClose, SlowCloseArguments
+from chaos.worlds import proxy as proxies
 from chaos.worlds.proxy import Proxy, Toxic
 
 LIMIT_S = 20
@@ -102,3 +104,29 @@ async def test_a_gateway_that_is_gone_is_gone_through_the_proxy_too() -> None:
             writer.close()
     finally:
         await proxy.close()
+
+
+async def test_what_is_lost_comes_late_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxies, "RETRANSMIT_MS", 1.0)
+    async with echo_through_proxy() as (proxy, reader, writer):
+        proxy.add(Toxic("up", loss=0.9))
+        writer.write(b"again")
+        assert await reader.readexactly(5) == b"again"
+        assert proxy.delayed_chunks == 1
+
+
+async def test_a_narrow_link_is_seen_to_be_one() -> None:
+    async with echo_through_proxy() as (proxy, reader, writer):
+        proxy.add(Toxic("up", bytes_per_s=1_000.0))
+        writer.write(bytes(100))
+        await reader.readexactly(100)
+        assert proxy.delayed_chunks == 1
+
+
+async def test_a_slow_close_is_heard_late() -> None:
+    async with echo_through_proxy() as (proxy, _, _):
+        fault = SlowClose("gateway-0", [proxy], SlowCloseArguments(close_ms=10.0))
+        await fault.inject()
+        assert "closed 10 ms late" in await fault.proof()
+        await fault.rollback()
+        await fault.rollback()

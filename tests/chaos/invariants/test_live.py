@@ -60,8 +60,14 @@ def test_a_fill_after_an_acknowledged_cancel_is_found(run: SyntheticRun) -> None
     assert [found.rule for found in live(run).findings] == ["I8"]
 
 
-def test_a_cancel_that_was_shed_is_found(run: SyntheticRun) -> None:
-    pick(run.logs["t0"], is_cancelled).update(o=2, rej=601)
+def test_a_cancel_that_came_too_late_and_found_a_filled_order_is_no_fault(run: SyntheticRun) -> None:
+    pick(run.logs["t0"], is_cancelled).update(st=2, seq=0, dup=True)
+    assert not live(run).findings
+
+
+@pytest.mark.parametrize("refused", [{"rej": 601}, {"why": "Overloaded('QUEUE_FULL: shard-0 has more to do')"}])
+def test_a_cancel_that_was_shed_is_found(run: SyntheticRun, refused: Line) -> None:
+    pick(run.logs["t0"], is_cancelled).update(o=2, **refused)
     assert [found.rule for found in live(run).findings] == ["I8"]
 
 

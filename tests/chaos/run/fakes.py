@@ -93,6 +93,7 @@ class Rig:
     never_injected: Sequence[str] = ()
     stuck: Sequence[str] = ()
     failing_start: str = ""
+    failing_begin: str = ""
     judgement: Judgement = field(
         default_factory=lambda: Judgement(
             [Check(name="I1", held=True, wanted="nothing lost", found="nothing", looked_at=1)], {"goodput": 1.0}
@@ -152,6 +153,8 @@ class FakeLoad:
         self.rig.done.append("start load")
 
     async def begin(self, at_monotonic_ns: int) -> None:
+        if self.rig.failing_begin:
+            raise RuntimeError(self.rig.failing_begin)
         self.begun_s = at_monotonic_ns / 1e9
 
     async def next_second(self) -> Sample | None:

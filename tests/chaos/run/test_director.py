@@ -89,6 +89,7 @@ def test_a_rollback_that_fails_is_tried_again_and_then_told_before_all_else(tmp_
         (Rig(memory_mb=9_000.0), "expected at most 8000 MB"),
         (Rig(disk_free_mb=100.0), "expected at least 500 MB"),
         (Rig(worker_dies_at_s=15), "load worker 1 ended with -9"),
+        (Rig(failing_begin="load worker 1 is gone"), "load worker 1 is gone"),
     ],
 )
 def test_a_run_that_must_not_go_on_is_aborted(rig: Rig, why: str, tmp_path: Path) -> None:

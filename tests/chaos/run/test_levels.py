@@ -21,6 +21,7 @@ from chaos.run.levels import (
     longest_pause_s,
     recovered_after_s,
     times_away,
+    times_cut_off,
 )
 from chaos.run.record import Check, Event, Sample
 from tests.chaos.run.fakes import EXPERIMENT, sample_of
@@ -182,6 +183,22 @@ def test_a_cancel_of_an_order_that_is_gone_is_an_answer() -> None:
 
 def test_while_its_shard_is_away_a_cancel_may_be_refused() -> None:
     assert i8([*cancels(30), answer(12.0, kind="cancel", outcome=REJECTED)]).held
+
+
+def test_clients_that_are_cut_off_are_not_answered_in_time_and_that_is_not_the_exchanges() -> None:
+    cut = [
+        event(11.0, "fault", "blackhole", "injected", "gateway-0"),
+        event(13.0, "rollback", "blackhole", "taken back", "gateway-0"),
+        event(20.0, "fault", "kill-process", "injected", "gateway-1"),
+        event(39.0, "rollback", "kill-process", "taken back", "gateway-1"),
+        event(30.0, "fault", "slow-disk", "injected", "ledger"),
+    ]
+    assert times_cut_off(cut, END_S) == [(11.0, 15.0), (20.0, 22.0)], "a process that is killed is not taken back"
+    slow = [answer(due_s, 1.5, "cancel") for due_s in (11.5, 12.0, 20.5)] * 10
+    prompt = [answer(25.0 + n / 10, 0.1, "cancel") for n in range(30)]
+    assert figures_of(experiment(), Seen(samples([]), cut, slow + prompt, MARKETS))["cancel_p99_ms"] == pytest.approx(
+        100
+    )
 
 
 def test_slow_cancels_break_i8() -> None:

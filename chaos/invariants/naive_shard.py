@@ -9,11 +9,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chaos.invariants.naive_funds import (
+    HOUSE,
+    NaiveFunds,
+    NaiveParked,
+    NaiveTrade,
+    amount_of,
+    asset_of,
+    fee_of,
+    need_of,
+)
 from exchange.engine import commands as c
 from exchange.engine.channel import AnswerFunds, RecallFunds
 from exchange.engine.instrument import Instrument
 from exchange.engine.words import CloseReason, OrderStatus, OrderType, RejectReason, Side, Stage, TimeInForce
-from tests.engine.naive_funds import HOUSE, NaiveFunds, NaiveParked, NaiveTrade, amount_of, asset_of, fee_of, need_of
 
 R = RejectReason
 ID_CHARACTERS = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")

@@ -14,7 +14,7 @@ from exchange.engine.instrument import Instrument
 from exchange.engine.words import OrderStatus, RejectReason, Side
 
 if TYPE_CHECKING:
-    from tests.engine.naive_shard import NaiveOrder, NaiveShard
+    from chaos.invariants.naive_shard import NaiveOrder, NaiveShard
 
 S = 10**9
 HOUSE = 1
