@@ -134,9 +134,6 @@ class Judge:
         is_down = ledger is not None and ledger.state in (ComponentState.DOWN, ComponentState.PARKED)
         self._ledger_down_since = (self._ledger_down_since or at_ns) if is_down else 0
 
-    def stage_of(self, instrument: str) -> MarketStage | None:
-        return self._stages.get(instrument)
-
     # ---------------------------------------------------------------- verdicts
 
     def verdicts(self, instruments: Iterable[str], now_ns: int) -> dict[str, Verdict]:

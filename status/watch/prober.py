@@ -34,6 +34,7 @@ _log = structlog.get_logger()
 
 ORDER_LIFE_S = 60
 """An order that could not be cancelled expires by itself."""
+_GOLDEN_RATIO = 0.618
 _FAR = Decimal("0.5")
 """Of the price: nobody trades there, and it is within what most bands allow."""
 # Nothing is wrong with the exchange, but with what `evenkeel-status prepare` set up: nobody can say how it is.
@@ -101,15 +102,18 @@ class GatewayProber:
         self.on_instruments(listed)
         for instrument in listed:
             if instrument.symbol not in self._markets:
+                # So that many markets are not looked at all in the same moment, in whatever number they come.
+                phase = len(self._markets) * _GOLDEN_RATIO % 1.0
                 market = _Market(instrument, _far_price(instrument, Decimal(0)))
                 self._markets[instrument.symbol] = market
-                tasks.create_task(self._watch_market(market))
+                tasks.create_task(self._watch_market(market, phase))
                 tasks.create_task(self._watch_stream(market))
         return ""
 
     # ---------------------------------------------------------------- a market
 
-    async def _watch_market(self, market: _Market) -> None:
+    async def _watch_market(self, market: _Market, phase: float) -> None:
+        await asyncio.sleep(phase * self.settings.interval_ms / 1_000)
         while True:
             begun_s = asyncio.get_running_loop().time()
             fine = await self._look_at(market)
