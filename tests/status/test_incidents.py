@@ -122,6 +122,17 @@ def test_stages_are_told_as_they_come_and_the_end_after_a_while() -> None:
     assert world.statuses_told()[-1] == "resolved"
 
 
+def test_that_a_market_lets_through_less_is_told_too() -> None:
+    world = World()
+    world.modes[BTC] = TradingMode.POST_ONLY
+    world.step(6, trading_btc_usdt=PARTIAL)
+    world.modes[BTC] = TradingMode.HALTED
+    world.step(1, trading_btc_usdt=MAJOR)
+    assert world.only().updates[0].body == "BTC-USDT is halted."
+    assert world.only().status.value == "investigating"
+    assert world.only().impact is Impact.CRITICAL
+
+
 def test_a_relapse_opens_the_same_incident_again() -> None:
     world = World()
     world.step(6, trading_btc_usdt=PARTIAL)
