@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 _TRADED, _CLOSED, _REQUESTED, _CANCELLED = 2, 3, 1, 3
+_OPEN = 5
 
 
 CAMPAIGN = "campaign"
@@ -88,7 +89,7 @@ def _makes_money(shard: Any) -> None:
 
 
 def _charges_more(matching: Any) -> None:
-    """Let takers pay a unit for nothing, and the house have it."""
+    """Let takers pay a unit for nothing, that goes nowhere."""
     settle = matching._settle_taker
 
     def settle_with_more(trader: Any, buys: bool, amount: int, fee: int, quantity: int) -> None:
@@ -219,18 +220,23 @@ def _never_sheds(admission: Any) -> None:
 
 
 def _status_lies(status: Any) -> None:
-    """Say that every component is up, whatever is known of it."""
+    """Say that every component is up, once all have been, whatever is known of them."""
     encode = status.encode_status
+    were_up = [False]
 
     def encode_up(version: str, time_ns: int, components: Any, machine: Any, node_names: Any) -> bytes:
         components = list(components)
         response = status.admin_pb2.GetStatusResponse.FromString(
             encode(version, time_ns, components, machine, node_names)
         )
+        are_up = all(component.state == int(status.ComponentState.UP) for component in response.components)
+        were_up[0] |= are_up and any(component.stage == _OPEN for component in response.components)
+        if not were_up[0]:
+            return bytes(response.SerializeToString())
         for component in response.components:
             component.state = int(status.ComponentState.UP)
             if component.name.startswith("shard") and not component.name.endswith("-standby"):
-                component.stage = 5
+                component.stage = _OPEN
         return bytes(response.SerializeToString())
 
     status.encode_status = encode_up
@@ -265,7 +271,7 @@ BUGS = {
             "executes-duplicates",
             ("I2",),
             "an order that is sent again under its client order id is done again",
-            "replies-lost",
+            "slow-disk",
             _SHARD,
             _executes_duplicates,
         ),
@@ -343,7 +349,7 @@ BUGS = {
         Bug(
             "status-lies",
             ("I12",),
-            "the status says that all is up and open",
+            "the status says that all is up and open, once it was",
             _KILLS,
             "exchange.supervisor.status",
             _status_lies,
