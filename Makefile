@@ -25,7 +25,7 @@ REMOVE_COMPILED := find exchange -name '*.so' -delete && rm -f exchange/compiled
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install protos demo up gate test crash-test cluster-test ray-up-test money-test check bench lock clean
+.PHONY: help install protos demo up status gate test crash-test cluster-test ray-up-test money-test check bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ demo: install ## the outage of 2023-07-05 in small, without the policies and wit
 
 up: install ## an exchange on this machine, until Ctrl-C
 	$(BIN)/exchange up
+
+status: install ## the status service, until Ctrl-C (first: evenkeel-status prepare)
+	$(BIN)/evenkeel-status serve
 
 gate: install ## experiments of a suite as a pipeline runs them; make gate SUITE=all SEEDS=3
 	$(BIN)/chaos gate --suite $(or $(SUITE),ci) --seeds $(or $(SEEDS),1) $(if $(OUT),--out $(OUT))

@@ -13,8 +13,10 @@ import structlog
 import typer
 
 from exchange.client import Client, EvenkeelError
+from status.history.export import export_history
 from status.operators import HASHES_FILE, remember
 from status.prepare import prepare as prepare_exchange
+from status.service import HISTORY_FILE
 from status.service import serve as serve_status
 from status.settings import SettingsInvalid, read_settings
 
@@ -61,6 +63,13 @@ def serve(settings: SettingsFile = None) -> None:
 def check(settings: SettingsFile = None) -> None:
     """Read the settings, and print all of them."""
     typer.echo(msgspec.toml.encode(read_settings(settings)).decode())
+
+
+@app.command()
+def export(settings: SettingsFile = None) -> None:
+    """Print the history as JSON: components, incidents, maintenance, days, delays, blips, events."""
+    read = read_settings(settings)
+    typer.echo(msgspec.json.encode(export_history(read.data_path / HISTORY_FILE)).decode())
 
 
 def _log_to_stderr() -> None:

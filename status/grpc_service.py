@@ -18,7 +18,7 @@ from status.maintenance import MaintenanceUnknown, WindowInvalid
 from status.messages import board_message, maintenance_message, notice_message
 from status.operators import NotAnOperator, Operators
 from status.postmortem import LoggedEvent, draft
-from status.publisher import Publisher
+from status.publisher import NoticeUnknown, Publisher
 
 _log = structlog.get_logger()
 
@@ -45,6 +45,7 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     NotAnOperator: grpc.StatusCode.UNAUTHENTICATED,
     IncidentUnknown: grpc.StatusCode.NOT_FOUND,
     MaintenanceUnknown: grpc.StatusCode.NOT_FOUND,
+    NoticeUnknown: grpc.StatusCode.NOT_FOUND,
     WindowInvalid: grpc.StatusCode.INVALID_ARGUMENT,
     TextInvalid: grpc.StatusCode.INVALID_ARGUMENT,
 }

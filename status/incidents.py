@@ -134,6 +134,7 @@ class Incidents:
             if (
                 resolved_ns
                 and name in incident.components
+                and not any(self._unresolved_of(other) for other in incident.components)
                 and began_ns - resolved_ns <= self.rules.relapse_ms * 1_000_000
             ):
                 self._reopen(now_ns, incident, components)
@@ -250,17 +251,20 @@ class Incidents:
         told.update(now)
         if first or not moved or incident.id in self._fine_since_ns:
             return incident
-        recovering = [symbol for symbol in moved if now[symbol] in _RECOVERING_MODES]
-        if not recovering:
+        # That a market is not to be reached says its component.
+        known = [symbol for symbol in moved if now[symbol] is not TradingMode.UNKNOWN]
+        if not known:
             return incident
         lines = []
-        for symbol in recovering:
+        for symbol in known:
             line = f"{symbol} is {_MODE_WORDS[now[symbol]]}"
             next_ns = next((c.next_mode_ns for c in markets if c.instrument == symbol and c.trading_mode), 0)
             if next_ns > now_ns and now[symbol] is not TradingMode.ONLINE:
                 line += f", the next stage is expected at {_utc(next_ns)} UTC"
             lines.append(line)
-        return self._tell(now_ns, incident, IncidentStatus.MONITORING, f"{'; '.join(lines)}.", components)
+        is_recovery = all(now[symbol] in _RECOVERING_MODES for symbol in known)
+        status = IncidentStatus.MONITORING if is_recovery else incident.status
+        return self._tell(now_ns, incident, status, f"{'; '.join(lines)}.", components)
 
     def _with_impact(self, incident: Incident, components: Mapping[str, Component]) -> Incident:
         found = [components[name].status for name in incident.components if name in components]
@@ -362,7 +366,8 @@ def _instruments_of(names: Iterable[str], components: Mapping[str, Component]) -
 def _name_of(names: Sequence[str], components: Mapping[str, Component]) -> str:
     """What a headline says: the exchange, a group, or the components by name."""
     known = [components[name] for name in names if name in components]
-    worst = max((c.status for c in known), key=_SEVERITY, default=ComponentStatus.DEGRADED)
+    failing = (c.status for c in known if c.status not in _FINE)
+    worst = max(failing, key=_SEVERITY, default=ComponentStatus.DEGRADED)
     how = "degraded" if worst is ComponentStatus.DEGRADED else "disrupted"
     if worst is ComponentStatus.MAJOR_OUTAGE:
         how = "unavailable"

@@ -134,9 +134,6 @@ class Judge:
         is_down = ledger is not None and ledger.state in (ComponentState.DOWN, ComponentState.PARKED)
         self._ledger_down_since = (self._ledger_down_since or at_ns) if is_down else 0
 
-    def stage_of(self, instrument: str) -> MarketStage | None:
-        return self._stages.get(instrument)
-
     # ---------------------------------------------------------------- verdicts
 
     def verdicts(self, instruments: Iterable[str], now_ns: int) -> dict[str, Verdict]:
@@ -145,6 +142,15 @@ class Judge:
         for number in self._gateways:
             if series := self._series.get((Kind.GATEWAY, number, "")):
                 found[gateway_id(number)] = self._of_gateway(series, now_ns)
+        if found and not self._up():
+            # Also of what was not looked at yet: whoever starts to look in the middle of an outage knows the markets of
+            # before, and that nobody can reach them.
+            unreached = self._failed(self._reaching(), ComponentStatus.MAJOR_OUTAGE, "No gateway answers.", now_ns)
+            for instrument in instruments:
+                found[trading_id(instrument)] = replace(unreached, mode=TradingMode.UNKNOWN)
+                found[market_data_id(instrument)] = unreached
+            found[FUNDS] = unreached
+            return found
         for instrument in instruments:
             if any(self._of(Kind.ORDER, instrument)):
                 found[trading_id(instrument)] = self._of_trading(instrument, now_ns)
@@ -164,9 +170,6 @@ class Judge:
         told = self._stages.get(instrument)
         mode = _MODES.get(told.stage, TradingMode.UNKNOWN) if told is not None else TradingMode.UNKNOWN
         next_mode_ns = told.next_stage_ns if told is not None else 0
-        if not self._up():
-            unreached = self._failed(self._reaching(), ComponentStatus.MAJOR_OUTAGE, "No gateway answers.", now_ns)
-            return _with_mode(unreached, TradingMode.UNKNOWN, 0)
         if verdict := self._share_failed(entering, "Orders are not taken", now_ns):
             uncertain = mode is TradingMode.ONLINE
             return _with_mode(verdict, TradingMode.UNKNOWN if uncertain else mode, 0 if uncertain else next_mode_ns)
@@ -189,8 +192,6 @@ class Judge:
 
     def _of_market_data(self, instrument: str, now_ns: int) -> Verdict:
         books, streams = list(self._of(Kind.BOOK, instrument)), list(self._of(Kind.STREAM, instrument))
-        if not self._up():
-            return self._failed(self._reaching(), ComponentStatus.MAJOR_OUTAGE, "No gateway answers.", now_ns)
         if verdict := self._share_failed(books, "Order books are not up to date", now_ns):
             return verdict
         if verdict := self._share_failed(streams, "Streams break", now_ns, worst=ComponentStatus.PARTIAL_OUTAGE):
@@ -199,8 +200,6 @@ class Judge:
 
     def _of_funds(self, now_ns: int) -> Verdict:
         accounts = list(self._of(Kind.ACCOUNT, ""))
-        if not self._up():
-            return self._failed(self._reaching(), ComponentStatus.MAJOR_OUTAGE, "No gateway answers.", now_ns)
         if verdict := self._share_failed(accounts, "Balances cannot be read", now_ns):
             return verdict
         if self._ledger_down_since and now_ns - self._parts_ns < _SUPERVISOR_FRESH_NS:
@@ -226,8 +225,8 @@ class Judge:
         return [s for number in self._gateways if (s := self._series.get((Kind.GATEWAY, number, "")))]
 
     def _of(self, kind: Kind, instrument: str) -> Iterator[_Series]:
-        """The series of a kind through the gateways that answer, or through all if none does."""
-        for number in self._up() or self._gateways:
+        """The series of a kind through the gateways that answer."""
+        for number in self._up():
             if series := self._series.get((kind, number, instrument)):
                 yield series
 

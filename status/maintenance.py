@@ -18,6 +18,8 @@ _VERIFY_NS = 5_000_000_000
 """All must have been well for so long after the command ended."""
 _SETTLE_NS = 15_000_000_000
 """After that what is not operational is an outage, and no maintenance any more."""
+_SILENT_NS = 60_000_000_000
+"""A supervisor that is itself replaced is away for seconds."""
 _WAITING = (MaintenanceStatus.SCHEDULED,)
 _UNDER_WAY = (MaintenanceStatus.IN_PROGRESS, MaintenanceStatus.VERIFYING)
 _KINDS = {MaintenanceKind.RESTART: "Restart", MaintenanceKind.DRAIN: "Repair", MaintenanceKind.UNDRAIN: "Repair"}
@@ -44,6 +46,8 @@ class Maintenances:
     changed: list[str] = field(default_factory=list)
     _ended_ns: dict[str, int] = field(default_factory=dict)
     """When its command, or its window, was seen to be over."""
+    _heard_ns: dict[str, int] = field(default_factory=dict)
+    """When its command was heard of last."""
     _fine_since_ns: int = 0
 
     @property
@@ -69,15 +73,20 @@ class Maintenances:
         if command is not None:
             self._take(now_ns, command, plan)
         for maintenance in self.under_way:
-            if maintenance.status is MaintenanceStatus.IN_PROGRESS and maintenance.id not in self.commands:
-                if now_ns >= maintenance.scheduled_until_ns:
-                    self._verify(
-                        now_ns, maintenance, "The time for the maintenance is over. We check that all is well."
-                    )
+            if maintenance.status is MaintenanceStatus.IN_PROGRESS:
+                self._end_unheard(now_ns, maintenance)
             elif maintenance.status is MaintenanceStatus.VERIFYING:
                 ended_ns = self._ended_ns.setdefault(maintenance.id, now_ns)
                 if self._fine_since_ns and now_ns - max(self._fine_since_ns, ended_ns) >= _VERIFY_NS:
                     self._tell(now_ns, maintenance, MaintenanceStatus.COMPLETED, "The maintenance is completed.")
+
+    def _end_unheard(self, now_ns: int, maintenance: Maintenance) -> None:
+        """Without a command its time ends it. With one, silence does: no outage may hide behind it for ever."""
+        if maintenance.id not in self.commands:
+            if now_ns >= maintenance.scheduled_until_ns:
+                self._verify(now_ns, maintenance, "The time for the maintenance is over. We check that all is well.")
+        elif now_ns - self._heard_ns.setdefault(maintenance.id, now_ns) >= _SILENT_NS:
+            self._verify(now_ns, maintenance, "How far the work is cannot be seen any more. We check what works.")
 
     def _take(self, now_ns: int, command: Command, plan: Plan) -> None:
         known = next((id_ for id_, begun in self.commands.items() if begun == command.begin_time_ns), None)
@@ -91,6 +100,7 @@ class Maintenances:
                 maintenance = self._begin(now_ns, maintenance, "The maintenance has begun.")
         else:
             maintenance = self.kept[known]
+        self._heard_ns[maintenance.id] = now_ns
         if not running and maintenance.status is MaintenanceStatus.IN_PROGRESS:
             done = command.state is MaintenanceState.DONE
             text = "The work is done." if done else "The work stopped before its end."

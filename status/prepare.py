@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from exchange.client import Client, Number, Permission, new_reference
+from exchange.client import AccountTier, Client, Number, Permission, new_reference
 
 ACCOUNT = "evenkeel-status"
 
@@ -26,6 +26,8 @@ def prepare(operator: Client, key_file: Path, amount: Number, say: Callable[[str
     A repeat tops up the money, as after new markets were created, and keeps the key that is there.
     """
     account = operator.create_account(ACCOUNT)
+    # What is refused because we ask too often says nothing of the exchange.
+    operator.set_account_tier(account.account_id, AccountTier.UNLIMITED)
     say(f"account {account.account_id} ({ACCOUNT})")
     assets = tuple(dict.fromkeys(instrument.quote_asset for instrument in operator.instruments()))
     for asset in assets:

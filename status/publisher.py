@@ -13,12 +13,13 @@ from msgspec.structs import replace
 from exchange.client import Event, Instrument
 from status.causes import Plan
 from status.history.days import Days
-from status.history.delays import Delays
+from status.history.delays import Delay, Delays
+from status.history.records import read_incident, read_maintenance
 from status.history.store import Store
 from status.incidents import Incidents
 from status.levels import FUNDS, Judge, Verdict, gateway_id, market_data_id, trading_id
 from status.maintenance import Maintenances
-from status.model import Board, Component, ComponentStatus, Day, Incident, Maintenance, MaintenanceStatus, Notice
+from status.model import Board, Component, ComponentStatus, Day, Incident, MaintenanceStatus, Notice
 from status.settings import Settings
 from status.watch.looks import Look, MarketStage
 from status.watch.supervisor import Heard
@@ -26,7 +27,10 @@ from status.watch.supervisor import Heard
 _log = structlog.get_logger()
 
 _SHOWN_NS = 90 * 86_400_000_000_000
+_DAY_NS = 86_400_000_000_000
 _DAYS_NS = 5_000_000_000
+_HEARD_NS = 10_000_000_000
+"""What the supervisor said longer ago says nothing of now."""
 _EVENTS_NS = 3_600_000_000_000
 _EVENTS_MAX = 10_000
 _GROUPS = ("Trading", "Market data", "API", "Accounts")
@@ -36,6 +40,12 @@ _OVER = (MaintenanceStatus.COMPLETED, MaintenanceStatus.CANCELED)
 def new_id() -> str:
     """As the Statuspage's: 12 characters of [0-9a-f]."""
     return secrets.token_hex(6)
+
+
+class NoticeUnknown(LookupError):
+    """No notice has this id."""
+
+    code = "NOTICE_UNKNOWN"
 
 
 class Publisher:
@@ -64,6 +74,8 @@ class Publisher:
         self._new_id = new_id
         self._components: dict[str, Component] = {}
         self._instruments: dict[str, Instrument] = {}
+        self._symbols: set[str] = set()
+        """Those of before, too: what they are is known once a gateway answers."""
         self._gateway_names: dict[str, int] = {}
         self._events: list[Event] = []
         self._heard: Heard | None = None
@@ -91,6 +103,7 @@ class Publisher:
 
     def hear_instruments(self, listed: Iterable[Instrument]) -> None:
         self._instruments.update({instrument.symbol: instrument for instrument in listed})
+        self._symbols.update(self._instruments)
 
     def hear(self, heard: Heard) -> None:
         self._heard = heard
@@ -135,12 +148,20 @@ class Publisher:
 
     def restore(self) -> None:
         """Go on from what the history holds."""
-        self.incidents.kept.update(self.store.records("incident", Incident))
-        self.maintenances.kept.update(self.store.records("maintenance", Maintenance))
+        self.incidents.kept.update(self.store.records_by("incident", read_incident))
+        self.maintenances.kept.update(self.store.records_by("maintenance", read_maintenance))
         self.maintenances.commands.update(self.store.records("command", int))
         self.notices.update(self.store.records("notice", Notice))
-        self._components.update(self.store.records("component", Component))
+        watched = {gateway_id(number) for number in range(len(self._settings.exchange.addresses))}
+        for name, component in self.store.records("component", Component).items():
+            if component.group != "API" or name in watched:
+                self._components[name] = component
+        self._symbols.update(c.instrument for c in self._components.values() if c.instrument)
         self.days.counts.update(self.store.day_counts())
+        for row in self.store.read(
+            "SELECT * FROM delays WHERE begin_ns > ? ORDER BY begin_ns", (self.now_ns() - _DAY_NS,)
+        ):
+            self.delays.add(Delay(*row))
         version = self.store.records("version", int).get("board", 0)
         # Readers hold versions of before: each start begins above all that were.
         self._board = replace(self._board, version=version + 1_000)
@@ -149,11 +170,14 @@ class Publisher:
     async def refresh(self) -> None:
         """Judge, follow incidents and maintenance, and tell if anything changed."""
         now_ns = self._clock_ns()
-        verdicts = self.judge.verdicts(self._instruments, now_ns)
+        verdicts = self.judge.verdicts(sorted(self._symbols), now_ns)
         all_operational = bool(verdicts) and all(v.status is ComponentStatus.OPERATIONAL for v in verdicts.values())
         heard = self._heard
         self.maintenances.observe(
-            now_ns, heard.maintenance if heard else None, self.plan, all_operational=all_operational
+            now_ns,
+            heard.maintenance if heard is not None and now_ns - heard.at_ns < _HEARD_NS else None,
+            self.plan,
+            all_operational=all_operational,
         )
         for name, verdict in verdicts.items():
             self._components[name] = self._component(name, verdict, now_ns)
@@ -172,10 +196,11 @@ class Publisher:
         self.store.put("notice", notice.id, notice.at_ns, notice)
         return notice
 
-    def remove_notice(self, id_: str) -> bool:
-        found = self.notices.pop(id_, None)
+    def remove_notice(self, id_: str) -> None:
+        """Raises `NoticeUnknown`."""
+        if self.notices.pop(id_, None) is None:
+            raise NoticeUnknown(f"expected the id of a notice, found none with {id_!r}")
         self.store.delete("notice", id_)
-        return found is not None
 
     def _component(self, name: str, verdict: Verdict, now_ns: int) -> Component:
         status, reason = verdict.status, verdict.reason
@@ -199,7 +224,7 @@ class Publisher:
 
     def _described(self, name: str) -> dict[str, Any]:
         """Name, group, place and description of a component."""
-        for index, symbol in enumerate(sorted(self._instruments)):
+        for index, symbol in enumerate(sorted(self._symbols)):
             if name == trading_id(symbol):
                 text = f"Orders and cancels of {symbol}"
                 return _described(f"Trading {symbol}", "Trading", index, text, symbol)
@@ -255,12 +280,14 @@ class Publisher:
         ]
         board = replace(
             self._board,
-            checked_ns=max((c.checked_ns for c in components), default=0),
+            # What was not looked at for longest: a board is as old as its oldest part.
+            checked_ns=min((c.checked_ns for c in components), default=0),
             components=components,
             incidents=tuple(sorted(incidents, key=lambda i: i.started_ns, reverse=True)),
             maintenances=tuple(sorted(maintenances, key=lambda m: m.scheduled_for_ns, reverse=True)),
             notices=tuple(self.notices.values()),
             days=self._days_of(components, incidents, now_ns),
+            latency={c.id: self.delays.series(c.id, now_ns) for c in components},
         )
         is_new = _said(board) != _said(self._board)
         if is_new:

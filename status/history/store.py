@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -175,12 +175,16 @@ class Store:
         return [] if self._connection is None else self._connection.execute(sql, row).fetchall()
 
     def records(self, kind: str, type_: type[T]) -> dict[str, T]:
+        """All of a kind, oldest first."""
+        return self.records_by(kind, lambda body: msgspec.json.decode(body, type=type_))
+
+    def records_by(self, kind: str, decode: Callable[[bytes], T]) -> dict[str, T]:
         """All of a kind, oldest first. One that cannot be read is told and left where it is."""
         found: dict[str, T] = {}
         for id_, body in self.read("SELECT id, body FROM records WHERE kind = ? ORDER BY at_ns", (kind,)):
             try:
-                found[id_] = msgspec.json.decode(body, type=type_)
-            except (msgspec.ValidationError, msgspec.DecodeError) as error:
+                found[id_] = decode(body)
+            except (ValueError, KeyError, TypeError) as error:
                 _log.error("status.record_unreadable", code="RECORD_UNREADABLE", kind=kind, id=id_, error=str(error))
         return found
 

@@ -34,6 +34,7 @@ _log = structlog.get_logger()
 
 ORDER_LIFE_S = 60
 """An order that could not be cancelled expires by itself."""
+_GOLDEN_RATIO = 0.618
 _FAR = Decimal("0.5")
 """Of the price: nobody trades there, and it is within what most bands allow."""
 # Nothing is wrong with the exchange, but with what `evenkeel-status prepare` set up: nobody can say how it is.
@@ -62,7 +63,7 @@ class _Market:
     instrument: Instrument
     price: Decimal
     entered_sequence: int = 0
-    """Of the last order that was acknowledged and that market data did not show yet; 0: none."""
+    """Of the oldest order that was acknowledged and that market data did not show yet; 0: none."""
     entered_ns: int = 0
     left_over: bool = False
     """An order may still be open, since its cancel failed."""
@@ -101,15 +102,18 @@ class GatewayProber:
         self.on_instruments(listed)
         for instrument in listed:
             if instrument.symbol not in self._markets:
+                # So that many markets are not looked at all in the same moment, in whatever number they come.
+                phase = len(self._markets) * _GOLDEN_RATIO % 1.0
                 market = _Market(instrument, _far_price(instrument, Decimal(0)))
                 self._markets[instrument.symbol] = market
-                tasks.create_task(self._watch_market(market))
+                tasks.create_task(self._watch_market(market, phase))
                 tasks.create_task(self._watch_stream(market))
         return ""
 
     # ---------------------------------------------------------------- a market
 
-    async def _watch_market(self, market: _Market) -> None:
+    async def _watch_market(self, market: _Market, phase: float) -> None:
+        await asyncio.sleep(phase * self.settings.interval_ms / 1_000)
         while True:
             begun_s = asyncio.get_running_loop().time()
             fine = await self._look_at(market)
@@ -136,7 +140,8 @@ class GatewayProber:
             )
             if result.accepted:
                 order_id = result.client_order_id
-                market.entered_sequence, market.entered_ns = result.sequence, self.clock_ns()
+                if not market.entered_sequence:
+                    market.entered_sequence, market.entered_ns = result.sequence, self.clock_ns()
             return _code_of(result)
 
         entered = await self._look(Kind.ORDER, symbol, enter)

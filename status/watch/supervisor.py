@@ -45,17 +45,16 @@ class SupervisorFeed:
         status, maintenance, events = await asyncio.gather(
             self._client.status(), self._client.maintenance(), self._new_events()
         )
+        if events:
+            # Only now: had another question failed, they would be asked for once more.
+            self._last = events[-1]
         return Heard(self._clock_ns(), status.components, events, maintenance.newest)
 
     async def _new_events(self) -> tuple[Event, ...]:
         last = self._last
         if last is None:
-            events = await self._client.events()
-        else:
-            # With the last one known: another supervisor counts from 1 again, and would have another one there.
-            found = await self._client.events(after_sequence=last.sequence - 1)
-            is_the_same = bool(found) and found[0] == last
-            events = found[1:] if is_the_same else await self._client.events()
-        if events:
-            self._last = events[-1]
-        return events
+            return await self._client.events()
+        # With the last one known: another supervisor counts from 1 again, and would have another one there.
+        found = await self._client.events(after_sequence=last.sequence - 1)
+        is_the_same = bool(found) and found[0] == last
+        return found[1:] if is_the_same else await self._client.events()

@@ -10,6 +10,7 @@ import pytest
 
 from status.history.days import Days
 from status.history.delays import Delays
+from status.history.export import HistoryMissing, export_history
 from status.history.schema import MIGRATIONS, VERSION, HistoryTooNew
 from status.history.store import Store
 from status.model import ComponentStatus, Notice
@@ -132,3 +133,14 @@ def test_delays_are_condensed_to_buckets_of_time() -> None:
         ("trading-btc-usdt", 10, 15.5),
     ]
     assert delays.finished(START + 21 * SECOND) == []
+
+
+async def test_all_of_it_can_be_exported_while_it_is_written(tmp_path: Path, store: Store) -> None:
+    store.put("notice", "n-1", 1, Notice(id="n-1", body="Hello.", at_ns=1))
+    store.put_blip("funds", 1, 2, "major_outage")
+    await store.flush()
+    exported = export_history(tmp_path / "history.db")
+    assert exported["notices"] == [{"id": "n-1", "body": "Hello.", "at_ns": 1}]
+    assert exported["blips"] == [{"component": "funds", "began_ns": 1, "ended_ns": 2, "worst": "major_outage"}]
+    with pytest.raises(HistoryMissing):
+        export_history(tmp_path / "none.db")

@@ -31,7 +31,7 @@ def test_relative_places_start_from_the_settings_file(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_named(toml: str, said: str) -> None:
-    with pytest.raises(SettingsInvalid, match="expected|Expected|Object") as found:
+    with pytest.raises(SettingsInvalid, match=r"expected|Expected|Object") as found:
         parse_settings(toml)
     assert said in str(found.value)
     assert found.value.code == "STATUS_SETTINGS_INVALID"
