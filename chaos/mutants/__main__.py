@@ -42,7 +42,7 @@ def run_with(bug: Bug, directory: Path) -> Outcome:
     started_s = time.monotonic()
     broken, ended = _broken(bug.finder, directory, environment_with(bug.name))
     took_s = time.monotonic() - started_s
-    own = [rule for rule in broken if rule in bug.rules]
+    own = [rule for rule in bug.rules if rule in broken]
     others = tuple(rule for rule in broken if rule not in bug.rules)
     return Outcome(bug, own[0] if own else "", broken[own[0]] if own else "", others, took_s, ended)
 
