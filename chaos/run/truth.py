@@ -80,7 +80,9 @@ def _lies(shard: str, claim: Claim, placed: Sequence[Answer]) -> Iterator[str]:
     from_s = claim.begin_s + WITHIN_S
     inside = [a for a in placed if from_s <= a.due_s and a.done_s <= claim.end_s]
     if not claim.is_open:
-        taken = [answer for answer in inside if answer.outcome == ACKNOWLEDGED]
+        # The shard may have opened up to 5 s before that was said.
+        told_late_s = claim.end_s - WITHIN_S
+        taken = [answer for answer in inside if answer.outcome == ACKNOWLEDGED and answer.done_s <= told_late_s]
         if taken:
             yield f"{span}, and took {len(taken)} orders, first at {taken[0].done_s:.1f} s ({taken[0].line})"
         return
