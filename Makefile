@@ -25,7 +25,7 @@ REMOVE_COMPILED := find exchange -name '*.so' -delete && rm -f exchange/compiled
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install protos demo up test crash-test cluster-test ray-up-test money-test check bench lock clean
+.PHONY: help install protos demo up status gate test crash-test cluster-test ray-up-test money-test browser-test check bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,11 +51,17 @@ $(INSTALLED): requirements.lock pyproject.toml setup.py tools/generate_protos.py
 protos: install ## the Python code of protos/ again, without a new install
 	$(BIN)/python tools/generate_protos.py
 
-demo: install ## an exchange on this machine, with trading and a crash, in one go
-	$(BIN)/exchange demo
+demo: install ## the outage of 2023-07-05 in small, without the policies and with them; five minutes
+	$(BIN)/chaos demo
 
 up: install ## an exchange on this machine, until Ctrl-C
 	$(BIN)/exchange up
+
+status: install ## the status service, until Ctrl-C (first: evenkeel-status prepare)
+	$(BIN)/evenkeel-status serve
+
+gate: install ## experiments of a suite as a pipeline runs them; make gate SUITE=all SEEDS=3
+	$(BIN)/chaos gate --suite $(or $(SUITE),ci) --seeds $(or $(SEEDS),1) $(if $(OUT),--out $(OUT))
 
 test: install ## the tests that need neither minutes nor root
 	$(BIN)/pytest -m "not slow and not root"
@@ -72,6 +78,9 @@ ray-up-test: install ## `ray up cluster.yaml` end to end, as root: needs sshd, s
 money-test: install ## the slow tests of money: thousands of histories, and a kill at each message about it
 	$(BIN)/pytest -m slow -s tests/engine/test_money_machine.py tests/runtime/test_transfer_kill.py
 
+browser-test: install ## the status page in a real browser: needs Chromium (apt-get install chromium)
+	$(BIN)/pytest -m slow tests/browser tests/status/web
+
 check: install ## format, lint, types and protos; works offline
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -84,7 +93,7 @@ bench: install ## the benchmarks
 lock: ## requirements.lock again, from pyproject.toml; make lock UPGRADE=--upgrade takes newer versions
 	$(PYTHON) -m venv build/lock-venv
 	build/lock-venv/bin/python -m pip install --disable-pip-version-check --quiet uv==$(UV_VERSION)
-	build/lock-venv/bin/uv pip compile pyproject.toml --extra server --extra dev --universal --generate-hashes $(UPGRADE) \
+	build/lock-venv/bin/uv pip compile pyproject.toml --extra server --extra chaos --extra status --extra dev --universal --generate-hashes $(UPGRADE) \
 	  --custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.lock
 
 clean: ## removes what was installed, generated or cached

@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,13 +122,24 @@ class LocalNetwork:
         where = (self.address(receiver), "lladdr", _NOBODY, "dev", _DEVICE, "nud", "permanent")
         _ip("-n", self._namespace(sender), "neigh", "replace", *where)
 
+    def cut_ports(self, number: int, ports: Iterable[int]) -> None:
+        """Lose what a namespace sends to some TCP ports of this machine; what comes from there still arrives."""
+        for port in ports:
+            _ip("-n", self._namespace(number), "rule", "add", *self._to_port(port))
+
     def heal(self, number: int) -> None:
         """Put back all links of a namespace, both ways."""
         _ip("link", "set", self._link(number), "up")
+        for rule in _ip_json("-n", self._namespace(number), "rule", "show"):
+            if "dport" in rule:
+                _ip("-n", self._namespace(number), "rule", "del", *self._to_port(int(rule["dport"])))
         for other in range(self._count):
             if other != number:
                 self._heal_way(number, other)
                 self._heal_way(other, number)
+
+    def _to_port(self, port: int) -> tuple[str, ...]:
+        return ("to", self.host, "ipproto", "tcp", "dport", str(port), "blackhole")
 
     def _heal_way(self, sender: int, receiver: int) -> None:
         namespace, address = self._namespace(sender), self.address(receiver)

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -208,6 +208,12 @@ class LocalNodes:
         network.cut_way(node.number, other.number)
         if not one_way:
             network.cut_way(other.number, node.number)
+
+    def cut_ports(self, node: LocalNode, ports: Iterable[int]) -> None:
+        """Lose what a node sends to some TCP ports of this machine, on the other side of the bridge."""
+        network = self._cuttable(node)
+        node.is_cut = True
+        network.cut_ports(node.number, ports)
 
     def heal(self, node: LocalNode) -> None:
         """Put back all links of a node."""

@@ -183,7 +183,7 @@ class Board(_Value, frozen=True, kw_only=True):
     days: dict[str, tuple[Day, ...]] = {}
     """By component, the last 90, oldest first; days before it was measured are not there."""
     latency: dict[str, tuple[Latency, ...]] = {}
-    """By component, the last 24 hours in equal steps (at most 288), oldest first; steps without a probe are absent."""
+    """By component, the last 24 hours in equal steps (at most 288), oldest first; steps without a probe are missing."""
 
     @property
     def indicator(self) -> Impact:

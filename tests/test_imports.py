@@ -236,6 +236,7 @@ RULES = {
             "exchange.node_reviver",
             "exchange.netns",
             "exchange.processes",
+            "exchange.ray_settings",
             "exchange.runtime",
             "exchange.config",
             "exchange.settings",
@@ -245,9 +246,14 @@ RULES = {
         why="it starts exchanges, breaks them, and sees them as everybody does: protocol, processes, journals",
     ),
     "chaos.actors": Rule(
-        project=("chaos",),
+        project=("chaos", "chaos.load", "exchange.ray_settings"),
         third_party=(ANY, "ray"),
         why="the Ray shells around the parts of an experiment",
+    ),
+    "chaos.cli": Rule(
+        project=("chaos", "chaos.actors", "chaos.load", "exchange.client", "exchange.cluster", "exchange.ray_settings"),
+        third_party=(ANY,),
+        why="the commands; on a cluster they start the actors",
     ),
     "status": Rule(
         project=("exchange.client", "exchange.v1"),

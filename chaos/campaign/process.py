@@ -13,10 +13,10 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from chaos.campaign.listeners import BookListener, ExecutionListener, Listener
 from chaos.campaign.plan import LoadPlan
 from chaos.campaign.trader import BareSender, SdkSender, Sender, TradingClient
 from chaos.load.client_log import ClientLog
+from chaos.load.listeners import BookListener, ExecutionListener, Listener
 
 FLUSH_S = 0.5
 TOLD_S_MAX = 30.0

@@ -16,6 +16,7 @@ import grpc
 
 from chaos.campaign.flow import CommandMessage, Flow
 from chaos.campaign.plan import LoadPlan, Trader
+from chaos.load.attempts import CHANNEL_OPTIONS, bearer
 from chaos.load.client_log import (
     ACKNOWLEDGED,
     REJECTED,
@@ -32,20 +33,6 @@ SETTLE_AFTER_S = 1.5
 ASK_TIMEOUT_S = 2.0
 ANSWER_GRACE_S = 12.0
 """A gateway says "unknown" after 10 s: an answer that is later than this is none."""
-CHANNEL_OPTIONS = (
-    ("grpc.enable_retries", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.keepalive_time_ms", 5_000),
-    ("grpc.keepalive_timeout_ms", 2_000),
-    ("grpc.http2.max_pings_without_data", 0),
-)
-Metadata = tuple[tuple[str, str], ...]
-
-
-def bearer(key: str) -> Metadata:
-    return (("authorization", f"Bearer {key}"),)
 
 
 class Sender:

@@ -168,6 +168,8 @@ class Experiment(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tags: tuple[Name, ...] = ()
     """`ci`: in the suite of the pipeline."""
     expect: Literal["hold", "deviate"] = "hold"
+    deviates_in: tuple[RuleName, ...] = ()
+    """Of `expect: deviate`: rules that it may break, besides service levels and those of overload, I11 and I13."""
     seed: int = 1
     environment: Environment
     load: Annotated[tuple[Population, ...], Meta(min_length=1)]

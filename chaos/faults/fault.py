@@ -20,6 +20,10 @@ class FaultKind(StrEnum):
     """Of a node, from everything."""
     CUT_PEERS = "cut from peers"
     """Of a node, from the other nodes alone."""
+    CUT_WAY = "cut one way"
+    """What a node sends to the other nodes is lost; what they send arrives."""
+    CUT_NATS = "cut from NATS"
+    """What a node sends to the servers of the journals is lost; all else arrives."""
     KILL_NATS = "kill NATS server"
     KILL_GCS = "kill GCS"
 

@@ -225,6 +225,7 @@ class Books:
         ):
             self._violate("I1", f"{where} was accepted as {said} at {price}, and placed as {placed}")
         self._check_first(account, name, order_id)
+        self._findings.check("I9 orders that a stage let in")
         for stage in self._stages_of(symbol):
             if stage in (REPLAYING, CANCEL_ONLY, HALTED) or (stage == POST_ONLY and not placed.post_only):
                 self._violate("I9", f"{where} was accepted in stage {stage}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from chaos.invariants.findings import Findings
 from chaos.invariants.history import History
+from chaos.invariants.money import LedgerMoney, ShardMoney, check_money
 from chaos.invariants.replay import KINDS, HashClaim, replay
 from chaos.invariants.shard import ShardChecker
 from chaos.invariants.told import OUTCOME_S_MAX, ClientLogs, read_logs
@@ -40,24 +41,39 @@ def check_history(
     for took_s, line in told.late:
         if took_s > outcome_s_max:
             findings.violate("I10", f"an outcome came after {took_s:.1f} s", line)
+    findings.check("I8 cancels that got an outcome", told.cancels)
+    for name, line in told.cancels_shed:
+        findings.violate("I8", f"a cancel of {name or 'all orders'} was refused for load", line)
     claims = read_status(status_log, findings)
     read_events(status_log.with_name("events.log"), findings)
     gc.disable()
     try:
         checkers = {}
+        ledger: LedgerMoney | None = None
+        escrows: dict[str, ShardMoney] = {}
         for machine, kind in machines.items():
             all_claims = [*claims[machine], *history.claims(machine)]
             records = history.records(machine, findings)
-            steps = replay(machine, kinds[kind], records, all_claims, findings, naive_commands_max)
-            if kind != "shard":
-                for _ in steps:
-                    pass
-                continue
-            checker = checkers[machine] = ShardChecker(machine, told, findings)
-            checker.listen_to(market for market, shard in logged.markets.items() if shard == machine)
+            money: LedgerMoney | ShardMoney | None = None
+            if kind == "shard":
+                money = escrows[machine] = ShardMoney(machine, findings)
+            elif kind == "ledger":
+                money = ledger = LedgerMoney(findings)
+            look = money.compare if money is not None else None
+            steps = replay(machine, kinds[kind], records, all_claims, findings, naive_commands_max, look)
+            checker: ShardChecker | None = None
+            if kind == "shard":
+                checker = checkers[machine] = ShardChecker(machine, told, findings)
+                checker.listen_to(market for market, shard in logged.markets.items() if shard == machine)
             for step in steps:
-                checker.step(step)
-            checker.finish()
+                if checker is not None:
+                    checker.step(step)
+                if money is not None:
+                    money.step(step)
+            if checker is not None:
+                checker.finish()
+        if ledger is not None:
+            check_money(ledger, escrows, findings)
     finally:
         gc.enable()
     check_stories(told, logged, checkers, findings)

@@ -74,7 +74,7 @@ class Batch(NamedTuple):
 
 def read_record(payload: bytes) -> tuple[int, list[Batch]]:
     """Return a record's time and its batches."""
-    time_ns, batches = _unpack(payload)
+    time_ns, batches = unpack(payload)
     return time_ns, [Batch(*batch) for batch in batches]
 
 
@@ -82,7 +82,7 @@ def read_segment(segment: tuple[int, int, int, int, bytes], *, of_shard: bool) -
     """Return a segment's commands; none if it is one that came too late or cannot be read."""
     kind, account, _, _, data = segment
     if kind == ROWS:
-        rows = [Other(number, tuple(fields)) for number, *fields in _unpack(data)]
+        rows = [Other(number, tuple(fields)) for number, *fields in unpack(data)]
         return [_of_row(row) for row in rows] if of_shard else list(rows)
     if kind != TRADE:
         return []
@@ -145,7 +145,8 @@ def _of_row(row: Other) -> Command:
             return row
 
 
-def _unpack(data: bytes) -> Any:
+def unpack(data: bytes) -> Any:
+    """Return what was packed; lists as tuples."""
     return msgpack.unpackb(data, use_list=False, ext_hook=_integer_of)
 
 

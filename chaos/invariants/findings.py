@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 RULES = {
     "I1": "no acknowledged command is lost, and none that was refused was executed",
     "I2": "at most one effect per account and client order id, and per batch of a link",
+    "I3": "per asset the sum changes by deposit and withdrawal alone, fees go to the house",
+    "I4": "no balance is negative, holds equal what open orders need",
     "I5": "price-time priority, never crossed, no trade reversed",
     "I6": "replaying the journal gives the hashes that were told",
     "I7": "no gap, one writer per epoch, snapshot + deltas = book",
+    "I8": "no fill after an acknowledged cancel, no cancel is refused for load",
     "I9": "a stage lets through only what it names",
     "I10": "every request gets its outcome within 10 s",
 }

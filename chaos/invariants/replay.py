@@ -7,7 +7,7 @@ its hashes with those that snapshots, primaries and standbys told.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -15,13 +15,16 @@ from typing import Any, NamedTuple
 from chaos.invariants.commands import LATE, Command, read_record, read_segment
 from chaos.invariants.findings import Findings
 from chaos.invariants.journal_file import RawRecord
+from chaos.invariants.naive_shard import NaiveShard
 from exchange.runtime.codec import ShardType
 from exchange.runtime.machine import MachineType
 from exchange.runtime.messages import Segment
 from exchange.runtime.rows import ControlType, LedgerType
-from tests.engine.naive_shard import NaiveShard
 
 KINDS: Mapping[str, MachineType] = {kind.name: kind for kind in (ShardType(), LedgerType(), ControlType())}
+LOOK_EVERY_COMMANDS = 25_000
+_TELL = ("shard", "ledger")
+"""The kinds whose events say what they did."""
 _sequence_of = itemgetter(1)
 
 
@@ -77,10 +80,12 @@ def replay(
     claims: Iterable[HashClaim],
     findings: Findings,
     naive_commands_max: int = 0,
+    look: Callable[[bytes, str], None] | None = None,
 ) -> Iterator[Step]:
     """Yield every command of a machine in order. Checks I6, and that no batch of a link is there twice (I2).
 
-    The first `naive_commands_max` commands of a shard are done by the naive one, too.
+    The first `naive_commands_max` commands of a shard are done by the naive one, too. `look` is shown the packed state
+    and its place now and then and at the end, after all commands up to it were yielded.
     """
     state = kind.new()
     naive = _Naive(naive_commands_max) if kind.name == "shard" else None
@@ -90,6 +95,8 @@ def replay(
         (by_record[claim.record] if claim.record else by_sequence[claim.sequence]).add(claim)
     stamps: dict[str, tuple[int, int]] = {}
     of_shard = kind.name == "shard"
+    has_events = kind.name in _TELL
+    next_look, place = LOOK_EVERY_COMMANDS, f"{machine}: no record"
     for record in records:
         time_ns, batches = read_record(record.payload)
         ours: list[Command] = []
@@ -109,7 +116,9 @@ def replay(
         applied = state.apply(time_ns, theirs)
         if naive is not None and not naive.compare(time_ns, theirs, applied, record.place, findings):
             naive = None
-        events = {sequence: list(rows) for sequence, rows in groupby(applied.events, _sequence_of)} if of_shard else {}
+        events = (
+            {sequence: list(rows) for sequence, rows in groupby(applied.events, _sequence_of)} if has_events else {}
+        )
         for sequence, (command, result) in enumerate(zip(ours, applied.results, strict=True), before + 1):
             told = events.get(sequence, [])
             yield Step(sequence, record.epoch, time_ns, command, result, told, record.place)
@@ -124,6 +133,12 @@ def replay(
                     )
                     findings.violate("I6", summary, claim.source, record.place)
         findings.check(f"I7 records of {machine}")
+        place = record.place
+        if look is not None and state.sequence >= next_look:
+            next_look = state.sequence + LOOK_EVERY_COMMANDS
+            look(kind.pack_state(state), place)
+    if look is not None and state.sequence:
+        look(kind.pack_state(state), place)
     findings.check(f"I7 commands of {machine}", state.sequence)
     for claims_left in (*by_record.values(), *by_sequence.values()):
         for claim in claims_left:

@@ -13,7 +13,7 @@ from chaos.invariants.book import Books, Market
 from chaos.invariants.commands import Amend, Cancel, CancelAll, Place
 from chaos.invariants.findings import Findings
 from chaos.invariants.replay import Step
-from chaos.invariants.told import ClientLogs, ExecutionRun, Outcome, Update
+from chaos.invariants.told import CANCELS, ClientLogs, ExecutionRun, Outcome, Update
 
 NEW, TRADE, AMENDED, CLOSED = 1, 2, 3, 4
 MAKER, TAKER = 1, 2
@@ -72,6 +72,8 @@ class ShardChecker:
         self._book_runs = list(logs.books)
         self._sequence = 0
         self._last_acknowledged: dict[int, int] = defaultdict(int)
+        self._cancelled: dict[int, tuple[int, str]] = {}
+        """Orders whose cancel was acknowledged: the sequence of it, and what the client was told."""
 
     def listen_to(self, instruments: Iterable[str]) -> None:
         """Check what was told of the books of these instruments."""
@@ -90,6 +92,7 @@ class ShardChecker:
         self.books.step(sequence, command, result, step.events, step.place)
         if isinstance(command, Place) and command.account in self._logs.accounts:
             self._check_sent(sequence, command, step.place)
+        self._check_cancelled(step)
         self._check_executions(step)
         self._check_outcomes(step)
         for check, instrument, update in self._updates.pop(sequence, ()):
@@ -114,6 +117,7 @@ class ShardChecker:
         for account, runs in self._runs.items():
             self._check_end(account, runs[-1])
             for run_check in runs:
+                self._check_told_fills(run_check.run)
                 left = run_check.run.told[run_check.at :]
                 if left and not run_check.is_broken:
                     summary = f"{self._shard}: account {account} was told of {left[0].row} at {left[0].sequence}, which"
@@ -156,6 +160,32 @@ class ShardChecker:
                 for outcome in self._pending.pop(event[4], ()):
                     if outcome.status != b.PENDING:
                         self._compare(outcome, tuple(event[6:12]), step)
+
+    def _check_cancelled(self, step: Step) -> None:
+        """No order trades any more of which a client was told, at this sequence or before, that it is cancelled."""
+        for outcome in self._outcomes.get(step.sequence, ()):
+            if outcome.kind in CANCELS and not outcome.reject:
+                closed = [event[3] for event in step.events if event[0] == b.CLOSED]
+                for order_id in {outcome.order_id, *closed} - {0}:
+                    self._cancelled.setdefault(order_id, (step.sequence, outcome.line))
+                self._findings.check("I8 acknowledged cancels after which no fill may come")
+        for event in step.events:
+            if event[0] == b.TRADED:
+                for order_id in event[4:6]:
+                    self._not_cancelled(order_id, step.sequence, step.place)
+
+    def _check_told_fills(self, run: ExecutionRun) -> None:
+        for told in run.told:
+            if told.row[0] == TRADE:
+                self._not_cancelled(int(told.row[3]), told.sequence, told.line)
+
+    def _not_cancelled(self, order_id: int, sequence: int, place: str) -> None:
+        cancelled = self._cancelled.get(order_id)
+        if cancelled is not None and cancelled[0] < sequence:
+            summary = (
+                f"{self._shard}: order {order_id} traded at {sequence}, its cancel was acknowledged at {cancelled[0]}"
+            )
+            self._findings.violate("I8", summary, cancelled[1], place)
 
     def _is_of(self, outcome: Outcome, step: Step) -> bool:
         command = step.command

@@ -12,6 +12,11 @@ from chaos.invariants.commands import Place
 from chaos.load.client_log import ACKNOWLEDGED, REJECTED, Line, Logged, read_lines
 
 OUTCOME_S_MAX = 10.0
+REFUSED_FOR_LOAD = frozenset((601, 602))
+"""QUEUE_FULL and RATE_LIMITED: no reasons to refuse a cancel. A stage that lets none through, a shard or a journal that
+is out of reach, and a deadline that has passed on the way are."""
+_WORDS_FOR_LOAD = ("QUEUE_FULL", "RATE_LIMITED")
+CANCELS = ("cancel", "cancel_all")
 
 
 class Outcome(NamedTuple):
@@ -102,6 +107,10 @@ class ClientLogs:
     late: list[tuple[float, str]] = field(default_factory=list)
     """Messages whose outcome came later than it may: after how many seconds, and the line of it."""
     slowest_s: float = 0.0
+    cancels: int = 0
+    """Cancels that got an outcome."""
+    cancels_shed: list[tuple[str, str]] = field(default_factory=list)
+    """Those that were refused for load: the client order id, and the line of it."""
 
 
 def read_logs(logged: Logged, directory: Path) -> ClientLogs:
@@ -144,6 +153,10 @@ def _read_trader(path: Path, account: int, markets: Mapping[str, str], logs: Cli
 def _read_outcome(line: Line, where: str, account: int, markets: Mapping[str, str], logs: ClientLogs) -> None:
     if line["k"] == "place":
         logs.orders[account, line["id"]].outcomes.add(line["o"])
+    elif line["k"] in CANCELS:
+        logs.cancels += 1
+        if is_shed(line):
+            logs.cancels_shed.append((line["id"], where))
     if line["o"] not in (ACKNOWLEDGED, REJECTED) or not line.get("seq"):
         return
     outcome = Outcome(
@@ -161,6 +174,13 @@ def _read_outcome(line: Line, where: str, account: int, markets: Mapping[str, st
         where,
     )
     logs.outcomes[markets[line["sym"]]].setdefault(line["seq"], []).append(outcome)
+
+
+def is_shed(line: Line) -> bool:
+    """Whether a command was refused for load; a client that got a status of gRPC has the reason in its words alone."""
+    if line["o"] != REJECTED:
+        return False
+    return line.get("rej") in REFUSED_FOR_LOAD or any(word in line.get("why", "") for word in _WORDS_FOR_LOAD)
 
 
 def _read_time(line: Line, where: str, sent_ns: int, logs: ClientLogs) -> None:

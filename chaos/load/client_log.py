@@ -23,10 +23,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import msgspec
+
 from exchange.v1 import market_data_pb2, trading_pb2
 
 ACKNOWLEDGED, REJECTED, UNKNOWN = 1, 2, 3
 Line = dict[str, Any]
+_ENCODER = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class ClientLog:
     """Writes the lines of one client."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8", buffering=1 << 16)
+        self._file = path.open("wb", buffering=1 << 16)
 
     def __enter__(self) -> ClientLog:
         return self
@@ -54,7 +57,7 @@ class ClientLog:
         self.close()
 
     def write(self, event: str, **fields: Any) -> None:
-        self._file.write(json.dumps({"e": event, "t": time.monotonic_ns(), **fields}, separators=(",", ":")) + "\n")
+        self._file.write(_ENCODER.encode({"e": event, "t": time.monotonic_ns(), **fields}) + b"\n")
 
     def flush(self) -> None:
         self._file.flush()

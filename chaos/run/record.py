@@ -26,6 +26,7 @@ EXPERIMENT_FILE, MANIFEST_FILE, EVENTS_FILE = "experiment.yaml", "manifest.json"
 SAMPLES_FILE, VERDICT_FILE, HISTOGRAMS_FILE = "samples.jsonl", "verdict.json", "histograms.hlog"
 REPORT_FILE, INCIDENT_FILE = "report.html", "incident.md"
 LOGS, HISTORY, STATUS_LOG = "logs", "history", "status.log"
+EventKind = Literal["phase", "fault", "proof", "rollback", "stage", "component", "abort", "check", "sometimes", "note"]
 T = TypeVar("T")
 
 
@@ -63,7 +64,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that happened."""
 
     t: float
-    kind: Literal["phase", "fault", "proof", "rollback", "stage", "component", "abort", "check", "sometimes", "note"]
+    kind: EventKind
     name: str
     """Of the phase, fault, component or check."""
     what: str

@@ -12,8 +12,8 @@ from typing import Any
 
 import grpc
 
-from chaos.campaign.trader import CHANNEL_OPTIONS, bearer
 from chaos.faults.fault import Target
+from chaos.load.attempts import CHANNEL_OPTIONS, bearer
 from exchange.v1 import admin_pb2, admin_pb2_grpc, trading_pb2, trading_pb2_grpc, types_pb2
 
 EVENTS_FILE = "events.log"

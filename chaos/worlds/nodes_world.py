@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from chaos.faults.away import Taker
 from chaos.faults.fault import FaultKind, Injector, Target
 from chaos.faults.processes import PAUSE_S, ProcessKiller, ProcessPauser
 from chaos.invariants.history import History, StreamHistory
+from chaos.worlds.reach import CLOSED_PORT, passes
 from chaos.worlds.world import ROLES, supervisors_among
-from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
 from exchange.netns import missing
 from exchange.node_reviver import NodeReviver
@@ -32,6 +33,8 @@ class NodesWorld:
 
     def __init__(self, config: ExchangeConfig) -> None:
         self._no_links = missing()
+        from exchange.cluster import LocalExchange  # imports Ray
+
         self._exchange = LocalExchange(config, apart=not self._no_links)
         self._reviver: NodeReviver | None = None
         self.addresses: tuple[str, ...] = ()
@@ -61,10 +64,10 @@ class NodesWorld:
             reviver.stay_down.add(target.name)
             nodes.kill(node(target))
 
-        def cut_from_peers(target: Target) -> None:
+        def cut_from_peers(target: Target, *, one_way: bool = False) -> None:
             for other in nodes.nodes:
                 if other.name != target.name:
-                    nodes.cut(node(target), other)
+                    nodes.cut(node(target), other, one_way=one_way)
 
         def heal(target: Target) -> None:
             nodes.heal(node(target))
@@ -75,6 +78,14 @@ class NodesWorld:
         links = (
             Taker(FaultKind.CUT_LINK, self._linked_nodes, lambda target: nodes.cut(node(target)), heal, LINK_AWAY_S),
             Taker(FaultKind.CUT_PEERS, self._linked_nodes, cut_from_peers, heal, LINK_AWAY_S),
+            Taker(FaultKind.CUT_WAY, self._linked_nodes, partial(cut_from_peers, one_way=True), heal, LINK_AWAY_S),
+            Taker(
+                FaultKind.CUT_NATS,
+                self._linked_nodes,
+                lambda target: nodes.cut_ports(node(target), [port for _, port in self._server_places()]),
+                heal,
+                LINK_AWAY_S,
+            ),
         )
         return (
             *(() if self._no_links else links),
@@ -84,7 +95,7 @@ class NodesWorld:
                 FaultKind.KILL_NODE,
                 self._running_nodes,
                 kill,
-                lambda target: reviver.stay_down.remove(target.name),
+                lambda target: reviver.stay_down.discard(target.name),
                 NODE_AWAY_S,
                 lambda target: node(target).worker_pids,
             ),
@@ -106,7 +117,7 @@ class NodesWorld:
                 FaultKind.KILL_GCS,
                 lambda: [Target("gcs", "gcs", nodes.gcs_pid)] if nodes.gcs_pid else [],
                 lambda _: nodes.kill_gcs(),
-                lambda _: nodes.restart_gcs(),
+                lambda _: None if nodes.gcs_pid else nodes.restart_gcs(),
                 GCS_AWAY_S,
             ),
         )
@@ -147,6 +158,45 @@ class NodesWorld:
 
     def unlisted_targets(self) -> Sequence[Target]:
         return [target for node in self._nodes.nodes for target in supervisors_among(node.processes, node.name)]
+
+    def underneath(self) -> Sequence[Target]:
+        raylets = [Target(f"raylet-{n.number}", "raylet", n.raylet_pid, n.name) for n in self._nodes.nodes if n.alive]
+        servers = [Target(target.name, "nats", target.pid) for target in self._running_servers()]
+        gcs = self._nodes.gcs_pid
+        return [*raylets, *servers, *([Target("gcs", "gcs", gcs)] if gcs else [])]
+
+    def evidence(self, kind: FaultKind, name: str) -> str:
+        nodes, servers = self._nodes, self._servers
+        match kind:
+            case FaultKind.KILL_NATS:
+                number = servers.names.index(name)
+                where = self._server_places()[number]
+                return "" if servers.pids[number] or passes(*where) else f"nothing listens at port {where[1]}"
+            case FaultKind.KILL_GCS:
+                return "" if nodes.gcs_pid else f"nothing listens at {nodes.address}"
+        node = nodes.node(name)
+        others = [other for other in nodes.nodes if other is not node]
+        match kind:
+            case FaultKind.KILL_NODE:
+                return "" if node.processes else "none of its processes is left"
+            case FaultKind.PAUSE_NODE:
+                processes = [process for process in node.processes if process.state != "Z"]
+                is_stopped = processes and all(process.state == "T" for process in processes)
+                return f"all of its {len(processes)} processes are stopped" if is_stopped else ""
+            case FaultKind.CUT_LINK:
+                return "" if passes(node.host, CLOSED_PORT) else f"{node.host} does not answer this machine"
+            case FaultKind.CUT_NATS:
+                with nodes.at(node):
+                    reached = [port for host, port in self._server_places() if passes(host, port)]
+                return "" if reached else "it reaches no NATS server"
+        # A way that is cut in one direction gives no answer either: the question is lost, or the answer is.
+        with nodes.at(node):
+            reached_peers = [other.name for other in others if passes(other.host, CLOSED_PORT)]
+        return "" if reached_peers else f"none of {', '.join(other.name for other in others)} answers it"
+
+    def _server_places(self) -> list[tuple[str, int]]:
+        places = [url.rpartition("/")[2].rpartition(":") for url in self._servers.urls]
+        return [(host, int(port)) for host, _, port in places]
 
     def start(self) -> None:
         self._exchange.start()

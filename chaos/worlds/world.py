@@ -10,7 +10,6 @@ from typing import Protocol
 from chaos.faults.fault import FaultKind, Injector, Target
 from chaos.faults.processes import PAUSE_S, ProcessKiller, ProcessPauser
 from chaos.invariants.history import FileHistory, History
-from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
 from exchange.processes import Process, descendants
 
@@ -51,6 +50,14 @@ class World(Protocol):
         """Return the targets that the exchange's status does not name."""
         ...
 
+    def underneath(self) -> Sequence[Target]:
+        """Return the processes that the exchange stands on, and that can be stopped for a while."""
+        ...
+
+    def evidence(self, kind: FaultKind, name: str) -> str:
+        """Return what is seen of a fault that is in effect; "" if nothing is. It is looked for, not remembered."""
+        ...
+
     def history(self, directory: Path) -> History:
         """Return what gathers the history of the journals into a directory."""
         ...
@@ -72,6 +79,8 @@ class LocalWorld:
     def __init__(
         self, config: ExchangeConfig, *, supervisor_too: bool = True, pause_s: tuple[float, float] = PAUSE_S
     ) -> None:
+        from exchange.cluster import LocalExchange  # imports Ray
+
         self._exchange = LocalExchange(config)
         self._supervisor_too = supervisor_too
         self._pause_s = pause_s
@@ -102,8 +111,16 @@ class LocalWorld:
     def unlisted_targets(self) -> Sequence[Target]:
         return supervisors_among(descendants(os.getpid()))
 
+    def underneath(self) -> Sequence[Target]:
+        """Return nothing: without its only raylet and GCS this process ends, too."""
+        return ()
+
+    def evidence(self, kind: FaultKind, name: str) -> str:
+        return ""
+
     def start(self) -> None:
         self._exchange.start()
+        self._exchange.wait(complete=True)
         components = self._exchange.status().components
         self.addresses = tuple(c.address for c in components if c.name.startswith("gateway"))
 

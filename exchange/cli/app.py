@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from exchange import __version__
-from exchange.cli import account, admin, config, maintenance, nats_options, orders, stages
+from exchange.cli import account, admin, config, maintenance, nats_options, orders, stages, status
 from exchange.cli.connection import DATA_DEFAULT, Address, Data, Json, Key, connect, find_address
 from exchange.cli.output import show, show_line
 from exchange.client import Client
@@ -39,6 +39,7 @@ app.add_typer(admin.app, name="admin")
 app.add_typer(maintenance.app, name="maintenance")
 app.add_typer(config.app, name="config")
 app.add_typer(stages.app, name="stage")
+app.add_typer(status.app, name="status")
 app.command()(stages.halt)
 app.command()(stages.resume)
 
@@ -160,14 +161,6 @@ def demo(
     from exchange.cli.demo import run
 
     raise typer.Exit(run(seconds))
-
-
-@app.command()
-def status(address: Address = "", key: Key = "", data: Data = DATA_DEFAULT, json: Json = False) -> None:
-    """Show what runs where, in which state (needs an operator's key)."""
-    with connect(address, key, data) as client:
-        columns = ("name", "state", "role", "stage", "node", "pid", "epoch", "sequence", "open_orders", "restarts")
-        show(client.status().components, (*columns, "address", "detail"), json)
 
 
 @app.command()

@@ -140,12 +140,20 @@ class Admission(Generic[T]):
             return None
         if not self.has_room(item.work_class, item.commands):
             return self.refused(item, ShedReason.QUEUE)
-        rate = self._rates[item.work_class].per_s
-        if rate and now_s + (self._queues.commands(item.work_class) + item.commands) / rate > item.deadline_s:
+        if not self._is_in_time(item, now_s):
             return self.refused(item, ShedReason.DEADLINE)
         if not self._breaker.lets_through(now_s):
             return self.refused(item, ShedReason.BREAKER)
         return None
+
+    def _is_in_time(self, item: T, now_s: float) -> bool:
+        """Whether what waits already, and this, would be done by its deadline.
+
+        While nothing waits it may always try: a rate that is out of date, as after a disk that hung, would be learnt by
+        nobody who is refused for it.
+        """
+        rate, waiting = self._rates[item.work_class].per_s, self._queues.commands(item.work_class)
+        return not (rate and waiting) or now_s + (waiting + item.commands) / rate <= item.deadline_s
 
     def has_room(self, work_class: WorkClass, commands: int) -> bool:
         """Whether that much more would not wait for too long."""

@@ -25,6 +25,7 @@ ATOM = "application/atom+xml; charset=utf-8"
 SVG = "image/svg+xml; charset=utf-8"
 
 GZIP_FROM_BYTES = 512
+LOOKED_AGAIN_S = 10.0
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 """Ids that may stand in a path and be the name of a file; others are told in lists only."""
 
@@ -148,7 +149,8 @@ def _is_safe(path: str) -> bool:
 
 
 class Current:
-    """The documents of the latest board. They are new when its version is, or when it begins or ceases to be stale."""
+    """The documents of the latest board. They are new when its version is, when it begins or ceases to be stale, and
+    every `LOOKED_AGAIN_S`, so that the time of the last look in them is near."""
 
     def __init__(self, publisher: Publisher, now_ns: Callable[[], int] = time.time_ns) -> None:
         self._publisher = publisher
@@ -159,6 +161,11 @@ class Current:
         board = self._publisher.board()
         stale = is_stale(board, self._now_ns())
         held = self._documents
-        if held is None or held.board.version != board.version or held.stale is not stale:
+        if (
+            held is None
+            or held.board.version != board.version
+            or held.stale is not stale
+            or board.checked_ns - held.board.checked_ns >= LOOKED_AGAIN_S * 1e9
+        ):
             held = self._documents = Documents(board, stale=stale)
         return held

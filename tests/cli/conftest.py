@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 
-from exchange.cli import account, admin, app, config, orders, stages
+from exchange.cli import account, admin, app, config, orders, stages, status
 from tests.cli.fake_client import FakeClient
 
 
@@ -19,7 +19,7 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeClient]:
         def fake(*_: object) -> AbstractContextManager[FakeClient]:
             return nullcontext(client)
 
-        for module in (app, orders, account, admin, config, stages):
+        for module in (app, orders, account, admin, config, stages, status):
             monkeypatch.setattr(module, "connect", fake)
         return client
 

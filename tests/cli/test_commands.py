@@ -10,8 +10,7 @@ from types import SimpleNamespace
 import grpc
 import pytest
 
-from exchange.cli import app as commands
-from exchange.cli import run
+from exchange.cli import run, status
 from exchange.client import (
     Account,
     ApiKey,
@@ -75,7 +74,7 @@ def test_ctrl_c_ends_with_130(connected: Callable[..., FakeClient], monkeypatch:
     def interrupted(*_: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "connect", interrupted)
+    monkeypatch.setattr(status, "connect", interrupted)
     assert run(["status"]) == 130
 
 

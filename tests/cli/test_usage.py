@@ -42,13 +42,21 @@ LEAVES = [
     ["halt"],
     ["resume"],
     *(["stage", name] for name in ("show", "hold", "skip")),
+    ["status", "show"],
+    ["status", "letters", "list"],
+]
+ACTIONS = [
+    *(["status", "incident", name] for name in ("update", "correct", "draft", "publish")),
+    *(["status", "maintenance", name] for name in ("schedule", "reschedule", "cancel")),
+    *(["status", "notice", name] for name in ("put", "remove")),
+    ["status", "letters", "resend"],
 ]
 
 
 # ---------------------------------------------------------------- help and usage
 
 
-@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
+@pytest.mark.parametrize("words", [*LEAVES, *ACTIONS], ids=" ".join)
 def test_every_command_explains_itself(words: list[str]) -> None:
     shown = CliRunner().invoke(app, [*words, "--help"])
     assert shown.exit_code == 0

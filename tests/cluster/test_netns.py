@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -158,3 +159,27 @@ def left(*beginnings: str) -> set[str]:
     words = {word.partition("@")[0] for line in links.splitlines() for word in line.split()}
     namespaces = {path.name for path in Path("/run/netns").iterdir()}
     return {word for word in words | namespaces if word.startswith(beginnings)}
+
+
+def test_a_port_of_this_machine_is_cut_off_for_one_namespace_and_is_back(network: LocalNetwork) -> None:
+    with socket.socket() as server, socket.socket() as other:
+        for listening in (server, other):
+            listening.bind((network.host, 0))
+            listening.listen()
+        cut, left = server.getsockname()[1], other.getsockname()[1]
+
+        def reached(number: int) -> list[int]:
+            with network.inside(number):
+                return [port for port in (cut, left) if _reaches(network.host, port)]
+
+        network.cut_ports(0, [cut])
+        assert reached(0) == [left]
+        assert reached(1) == [cut, left]
+        network.heal(0)
+        assert reached(0) == [cut, left]
+
+
+def _reaches(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(LIMIT_S)
+        return probe.connect_ex((host, port)) == 0

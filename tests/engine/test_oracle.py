@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chaos.invariants.naive_shard import NaiveOrder, NaiveShard
 from exchange.engine.channel import AnswerFunds, Ask, RecallFunds
 from exchange.engine.commands import (
     AddInstrument,
@@ -29,7 +30,6 @@ from exchange.engine.instrument import Instrument
 from exchange.engine.shard import Shard
 from exchange.engine.state import ShardState, hash_of, restore, state_of
 from exchange.engine.words import OrderStatus, Stage
-from tests.engine.naive_shard import NaiveOrder, NaiveShard
 
 MS = 1_000_000
 NAMES = [f"o-{n}" for n in range(200)]

@@ -202,6 +202,9 @@ class SpoiltKind:
     def new(self) -> Any:
         return _SpoiltMachine(self._spoil)
 
+    def pack_state(self, machine: _SpoiltMachine) -> bytes:
+        return self._kind.pack_state(machine.shard)
+
     def state_hash(self, machine: _SpoiltMachine) -> bytes:
         return self._kind.state_hash(machine.shard)
 

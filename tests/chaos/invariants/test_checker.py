@@ -277,3 +277,40 @@ def test_an_outcome_that_came_after_more_than_ten_seconds_is_found(run: Syntheti
     pick(run.logs["t0"], lambda line: line["e"] == "out")["t"] = 11 * 10**9
     run.write()
     found(run.check(), "I10", "an outcome came after 11.0 s")
+
+
+# ---------------------------------------------------------------- I8
+
+
+def test_a_trade_of_an_order_whose_cancel_was_acknowledged_is_found(run: SyntheticRun) -> None:
+    cancel = pick(run.logs["t0"], lambda line: line["e"] == "out" and line["k"] == "cancel" and not line["rej"])
+    trade = pick(run.logs["t0.executions"], lambda line: line["e"] == "exec" and line["x"][0] == TRADED)
+    name, order_id = cancel["id"], cancel["oid"]
+    row = [*trade["x"][:2], name, order_id, *trade["x"][4:]]
+    run.logs["t0.executions"].append({**trade, "seq": run.shard.sequence, "x": row})
+    run.write()
+    found(run.check(), "I8", f"its cancel was acknowledged at {cancel['seq']}")
+
+
+def test_a_shard_that_trades_with_a_cancelled_order_is_found(run: SyntheticRun) -> None:
+    cancel = pick(run.logs["t0"], lambda line: line["e"] == "out" and line["k"] == "cancel" and not line["rej"])
+
+    def trade_it(events: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        return [(*e[:4], cancel["oid"], *e[5:]) if e[0] == TRADED and e[1] > cancel["seq"] else e for e in events]
+
+    run.write()
+    found(run.check(SpoiltKind(trade_it)), "I8", f"order {cancel['oid']} traded at")
+
+
+def test_a_cancel_that_is_refused_for_load_is_found(run: SyntheticRun) -> None:
+    line = pick(run.logs["t0"], lambda line: line["e"] == "out" and line["k"] == "cancel")
+    line.update(o=2, rej=601, seq=0)
+    run.write()
+    found(run.check(), "I8", "was refused for load")
+
+
+def test_a_cancel_that_a_stage_refuses_is_no_fault(run: SyntheticRun) -> None:
+    line = pick(run.logs["t0"], lambda line: line["e"] == "out" and line["k"] == "cancel")
+    line.update(o=2, rej=500, seq=0)
+    run.write()
+    assert not run.check().found["I8"]

@@ -1,0 +1,1 @@
+"""What a run has left, as people read it: a page, a comparison, and the draft of an incident report."""

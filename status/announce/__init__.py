@@ -1,0 +1,1 @@
+"""Announcements: each subscriber hears of what concerns it, once, on its channel, whatever fails meanwhile."""

@@ -1,0 +1,1 @@
+"""What was, in SQLite: days, delays, incidents, maintenance, events. Kept through restarts and upgrades."""

@@ -1,0 +1,1 @@
+"""Looks at the exchange from outside, as a client does, and listens to what its supervisor says."""
