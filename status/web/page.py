@@ -25,7 +25,7 @@ from status.model import (
 )
 from status.web import times
 from status.web.charts import day_facts, day_kind, latency_chart, uptimes
-from status.web.history import PERIODS, percent_words, uptime
+from status.web.history import PERIODS, as_of_ns, percent_words, uptime
 from status.web.statuspage import active, indicator, unresolved, upcoming
 
 RECENT_DAYS = 14
@@ -123,7 +123,7 @@ class Pages:
 
     def index(self) -> str:
         board = self._board
-        since_ns = board.updated_ns - RECENT_DAYS * 86_400 * times.SECOND
+        since_ns = as_of_ns(board) - RECENT_DAYS * 86_400 * times.SECOND
         return self._render(
             "index.html",
             "/",
@@ -142,8 +142,8 @@ class Pages:
             "component.html",
             f"/components/{component.id}",
             c=component,
-            days_drawn=uptimes(days, self._board.updated_ns),
-            uptime_by_period={p: uptime(days, self._board.updated_ns, p).percent for p in PERIODS},
+            days_drawn=uptimes(days, as_of_ns(self._board)),
+            uptime_by_period={p: uptime(days, as_of_ns(self._board), p).percent for p in PERIODS},
             days=[day for day in reversed(days) if day_kind(day) != "good"],
             measured_days=len(days),
             incidents={incident.id: incident for incident in self._board.incidents},
@@ -227,8 +227,8 @@ class Pages:
             groups.setdefault(component.group, []).append(
                 {
                     "c": component,
-                    "bars": uptimes(days, board.updated_ns),
-                    "percent": uptime(days, board.updated_ns, "90d").percent,
+                    "bars": uptimes(days, as_of_ns(board)),
+                    "percent": uptime(days, as_of_ns(board), "90d").percent,
                 }
             )
         return list(groups.items())
