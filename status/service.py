@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ from status.settings import Settings, SettingsInvalid
 from status.watch.lateness import Lateness
 from status.watch.prober import CHANNEL_OPTIONS, GatewayProber
 from status.watch.supervisor import SupervisorFeed
+from status.web.server import serve_public
+from status.web.snapshot import Snapshot
 
 _log = structlog.get_logger()
 
@@ -27,6 +30,7 @@ _REFRESH_S = 0.2
 _FLUSH_S = 1.0
 _TRIM_S = 3_600.0
 HISTORY_FILE = "history.db"
+SNAPSHOT_DIR = "snapshot"
 
 
 def read_key(path: Path) -> str:
@@ -64,6 +68,7 @@ class StatusService:
         servicer = StatusServicer(self.publisher, self.announcer, operators)
         self.grpc = GrpcServer(servicer, settings.serving.grpc_host, settings.serving.grpc_port)
         self._lateness = Lateness(clock_ns)
+        self.http_port = settings.serving.http_port
         self._running: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> StatusService:
@@ -76,6 +81,8 @@ class StatusService:
         self.store.open()
         self.publisher.restore()
         await self.grpc.start()
+        self._run(serve_public(self.publisher, self._listen()))
+        self._run(Snapshot(settings.data_path / SNAPSHOT_DIR, self._clock_ns).follow(self.publisher))
         self._run(self._lateness.run())
         for number, address in enumerate(settings.exchange.addresses):
             self._run(self._prober(number, address, key).run())
@@ -100,6 +107,17 @@ class StatusService:
         for error in ended:
             if isinstance(error, Exception):
                 raise error
+
+    def _listen(self) -> socket.socket:
+        """The public port. Raises `SettingsInvalid` where it cannot be had."""
+        serving = self.settings.serving
+        try:
+            listening = socket.create_server((serving.http_host, serving.http_port), backlog=4096)
+        except OSError as error:
+            wanted = f"{serving.http_host}:{serving.http_port}"
+            raise SettingsInvalid(f"expected to listen on {wanted} (`serving.http_port`), found: {error}") from error
+        self.http_port = int(listening.getsockname()[1])
+        return listening
 
     def _announcer(self) -> Announcer:
         settings = self.settings

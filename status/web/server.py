@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
 
 import uvicorn
@@ -52,12 +53,13 @@ def server(publisher: Publisher, host: str, port: int) -> Server:
     return Server(config)
 
 
-async def serve(publisher: Publisher, host: str, port: int, stop: asyncio.Event) -> None:
-    """Until `stop` is set."""
+async def serve_public(publisher: Publisher, listening: socket.socket) -> None:
+    """Until it is cancelled; then what is under way is ended, within seconds."""
+    host, port = listening.getsockname()[:2]
     running = server(publisher, host, port)
-    task = asyncio.create_task(running.serve(), name="status-http")
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    running.should_exit = True
-    await task
+    task = asyncio.create_task(running.serve(sockets=[listening]), name="status-http")
+    try:
+        await asyncio.shield(task)
+    finally:
+        running.should_exit = True
+        await task
