@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 _TRADED, _CLOSED, _REQUESTED, _CANCELLED = 2, 3, 1, 3
+_OPEN = 5
 
 
 CAMPAIGN = "campaign"
-"""Three random faults at 300 commands/s: half of its clients set no deadline, so they wait as long as it takes."""
+"""Three random faults at 300 commands/s: half of its clients wait for 12 s beyond their deadline, to see what comes."""
 
 
 class Bug(NamedTuple):
@@ -88,7 +89,7 @@ def _makes_money(shard: Any) -> None:
 
 
 def _charges_more(matching: Any) -> None:
-    """Let takers pay a unit for nothing, and the house have it."""
+    """Let takers pay a unit for nothing, that goes nowhere."""
     settle = matching._settle_taker
 
     def settle_with_more(trader: Any, buys: bool, amount: int, fee: int, quantity: int) -> None:
@@ -151,14 +152,20 @@ def _loses_events(feed: Any) -> None:
 
 
 def _writes_on_when_fenced(nats: Any) -> None:
-    """Ignore that another writer has taken over, and acknowledge all the same."""
+    """Ignore that another writer has taken over: store the record where the stream ends, and go on."""
     append = nats.NatsJournal.append
 
     def append_anyway(self: Any, epoch: int, sequence: int, payload: bytes) -> None:
         try:
             append(self, epoch, sequence, payload)
         except nats.JournalFenced:
-            pass
+            writer = self._writer
+            if writer is None:
+                raise
+            header, checksum = nats.encode_header(self._machine, epoch, sequence, writer.end.checksum or 0, payload)
+            place = self._link.publish(self._log.data_subject, header + payload, {})
+            writer.end = nats.Position(place, sequence, writer.fence, checksum)
+            writer.fenced = writer.failure = None
 
     nats.NatsJournal.append = append_anyway
 
@@ -197,40 +204,48 @@ def _ignores_stages(stages: Any) -> None:
     stages.Stages.refuses_place = lambda self, instrument, post_only, time_ns: 0
 
 
-def _answers_late(host: Any) -> None:
-    """Let a batch's answer lie for longer than anybody may wait."""
-    submit = host.Host.submit
+def _answers_late(links: Any) -> None:
+    """Let an answer lie for longer than anybody may wait, and tell nobody that it is unknown."""
+    call = links.Link._call
     seen = [0]
 
-    async def submit_late(self: Any, batch: Any) -> bytes:
-        answer: bytes = await submit(self, batch)
-        seen[0] += bool(batch.link)
-        if batch.link and self.kind.name == "shard" and not seen[0] % 500:
-            await host.asyncio.sleep(11.0)
+    async def call_late(self: Any, peer: Any, entries: Any, n: int) -> bytes:
+        answer: bytes = await call(self, peer, entries, n)
+        seen[0] += self.machine.startswith("shard")
+        if self.machine.startswith("shard") and not seen[0] % 300:
+            await links.asyncio.sleep(11.0)
         return answer
 
-    host.Host.submit = submit_late
+    links.Link._call = call_late
+    links.Link._give_up = lambda self, entries: None
 
 
 def _never_sheds(admission: Any) -> None:
+    """Take everything, and forget until when it is wanted: by its deadline a host would refuse what is late."""
+    admission.Admission.deadline_s = lambda self, work_class, remaining_ms, now_s: now_s + 3_600.0
     admission.Admission.refuses = lambda self, item: None
     admission.Admission.sheds = lambda self, work_class, delay_s: False
     admission.Admission.is_late = lambda self, item, now_s: False
 
 
 def _status_lies(status: Any) -> None:
-    """Say that every component is up, whatever is known of it."""
+    """Say that every component is up, once all have been, whatever is known of them."""
     encode = status.encode_status
+    were_up = [False]
 
     def encode_up(version: str, time_ns: int, components: Any, machine: Any, node_names: Any) -> bytes:
         components = list(components)
         response = status.admin_pb2.GetStatusResponse.FromString(
             encode(version, time_ns, components, machine, node_names)
         )
+        are_up = all(component.state == int(status.ComponentState.UP) for component in response.components)
+        were_up[0] |= are_up and any(component.stage == _OPEN for component in response.components)
+        if not were_up[0]:
+            return bytes(response.SerializeToString())
         for component in response.components:
             component.state = int(status.ComponentState.UP)
             if component.name.startswith("shard") and not component.name.endswith("-standby"):
-                component.stage = 5
+                component.stage = _OPEN
         return bytes(response.SerializeToString())
 
     status.encode_status = encode_up
@@ -265,7 +280,7 @@ BUGS = {
             "executes-duplicates",
             ("I2",),
             "an order that is sent again under its client order id is done again",
-            "replies-lost",
+            "slow-disk",
             _SHARD,
             _executes_duplicates,
         ),
@@ -316,7 +331,7 @@ BUGS = {
         Bug(
             "writes-on-when-fenced",
             ("I1", "I7"),
-            "a writer that is fenced off acknowledges all the same",
+            "a writer that is fenced off writes on and acknowledges",
             "pause-primary",
             "exchange.runtime.journal.nats",
             _writes_on_when_fenced,
@@ -338,12 +353,26 @@ BUGS = {
             "exchange.engine.stages",
             _ignores_stages,
         ),
-        Bug("answers-late", ("I10",), "an answer lies for 11 s", CAMPAIGN, _HOST, _answers_late),
-        Bug("never-sheds", ("I11",), "a gateway queues without bound", "okx-2023-07-05", _ADMISSION, _never_sheds),
+        Bug(
+            "answers-late",
+            ("I10",),
+            "an answer lies for 11 s, and nobody is told that it is unknown",
+            CAMPAIGN,
+            "exchange.gateway.links",
+            _answers_late,
+        ),
+        Bug(
+            "never-sheds",
+            ("I11",),
+            "a gateway queues without bound and forgets deadlines",
+            "okx-2023-07-05",
+            _ADMISSION,
+            _never_sheds,
+        ),
         Bug(
             "status-lies",
             ("I12",),
-            "the status says that all is up and open",
+            "the status says that all is up and open, once it was",
             _KILLS,
             "exchange.supervisor.status",
             _status_lies,

@@ -22,7 +22,7 @@ from exchange.v1 import trading_pb2, types_pb2
 from tests.chaos.invariants.synthetic import MARKET, SyntheticRun
 
 PURE = described(engine_shard) == "pure Python"
-IN_EVERY_HISTORY = ("makes-money", "forgets-holds", "fills-twice", "fills-after-cancel")
+IN_EVERY_HISTORY = ("makes-money", "charges-more", "forgets-holds", "fills-twice", "fills-after-cancel")
 LOT, PRICE = 10_000, 1_000
 
 

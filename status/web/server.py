@@ -1,0 +1,53 @@
+"""The public port: uvicorn with limits."""
+
+from __future__ import annotations
+
+import asyncio
+
+import uvicorn
+
+from status.web.app import create_app
+from status.web.source import Publisher
+
+CONNECTIONS_MAX = 25_000
+"""More than that get 503. Those who watch events are among them."""
+IDLE_S = 15
+HEADERS_MAX = 16_384
+
+
+def server(publisher: Publisher, host: str, port: int) -> uvicorn.Server:
+    """To be run by `await server.serve()`, and ended by `server.should_exit = True`.
+
+    Behind a proxy of one's own, uvicorn takes the address of the client from `X-Forwarded-For` if the proxy is on this
+    machine (its `FORWARDED_ALLOW_IPS` names others).
+    """
+    config = uvicorn.Config(
+        create_app(publisher),
+        host=host,
+        port=port,
+        loop="none",
+        http="auto",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        limit_concurrency=CONNECTIONS_MAX,
+        backlog=4096,
+        timeout_keep_alive=IDLE_S,
+        timeout_graceful_shutdown=2,
+        h11_max_incomplete_event_size=HEADERS_MAX,
+    )
+    return uvicorn.Server(config)
+
+
+async def serve(publisher: Publisher, host: str, port: int, stop: asyncio.Event) -> None:
+    """Until `stop` is set. Signals are left to the caller's event loop once it has set handlers of its own."""
+    running = server(publisher, host, port)
+    task = asyncio.create_task(running.serve(), name="status-http")
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    running.should_exit = True
+    await task
