@@ -25,7 +25,7 @@ from status.operators import NotAnOperator, Operators, hash_of, remember
 from status.postmortem import LoggedEvent, draft
 from status.prepare import write_private
 from status.service import StatusService
-from status.settings import Exchange, Serving, Settings, SettingsInvalid
+from status.settings import Exchange, IncidentRules, Serving, Settings, SettingsInvalid
 from status.watch.looks import Kind, Result
 from tests.status.observed import PLAN, SECOND, instrument, look
 from tests.status.test_incidents import MAJOR, World
@@ -65,7 +65,12 @@ async def service(tmp_path: Path, exchange: type[FakeExchange]) -> AsyncIterator
     """Watches an address where nobody is, and serves on a free port."""
     # Port 9 (discard) of this machine: nobody listens.
     where = Exchange(addresses=("127.0.0.1:9",))
-    settings = Settings(data_dir=str(tmp_path), exchange=where, serving=Serving(http_port=0, grpc_port=0))
+    settings = Settings(
+        data_dir=str(tmp_path),
+        exchange=where,
+        incidents=IncidentRules(blip_ms=500),
+        serving=Serving(http_port=0, grpc_port=0),
+    )
     write_private(settings.key_path("probe.key"), "probe")
     async with StatusService(settings) as service:
         yield service
