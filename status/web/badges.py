@@ -1,4 +1,4 @@
-"""Badges: a small SVG of our own, and the JSON that shields.io reads. Of the whole, of a component, and of its uptime."""
+"""Badges: an SVG of our own and the JSON that shields.io reads; of the whole, of a component, and of its uptime."""
 
 from __future__ import annotations
 

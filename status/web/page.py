@@ -1,10 +1,13 @@
-"""The pages: what the templates are given, and where each page is. Links are relative, so that a snapshot works anywhere."""
+"""The pages: what the templates are given, and where each page is.
+
+Links are relative, so that a snapshot works anywhere.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Any
 
@@ -109,13 +112,13 @@ class Pages:
         board = self._board
         makers: dict[str, Callable[[], str]] = {"/": self.index, "/history": self.history, "/404": self.not_found}
         for c in board.components:
-            makers[f"/components/{c.id}"] = lambda c=c: self.component(c)
+            makers[f"/components/{c.id}"] = partial(self.component, c)
         for incident in board.incidents:
-            makers[f"/incidents/{incident.id}"] = lambda incident=incident: self.incident(incident)
+            makers[f"/incidents/{incident.id}"] = partial(self.incident, incident)
         for maintenance in board.maintenances:
-            makers[f"/maintenance/{maintenance.id}"] = lambda maintenance=maintenance: self.maintenance(maintenance)
+            makers[f"/maintenance/{maintenance.id}"] = partial(self.maintenance, maintenance)
         for month in self._months():
-            makers[f"/history/{month}"] = lambda month=month: self.month(month)
+            makers[f"/history/{month}"] = partial(self.month, month)
         return makers
 
     def index(self) -> str:
