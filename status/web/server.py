@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import socket
 from collections.abc import Iterator
 
 import uvicorn
@@ -51,15 +49,3 @@ def server(publisher: Publisher, host: str, port: int) -> Server:
         h11_max_incomplete_event_size=HEADERS_MAX,
     )
     return Server(config)
-
-
-async def serve_public(publisher: Publisher, listening: socket.socket) -> None:
-    """Until it is cancelled; then what is under way is ended, within seconds."""
-    host, port = listening.getsockname()[:2]
-    running = server(publisher, host, port)
-    task = asyncio.create_task(running.serve(sockets=[listening]), name="status-http")
-    try:
-        await asyncio.shield(task)
-    finally:
-        running.should_exit = True
-        await task
