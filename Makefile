@@ -25,7 +25,7 @@ REMOVE_COMPILED := find exchange -name '*.so' -delete && rm -f exchange/compiled
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install protos demo up status gate test crash-test cluster-test ray-up-test money-test check bench lock clean
+.PHONY: help install protos demo up status gate test crash-test cluster-test ray-up-test money-test browser-test check bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ ray-up-test: install ## `ray up cluster.yaml` end to end, as root: needs sshd, s
 
 money-test: install ## the slow tests of money: thousands of histories, and a kill at each message about it
 	$(BIN)/pytest -m slow -s tests/engine/test_money_machine.py tests/runtime/test_transfer_kill.py
+
+browser-test: install ## the status page in a real browser: needs Chromium (apt-get install chromium)
+	$(BIN)/pytest -m slow tests/browser tests/status/web
 
 check: install ## format, lint, types and protos; works offline
 	$(BIN)/ruff format --check .

@@ -241,17 +241,20 @@ class GrpcServer:
         self._host = host
         self._port = port
         self.port = 0
+        self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
         """Raises `PortTaken` where another process listens."""
-        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        status_pb2_grpc.add_StatusServiceServicer_to_server(self._servicer, self._server)
+        started = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        status_pb2_grpc.add_StatusServiceServicer_to_server(self._servicer, started)
         address = f"{self._host}:{self._port}"
         try:
-            self.port = self._server.add_insecure_port(address)
+            self.port = started.add_insecure_port(address)
         except RuntimeError as error:
             raise PortTaken(f"expected to listen on {address}, found: {error}; serving.grpc_port sets it") from error
-        await self._server.start()
+        await started.start()
+        self._server = started
 
     async def stop(self) -> None:
-        await self._server.stop(grace=0.5)
+        if self._server is not None:
+            await self._server.stop(grace=0.1)  # those who watch would never end

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any, Literal
 
 import structlog
+import uvicorn
 
 from exchange.client import AsyncClient
 from status.announce.announcer import Announcer, make_channel
-from status.grpc_service import GrpcServer, StatusServicer
+from status.grpc_service import GrpcServer, PortTaken, StatusServicer
 from status.history.store import Store
 from status.operators import HASHES_FILE, Operators, remember
 from status.publisher import Publisher
@@ -20,12 +23,16 @@ from status.settings import Settings, SettingsInvalid
 from status.watch.lateness import Lateness
 from status.watch.prober import CHANNEL_OPTIONS, GatewayProber
 from status.watch.supervisor import SupervisorFeed
+from status.web.server import server
+from status.web.snapshot import Snapshot
 
 _log = structlog.get_logger()
 
 _REFRESH_S = 0.2
 _FLUSH_S = 1.0
 _TRIM_S = 3_600.0
+_SNAPSHOT_AGAIN_S = 10.0
+_BACKLOG = 4_096
 HISTORY_FILE = "history.db"
 
 
@@ -65,8 +72,23 @@ class StatusService:
         self.grpc = GrpcServer(servicer, settings.serving.grpc_host, settings.serving.grpc_port)
         self._lateness = Lateness(clock_ns)
         self._running: list[asyncio.Task[None]] = []
+        self._web: uvicorn.Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self.http_port = 0
 
     async def __aenter__(self) -> StatusService:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for error in await self._stop():
+            raise error
+
+    async def _start(self) -> None:
         settings = self.settings
         key = read_key(settings.key_path(settings.exchange.probe_key_file))
         operator_file = settings.exchange.operator_key_file
@@ -76,6 +98,7 @@ class StatusService:
         self.store.open()
         self.publisher.restore()
         await self.grpc.start()
+        self._listen()
         self._run(self._lateness.run())
         for number, address in enumerate(settings.exchange.addresses):
             self._run(self._prober(number, address, key).run())
@@ -87,19 +110,20 @@ class StatusService:
         self._run(self._flush())
         if self.announcer is not None:
             self._run(self.announcer.run())
-        return self
 
-    async def __aexit__(self, *exc_info: object) -> None:
+    async def _stop(self) -> list[Exception]:
+        """Return with what parts of it failed."""
         await self.grpc.stop()
+        if self._web is not None and self._serving is not None:
+            self._web.should_exit = True
+            await asyncio.wait([self._serving])
         for task in self._running:
             task.cancel()
         ended = await asyncio.gather(*self._running, return_exceptions=True)
         if self.announcer is not None:
             await self.announcer.close()
         await self.store.close()
-        for error in ended:
-            if isinstance(error, Exception):
-                raise error
+        return [error for error in ended if isinstance(error, Exception)]
 
     def _announcer(self) -> Announcer:
         settings = self.settings
@@ -113,15 +137,40 @@ class StatusService:
         """Return when a part has failed, which only a bug can bring about; leaving the service then raises why."""
         await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
 
-    def _run(self, work: object) -> None:
-        self._running.append(asyncio.create_task(work))  # type: ignore[arg-type]
+    def _listen(self) -> None:
+        """Serve the public. The socket is opened here, so that a port that is taken is an error with a code."""
+        where = self.settings.serving
+        try:
+            listening = socket.create_server((where.http_host, where.http_port), backlog=_BACKLOG)
+        except OSError as error:
+            address = f"{where.http_host}:{where.http_port}"
+            raise PortTaken(f"expected to listen on {address}, found: {error}; serving.http_port sets it") from error
+        self.http_port = listening.getsockname()[1]
+        self._web = server(self.publisher, where.http_host, self.http_port)
+        self._serving = self._run(self._web.serve(sockets=[listening]))
+        if where.snapshot_dir:
+            self._run(self._write_snapshots(self.settings.key_path(where.snapshot_dir)))
 
-    def _client(self, addresses: tuple[str, ...], key: str, retry: str) -> AsyncClient:
+    async def _write_snapshots(self, folder: Path) -> None:
+        while True:
+            try:
+                await Snapshot(folder, self._clock_ns).follow(self.publisher)
+            except* OSError as errors:
+                found = str(errors.exceptions[0])
+                _log.error("status.snapshot_not_written", code="SNAPSHOT_NOT_WRITTEN", folder=str(folder), error=found)
+            await asyncio.sleep(_SNAPSHOT_AGAIN_S)
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._running.append(task)
+        return task
+
+    def _client(self, addresses: tuple[str, ...], key: str, retry: Literal["none", "budget"]) -> AsyncClient:
         return AsyncClient(
             addresses,
             key,
             timeout=self.settings.probing.timeout_ms / 1_000,
-            retry=retry,  # type: ignore[arg-type]
+            retry=retry,
             settle_timeout=0.2,
             reconnect_timeout=0.0,
             channel_options=CHANNEL_OPTIONS,

@@ -106,6 +106,9 @@ class Serving(_Section, frozen=True):
     grpc_host: str = "127.0.0.1"
     grpc_port: Annotated[int, Meta(ge=0, le=65_535)] = 8091
     """StatusService: reading is public, operator actions need an operator's key; 0 takes a free one."""
+    snapshot_dir: str = "snapshot"
+    """Where the page and the API are written as files with every change, for another web server to serve; in the data
+    directory or an absolute path. Empty: nowhere."""
     page_name: str = "Evenkeel"
     page_url: str = "http://127.0.0.1:8090"
     """As the public reaches it; links in announcements and feeds begin with it."""

@@ -1,4 +1,4 @@
-"""Badges: a small SVG of our own, and the JSON that shields.io reads. Of the whole, of a component, and of its uptime."""
+"""Badges: an SVG of our own and the JSON that shields.io reads; of the whole, of a component, and of its uptime."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from status.model import Board, Component, ComponentStatus, Impact
-from status.web.history import percent_words, uptime
+from status.web.history import as_of_ns, percent_words, uptime
 from status.web.statuspage import indicator
 
 GREEN, YELLOW, ORANGE, RED, BLUE, GREY = "#1a7f4b", "#8a6100", "#b4530a", "#c0262d", "#2563ab", "#5c6670"
@@ -76,7 +76,7 @@ def of_component(component: Component, board: Board, stale: bool) -> Badge:
 
 
 def of_uptime(component: Component, board: Board, period: str) -> Badge:
-    percent = uptime(board.days.get(component.id, ()), board.updated_ns, period).percent
+    percent = uptime(board.days.get(component.id, ()), as_of_ns(board), period).percent
     steps = ((99.9, GREEN), (99.0, YELLOW), (95.0, ORANGE))
     color = GREY if percent is None else next((color for least, color in steps if percent >= least), RED)
     return Badge(f"{component.name} {period}", percent_words(percent), color)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from status.model import Day, Latency
 from status.web.history import last_dates
@@ -106,7 +107,7 @@ def latency_chart(points: Sequence[Latency]) -> LatencyChart | None:
     span_ns = max(last_ns - first_ns, SECOND)
     worst = max(point.p99_ms for point in points)
     top = _round_up(worst)
-    step_ns = min(b.at_ns - a.at_ns for a, b in zip(points, points[1:], strict=False))
+    step_ns = min(b.at_ns - a.at_ns for a, b in pairwise(points))
 
     def path(values: list[float]) -> str:
         parts: list[str] = []
@@ -130,10 +131,10 @@ def latency_chart(points: Sequence[Latency]) -> LatencyChart | None:
 
 
 def _round_up(value: float) -> float:
-    """To 1, 2 or 5 times a power of ten, at least 1 ms."""
+    """To a round number just above, at least 1 ms."""
     size = 1.0
     while True:
-        for step in (1, 2, 5):
+        for step in (1, 1.5, 2, 3, 5, 7.5):
             if value <= step * size:
                 return step * size
         size *= 10

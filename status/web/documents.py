@@ -7,7 +7,8 @@ import hashlib
 import re
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -24,10 +25,12 @@ ATOM = "application/atom+xml; charset=utf-8"
 SVG = "image/svg+xml; charset=utf-8"
 
 GZIP_FROM_BYTES = 512
+LOOKED_AGAIN_S = 10.0
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 """Ids that may stand in a path and be the name of a file; others are told in lists only."""
 
 _encoder = msgspec.json.Encoder()
+T = TypeVar("T")
 Make = Callable[[], "Document"]
 
 
@@ -95,46 +98,49 @@ class Documents:
             "/api/v2/scheduled-maintenances/active.json": maintenances(active(board)),
             "/api/openapi.json": lambda: json_document(openapi.document(board)),
             "/feed.atom": lambda: Document(feed.feed(board), ATOM),
-            "/badge.svg": lambda: Document(badges.overall(board, self.stale).svg().encode(), SVG),
-            "/badge.json": lambda: json_document(badges.overall(board, self.stale).shields()),
+            **_badge("/badge", partial(badges.overall, board, self.stale)),
         }
         for incident in board.incidents:
-            makers[f"/api/v2/incidents/{incident.id}.json"] = lambda incident=incident: json_document(
-                {"page": v2.page(), "incident": v2.incident(incident)}
+            makers[f"/api/v2/incidents/{incident.id}.json"] = made(
+                lambda incident: {"page": v2.page(), "incident": v2.incident(incident)}, incident
             )
         for state in ("", *okx.STATES):
-            makers[f"/api/v5/system/status?state={state}"] = lambda state=state: json_document(
-                okx.system_status(board, state)
-            )
+            makers[f"/api/v5/system/status?state={state}"] = made(lambda state: okx.system_status(board, state), state)
         return {path: make for path, make in makers.items() if _is_safe(path)}
 
     def _of_components(self) -> dict[str, Make]:
-        board = self.board
+        board, stale = self.board, self.stale
         v2 = Statuspage(board)
         makers: dict[str, Make] = {}
         for c in board.components:
-            makers[f"/api/v2/components/{c.id}.json"] = lambda c=c: json_document(
-                {"page": v2.page(), "component": v2.component(c)}
+            base = f"/api/components/{c.id}"
+            makers[f"/api/v2/components/{c.id}.json"] = made(
+                lambda c: {"page": v2.page(), "component": v2.component(c)}, c
             )
-            makers[f"/api/components/{c.id}/history.json"] = lambda c=c: json_document(history(board, c))
-            badge = f"/api/components/{c.id}/badge"
-            makers[f"{badge}.svg"] = lambda c=c: Document(badges.of_component(c, board, self.stale).svg().encode(), SVG)
-            makers[f"{badge}.json"] = lambda c=c: json_document(badges.of_component(c, board, self.stale).shields())
+            makers[f"{base}/history.json"] = made(lambda c: history(board, c), c)
+            makers |= _badge(f"{base}/badge", partial(badges.of_component, c, board, stale))
             for period in PERIODS:
-                makers[f"{badge}/uptime-{period}.svg"] = lambda c=c, period=period: Document(
-                    badges.of_uptime(c, board, period).svg().encode(), SVG
-                )
-                makers[f"{badge}/uptime-{period}.json"] = lambda c=c, period=period: json_document(
-                    badges.of_uptime(c, board, period).shields()
-                )
+                makers |= _badge(f"{base}/badge/uptime-{period}", partial(badges.of_uptime, c, board, period))
         return {path: make for path, make in makers.items() if _is_safe(path)}
 
     def _html(self) -> dict[str, Make]:
-        return {
-            path: (lambda make=make: Document(make().encode(), HTML))
-            for path, make in self._pages.makers().items()
-            if _is_safe(path)
-        }
+        return {path: partial(_html, make) for path, make in self._pages.makers().items() if _is_safe(path)}
+
+
+def made(tell: Callable[[T], Any], of: T) -> Make:
+    """A JSON document of what is told of one thing."""
+    return lambda: json_document(tell(of))
+
+
+def _badge(path: str, badge: Callable[[], badges.Badge]) -> dict[str, Make]:
+    return {
+        f"{path}.svg": lambda: Document(badge().svg().encode(), SVG),
+        f"{path}.json": lambda: json_document(badge().shields()),
+    }
+
+
+def _html(make: Callable[[], str]) -> Document:
+    return Document(make().encode(), HTML)
 
 
 def _is_safe(path: str) -> bool:
@@ -143,7 +149,8 @@ def _is_safe(path: str) -> bool:
 
 
 class Current:
-    """The documents of the latest board. They are new when its version is, or when it begins or ceases to be stale."""
+    """The documents of the latest board. They are new when its version is, when it begins or ceases to be stale, and
+    every `LOOKED_AGAIN_S`, so that the time of the last look in them is near."""
 
     def __init__(self, publisher: Publisher, now_ns: Callable[[], int] = time.time_ns) -> None:
         self._publisher = publisher
@@ -154,6 +161,11 @@ class Current:
         board = self._publisher.board()
         stale = is_stale(board, self._now_ns())
         held = self._documents
-        if held is None or held.board.version != board.version or held.stale is not stale:
+        if (
+            held is None
+            or held.board.version != board.version
+            or held.stale is not stale
+            or board.checked_ns - held.board.checked_ns >= LOOKED_AGAIN_S * 1e9
+        ):
             held = self._documents = Documents(board, stale=stale)
         return held

@@ -1,8 +1,8 @@
 """Server-sent events: what changed from board to board, told to all who watch, who are many.
 
-Each event is encoded once and kept for those who come back with its id. A watcher is one coroutine and the number of the
-last event that it got, so there is no queue to grow: one that cannot take its next event in time is dropped, and comes back
-by itself.
+Each event is encoded once and kept for those who come back with its id. A watcher is a coroutine and the number of the
+last event that it got, so there is no queue to grow: one that cannot take its next event in time is dropped, and
+comes back by itself.
 """
 
 from __future__ import annotations

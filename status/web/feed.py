@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from xml.etree import ElementTree
+import xml.etree.ElementTree as ET
 
 from status.model import Board, Incident, Maintenance, Update
 from status.web.times import iso, words
@@ -14,9 +14,9 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def feed(board: Board) -> bytes:
-    ElementTree.register_namespace("", ATOM)
+    ET.register_namespace("", ATOM)
     base = board.page_url.rstrip("/")
-    root = ElementTree.Element(f"{{{ATOM}}}feed")
+    root = ET.Element(f"{{{ATOM}}}feed")
     _text(root, "id", f"{base}/")
     _text(root, "title", f"{board.page_name} status: incidents and maintenance")
     _text(root, "updated", iso(board.updated_ns) or "1970-01-01T00:00:00Z")
@@ -26,11 +26,12 @@ def feed(board: Board) -> bytes:
     told: list[Incident | Maintenance] = [*board.incidents, *board.maintenances]
     for item in sorted(told, key=lambda item: item.updated_ns, reverse=True)[:ENTRIES_MAX]:
         _entry(root, item, base)
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    ET.indent(root)
+    written: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return written
 
 
-def _entry(root: ElementTree.Element, item: Incident | Maintenance, base: str) -> None:
+def _entry(root: ET.Element, item: Incident | Maintenance, base: str) -> None:
     kind = "incidents" if isinstance(item, Incident) else "maintenance"
     entry = _child(root, "entry")
     _text(entry, "id", f"{base}/{kind}/{item.id}")
@@ -50,17 +51,17 @@ def _line(update: Update) -> str:
     return f"{words(update.at_ns)}, {update.status.value.replace('_', ' ')}: {update.body}{corrected}"
 
 
-def _child(parent: ElementTree.Element, name: str) -> ElementTree.Element:
-    return ElementTree.SubElement(parent, f"{{{ATOM}}}{name}")
+def _child(parent: ET.Element, name: str) -> ET.Element:
+    return ET.SubElement(parent, f"{{{ATOM}}}{name}")
 
 
-def _text(parent: ElementTree.Element, name: str, text: str) -> ElementTree.Element:
+def _text(parent: ET.Element, name: str, text: str) -> ET.Element:
     element = _child(parent, name)
     element.text = _NOT_XML.sub("\ufffd", text)
     return element
 
 
-def _link(parent: ElementTree.Element, href: str, rel: str, kind: str) -> None:
+def _link(parent: ET.Element, href: str, rel: str, kind: str) -> None:
     link = _child(parent, "link")
     link.set("href", href)
     link.set("rel", rel)

@@ -34,6 +34,11 @@ class Uptime:
         return max(0.0, 100 * (1 - self.down_s / counted)) if counted > 0 else None
 
 
+def as_of_ns(board: Board) -> int:
+    """The end of what a board tells: it was changed last at `updated_ns`, and was still true at its last look."""
+    return max(board.updated_ns, board.checked_ns)
+
+
 def uptime(days: Iterable[Day], now_ns: int, period: str) -> Uptime:
     """Over one of `PERIODS`, up to now."""
     now = moment(now_ns)
@@ -73,8 +78,8 @@ def history(board: Board, component: Component) -> dict[str, Any]:
         "id": component.id,
         "name": component.name,
         "updated_at": iso(board.updated_ns),
-        "today": date(board.updated_ns),
-        "uptime_percent": {period: _rounded(uptime(days, board.updated_ns, period).percent) for period in PERIODS},
+        "today": date(as_of_ns(board)),
+        "uptime_percent": {period: _rounded(uptime(days, as_of_ns(board), period).percent) for period in PERIODS},
         "days": [
             {
                 "date": day.date,

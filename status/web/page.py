@@ -1,10 +1,13 @@
-"""The pages: what the templates are given, and where each page is. Links are relative, so that a snapshot works anywhere."""
+"""The pages: what the templates are given, and where each page is.
+
+Links are relative, so that a snapshot works anywhere.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Any
 
@@ -22,7 +25,7 @@ from status.model import (
 )
 from status.web import times
 from status.web.charts import day_facts, day_kind, latency_chart, uptimes
-from status.web.history import PERIODS, percent_words, uptime
+from status.web.history import PERIODS, as_of_ns, percent_words, uptime
 from status.web.statuspage import active, indicator, unresolved, upcoming
 
 RECENT_DAYS = 14
@@ -109,18 +112,18 @@ class Pages:
         board = self._board
         makers: dict[str, Callable[[], str]] = {"/": self.index, "/history": self.history, "/404": self.not_found}
         for c in board.components:
-            makers[f"/components/{c.id}"] = lambda c=c: self.component(c)
+            makers[f"/components/{c.id}"] = partial(self.component, c)
         for incident in board.incidents:
-            makers[f"/incidents/{incident.id}"] = lambda incident=incident: self.incident(incident)
+            makers[f"/incidents/{incident.id}"] = partial(self.incident, incident)
         for maintenance in board.maintenances:
-            makers[f"/maintenance/{maintenance.id}"] = lambda maintenance=maintenance: self.maintenance(maintenance)
+            makers[f"/maintenance/{maintenance.id}"] = partial(self.maintenance, maintenance)
         for month in self._months():
-            makers[f"/history/{month}"] = lambda month=month: self.month(month)
+            makers[f"/history/{month}"] = partial(self.month, month)
         return makers
 
     def index(self) -> str:
         board = self._board
-        since_ns = board.updated_ns - RECENT_DAYS * 86_400 * times.SECOND
+        since_ns = as_of_ns(board) - RECENT_DAYS * 86_400 * times.SECOND
         return self._render(
             "index.html",
             "/",
@@ -139,8 +142,8 @@ class Pages:
             "component.html",
             f"/components/{component.id}",
             c=component,
-            days_drawn=uptimes(days, self._board.updated_ns),
-            uptime_by_period={p: uptime(days, self._board.updated_ns, p).percent for p in PERIODS},
+            days_drawn=uptimes(days, as_of_ns(self._board)),
+            uptime_by_period={p: uptime(days, as_of_ns(self._board), p).percent for p in PERIODS},
             days=[day for day in reversed(days) if day_kind(day) != "good"],
             measured_days=len(days),
             incidents={incident.id: incident for incident in self._board.incidents},
@@ -224,8 +227,8 @@ class Pages:
             groups.setdefault(component.group, []).append(
                 {
                     "c": component,
-                    "bars": uptimes(days, board.updated_ns),
-                    "percent": uptime(days, board.updated_ns, "90d").percent,
+                    "bars": uptimes(days, as_of_ns(board)),
+                    "percent": uptime(days, as_of_ns(board), "90d").percent,
                 }
             )
         return list(groups.items())

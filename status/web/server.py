@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+from collections.abc import Iterator
 
 import uvicorn
 
@@ -15,7 +16,15 @@ IDLE_S = 15
 HEADERS_MAX = 16_384
 
 
-def server(publisher: Publisher, host: str, port: int) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """Leaves signals to the process, which has more to end than this."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def server(publisher: Publisher, host: str, port: int) -> Server:
     """To be run by `await server.serve()`, and ended by `server.should_exit = True`.
 
     Behind a proxy of one's own, uvicorn takes the address of the client from `X-Forwarded-For` if the proxy is on this
@@ -39,15 +48,4 @@ def server(publisher: Publisher, host: str, port: int) -> uvicorn.Server:
         timeout_graceful_shutdown=2,
         h11_max_incomplete_event_size=HEADERS_MAX,
     )
-    return uvicorn.Server(config)
-
-
-async def serve(publisher: Publisher, host: str, port: int, stop: asyncio.Event) -> None:
-    """Until `stop` is set. Signals are left to the caller's event loop once it has set handlers of its own."""
-    running = server(publisher, host, port)
-    task = asyncio.create_task(running.serve(), name="status-http")
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    running.should_exit = True
-    await task
+    return Server(config)

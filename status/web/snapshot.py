@@ -1,7 +1,7 @@
 """The static snapshot: every page and document as files, for any web server or object store to serve when we are gone.
 
-A snapshot is a directory of its own, `DIR/SEQUENCE`; the symbolic link `DIR/current` is moved to it in one step, so that a
-reader sees one board or the next, never a mixture.
+A snapshot is a directory of its own, `DIR/SEQUENCE`; the symbolic link `DIR/current` is moved to it in one step, so
+that a reader sees one board or the next, never a mixture.
 """
 
 from __future__ import annotations

@@ -20,5 +20,5 @@ class Publisher(Protocol):
 
 
 def is_stale(board: Board, now_ns: int) -> bool:
-    """Whether the last look is too old to speak of the present. A board that was never looked at is empty, not stale."""
+    """Whether the last look is too old to speak of the present. A board without any look is empty, not stale."""
     return bool(board.checked_ns) and now_ns - board.checked_ns > STALE_AFTER_S * 1e9

@@ -83,8 +83,7 @@ class Statuspage:
         }
 
     def status(self) -> Json:
-        """The overall state. `checked_at` is ours: when the exchange was last looked at; before the first look the words say
-        so."""
+        """The overall state. `checked_at` is ours: when the exchange was last looked at."""
         impact = indicator(self._board)
         words = DESCRIPTIONS[impact] if self._board.checked_ns else "Not Measured Yet"
         return {"indicator": impact.value, "description": words, "checked_at": iso_or_none(self._board.checked_ns)}

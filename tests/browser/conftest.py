@@ -10,14 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from status.model import Board
 from status.web.server import server
 from tests.status.web.scenes import FakePublisher
-
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -76,7 +75,8 @@ def site() -> Iterator[Callable[[Board], Site]]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[playwright.Browser]:
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
         pytest.skip("needs Chromium (Debian: apt-get install chromium), or its path in CHROMIUM")
     with playwright.sync_playwright() as driver:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -17,12 +19,13 @@ from exchange.v1 import status_pb2 as pb
 from exchange.v1 import status_pb2_grpc
 from status import operators
 from status.cli import app
+from status.grpc_service import PortTaken
 from status.model import ComponentStatus
 from status.operators import NotAnOperator, Operators, hash_of, remember
 from status.postmortem import LoggedEvent, draft
 from status.prepare import write_private
 from status.service import StatusService
-from status.settings import Exchange, Serving, Settings, SettingsInvalid
+from status.settings import Exchange, IncidentRules, Serving, Settings, SettingsInvalid
 from status.watch.looks import Kind, Result
 from tests.status.observed import PLAN, SECOND, instrument, look
 from tests.status.test_incidents import MAJOR, World
@@ -62,7 +65,12 @@ async def service(tmp_path: Path, exchange: type[FakeExchange]) -> AsyncIterator
     """Watches an address where nobody is, and serves on a free port."""
     # Port 9 (discard) of this machine: nobody listens.
     where = Exchange(addresses=("127.0.0.1:9",))
-    settings = Settings(data_dir=str(tmp_path), exchange=where, serving=Serving(http_port=0, grpc_port=0))
+    settings = Settings(
+        data_dir=str(tmp_path),
+        exchange=where,
+        incidents=IncidentRules(blip_ms=500),
+        serving=Serving(http_port=0, grpc_port=0),
+    )
     write_private(settings.key_path("probe.key"), "probe")
     async with StatusService(settings) as service:
         yield service
@@ -82,6 +90,30 @@ async def test_the_board_stands_and_says_that_the_exchange_is_gone(service: Stat
     found = {component.id: component.status for component in response.board.components}
     assert found["api-gateway-0"] == "major_outage"
     assert (await stub.GetBoard(pb.GetBoardRequest())).board.version >= response.board.version
+
+
+async def test_page_and_api_are_served_and_written_as_files(service: StatusService, stub: Any, tmp_path: Path) -> None:
+    async with asyncio.timeout(30):
+        async for response in stub.WatchStatus(pb.WatchStatusRequest()):
+            if response.board.indicator == "critical":
+                break
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.http_port}") as client:
+        page = await client.get("/")
+        summary = (await client.get("/api/v2/summary.json")).json()
+    assert page.status_code == 200
+    assert "unavailable" in page.text
+    assert summary["status"]["indicator"] == "critical"
+    async with asyncio.timeout(30):
+        file = tmp_path / "snapshot" / "current" / "index.html"
+        while not file.exists() or "unavailable" not in file.read_text():
+            await asyncio.sleep(0.05)
+
+
+async def test_a_port_that_is_taken_is_named(service: StatusService) -> None:
+    taken = Serving(http_port=service.http_port, grpc_port=0)
+    with pytest.raises(PortTaken, match=r"serving\.http_port"):
+        async with StatusService(msgspec.structs.replace(service.settings, serving=taken)):
+            pass
 
 
 async def test_operators_announce_maintenance_and_put_notices_up(service: StatusService, stub: Any) -> None:
@@ -106,26 +138,24 @@ async def test_operators_announce_maintenance_and_put_notices_up(service: Status
     assert (await stub.ListDeadLetters(pb.ListDeadLettersRequest(), metadata=OPERATOR)).dead_letters == []
 
 
-@pytest.mark.parametrize(
-    ("request_", "metadata", "code"),
-    [
-        (pb.PutNoticeRequest(body="Hello."), (), grpc.StatusCode.UNAUTHENTICATED),
-        (pb.PutNoticeRequest(body="  "), OPERATOR, grpc.StatusCode.INVALID_ARGUMENT),
-        (pb.CancelMaintenanceRequest(id="no-such", body="x"), OPERATOR, grpc.StatusCode.NOT_FOUND),
-        (pb.CorrectUpdateRequest(update_id="no-such", body="x"), OPERATOR, grpc.StatusCode.NOT_FOUND),
-        (pb.GetPostmortemDraftRequest(incident_id="no-such"), OPERATOR, grpc.StatusCode.NOT_FOUND),
-        (pb.RemoveNoticeRequest(id="no-such"), OPERATOR, grpc.StatusCode.NOT_FOUND),
-        (pb.ScheduleMaintenanceRequest(name="x", body="x"), OPERATOR, grpc.StatusCode.INVALID_ARGUMENT),
-    ],
-)
-async def test_what_cannot_be_done_is_refused_with_a_code(
-    stub: Any, request_: Any, metadata: Any, code: grpc.StatusCode
-) -> None:
-    method = type(request_).__name__.removesuffix("Request")
-    with pytest.raises(grpc.aio.AioRpcError) as found:
-        await getattr(stub, method)(request_, metadata=metadata)
-    assert found.value.code() is code
-    assert "grpc-status-details-bin" in dict(found.value.trailing_metadata() or ())
+REFUSED: list[tuple[Any, Any, grpc.StatusCode]] = [
+    (pb.PutNoticeRequest(body="Hello."), (), grpc.StatusCode.UNAUTHENTICATED),
+    (pb.PutNoticeRequest(body="  "), OPERATOR, grpc.StatusCode.INVALID_ARGUMENT),
+    (pb.CancelMaintenanceRequest(id="no-such", body="x"), OPERATOR, grpc.StatusCode.NOT_FOUND),
+    (pb.CorrectUpdateRequest(update_id="no-such", body="x"), OPERATOR, grpc.StatusCode.NOT_FOUND),
+    (pb.GetPostmortemDraftRequest(incident_id="no-such"), OPERATOR, grpc.StatusCode.NOT_FOUND),
+    (pb.RemoveNoticeRequest(id="no-such"), OPERATOR, grpc.StatusCode.NOT_FOUND),
+    (pb.ScheduleMaintenanceRequest(name="x", body="x"), OPERATOR, grpc.StatusCode.INVALID_ARGUMENT),
+]
+
+
+async def test_what_cannot_be_done_is_refused_with_a_code(stub: Any) -> None:
+    for request, metadata, code in REFUSED:
+        method = type(request).__name__.removesuffix("Request")
+        with pytest.raises(grpc.aio.AioRpcError) as found:
+            await getattr(stub, method)(request, metadata=metadata)
+        assert found.value.code() is code, method
+        assert "grpc-status-details-bin" in dict(found.value.trailing_metadata() or ())
 
 
 async def test_an_operator_is_known_while_the_exchange_is_down_and_a_revoked_key_no_more(

@@ -111,7 +111,7 @@ async def test_every_fault_of_one_node_is_done_and_is_over(tmp_path: Path) -> No
         step("slow-process", MARKET),
         step("slow-machine", "", factor=2.0),
         step("hold-stage", MARKET, stage="POST_ONLY", at_once=True),
-        step("slow-disk", "ledger", fsync_ms=100),
+        step("slow-disk", "shard-0", fsync_ms=100),
         step("planned-restart", "shard-0", force=True),
         step("kill-process", "shard-0", moment="acknowledged"),
         step("kill-process", "standby"),

@@ -153,7 +153,9 @@ def incident(now_ns: int = NOW_NS, mode: TradingMode = TradingMode.CANCEL_ONLY) 
             "status": ComponentStatus.MAJOR_OUTAGE, "reason": "Only cancels are taken since a restart.",
             "trading_mode": mode, "next_mode_ns": now_ns + 12 * S, "since_ns": start,
         },
-        "trading-eth-usdt": {"status": ComponentStatus.DEGRADED, "trading_mode": TradingMode.LIMITED, "since_ns": start},
+        "trading-eth-usdt": {
+            "status": ComponentStatus.DEGRADED, "trading_mode": TradingMode.LIMITED, "since_ns": start,
+        },
     }  # fmt: skip
     components = tuple(msgspec.structs.replace(c, **hit.get(c.id, {})) for c in board.components)
     updates = (
@@ -228,7 +230,11 @@ def hostile(now_ns: int = NOW_NS) -> Board:
     board = incident(now_ns)
     first = msgspec.structs.replace(
         board.incidents[0], name=HOSTILE,
-        updates=(msgspec.structs.replace(board.incidents[0].updates[0], body=HOSTILE, corrected_ns=1, body_before=HOSTILE),),
+        updates=(
+            msgspec.structs.replace(
+                board.incidents[0].updates[0], body=HOSTILE, corrected_ns=1, body_before=HOSTILE
+            ),
+        ),
     )  # fmt: skip
     outside = msgspec.structs.replace(first, id="../../etc/passwd")
     components = (msgspec.structs.replace(board.components[0], name=HOSTILE, reason=HOSTILE), *board.components[1:])
