@@ -25,7 +25,7 @@ WELL_S_MAX = 90.0
 MARKET = "BTC-USDT"
 QUICKLY = {"cancel_only_ms": 100, "post_only_ms": 100, "ramp_ms": 300, "healthy_ms": 100}
 SETTINGS: dict[str, Any] = {
-    "stages": {"warm": QUICKLY, "cold": QUICKLY},
+    "stages": {"warm": QUICKLY, "cold": QUICKLY, "regresses_max": 100, "regress_window_ms": 1_000},
     "governor": {"restarts_per_min_max": 1_000, "backoff_max_ms": 0},
 }
 LOAD = (Population(name="makers", behaviour="makers", clients=1, per_s=1.0),)
