@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit, with the codes of `chaos.run.record.ExitCode`; 130 when interrupted."""
-    sys.exit(run(arguments))
+    sys.exit(execute(arguments))
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
+def execute(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. `arguments`: those of the process if not given."""
     try:
         import typer

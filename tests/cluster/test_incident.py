@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.cli import run
+from chaos.cli import execute
 from chaos.demo import NAIVE, STAGED
 from chaos.run.record import ExitCode
 
@@ -13,4 +13,4 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 @pytest.mark.parametrize("name", [NAIVE, STAGED])
 def test_it_stays_down_without_the_policies_and_comes_back_with_them(name: str, tmp_path: Path) -> None:
-    assert run(["run", name, "--out", str(tmp_path / name)]) == ExitCode.HELD
+    assert execute(["run", name, "--out", str(tmp_path / name)]) == ExitCode.HELD

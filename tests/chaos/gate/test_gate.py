@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from chaos.cli import run as chaos
+from chaos.cli import execute as chaos
 from chaos.experiment import library
 from chaos.gate import runs
 from chaos.gate.junit import junit_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.cli import run
+from chaos.cli import execute
 from chaos.load import echo
 from chaos.load.plan import LoadPlan
 from chaos.load.seconds import LoadSecond, Seconds
@@ -27,12 +27,12 @@ from chaos.report.latencies import read_latencies
 def test_a_load_that_may_not_be_begun_is_told_by_its_code(
     arguments: list[str], code: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["load", *arguments]) == 2
+    assert execute(["load", *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"error {code}: expected ")
 
 
 def test_a_replay_needs_its_recording(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["load", "--target", "echo", "--behaviour", "replay"]) == 2
+    assert execute(["load", "--target", "echo", "--behaviour", "replay"]) == 2
     assert "--recording" in capsys.readouterr().err
 
 
@@ -40,7 +40,7 @@ def test_a_target_that_nobody_serves_is_unreachable(tmp_path: Path, capsys: pyte
     keys = tmp_path / "keys.txt"
     keys.write_text("a-key\n")
     # Port 1 is reserved, and nobody listens there.
-    assert run(["load", "--target", "127.0.0.1:1", "--keys", str(keys)]) == 3
+    assert execute(["load", "--target", "127.0.0.1:1", "--keys", str(keys)]) == 3
     assert capsys.readouterr().err.startswith("error TARGET_UNREACHABLE: expected an exchange at 127.0.0.1:1")
 
 
@@ -105,13 +105,13 @@ def test_a_load_is_summed_up_and_says_whether_it_kept_its_schedule(
     monkeypatch.setattr("chaos.cli.load.LoadWorkers", workers)
     monkeypatch.setattr(echo, "running_echo", no_echo)
     finished = workers.finished
-    assert run([*ARGUMENTS, "--json", "--hdr", str(tmp_path / "load.hlog")]) == exit_code
+    assert execute([*ARGUMENTS, "--json", "--hdr", str(tmp_path / "load.hlog")]) == exit_code
     summary = json.loads(capsys.readouterr().out)
     assert (summary["kept_schedule"], summary["seconds"]) == (kept, 4)
     assert summary["goodput_per_s"] == summary["offered_per_s"] == pytest.approx(50 * 0.625, abs=3)
     assert summary["latencies"]["place"]["p99_ms"] == pytest.approx(10.0, rel=0.01)
     assert [latency.t for latency in read_latencies(tmp_path / "load.hlog")] == [0.0, 1.0, 2.0, 3.0]
-    assert run(ARGUMENTS) == exit_code
+    assert execute(ARGUMENTS) == exit_code
     shown = " ".join(capsys.readouterr().out.split())
     assert ("the generator kept its schedule" in shown) == kept
     assert ("did NOT keep its schedule" in shown) != kept

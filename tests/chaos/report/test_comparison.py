@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.cli import run as chaos
+from chaos.cli import execute as chaos
 from chaos.report.comparison import compare, exit_code, overlaid, read_side, render_comparison
 from chaos.report.reading import NotARun
 from chaos.run.record import ExitCode
