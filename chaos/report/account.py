@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from chaos.faults.catalogue import CATALOGUE
 from chaos.report.latencies import merged, percentile_ms
 from chaos.report.reading import Run
 from chaos.run.record import Delay, Sample
@@ -62,7 +63,7 @@ def phases_of(run: Run) -> list[Span]:
 
 
 def faults_of(run: Run) -> list[Span]:
-    """Return each fault from its injection until it was taken back, with what proved it."""
+    """Return each fault from its injection until it was taken back, or, if it does not last, until it was proven."""
     open_faults: dict[tuple[str, str], Span] = {}
     done: list[Span] = []
 
@@ -74,14 +75,20 @@ def faults_of(run: Run) -> list[Span]:
         if event.kind == "fault" and event.what == "injected":
             if key in open_faults:
                 done.append(open_faults.pop(key))
-            open_faults[key] = Span(label(*key), event.t, run.end_s, event.detail)
+            open_faults[key] = Span(label(*key), event.t, run.end_s if _lasts(event.name) else event.t, event.detail)
         elif event.kind == "proof" and key in open_faults:
             fault = open_faults[key]
-            open_faults[key] = Span(fault.name, fault.begin_s, fault.end_s, event.detail or fault.detail)
+            end_s = fault.end_s if _lasts(event.name) else event.t
+            open_faults[key] = Span(fault.name, fault.begin_s, end_s, event.detail or fault.detail)
         elif event.kind == "rollback" and key in open_faults:
             fault = open_faults.pop(key)
-            done.append(Span(fault.name, fault.begin_s, event.t, fault.detail))
+            done.append(Span(fault.name, fault.begin_s, event.t if _lasts(event.name) else fault.end_s, fault.detail))
     return sorted([*done, *open_faults.values()], key=lambda fault: fault.begin_s)
+
+
+def _lasts(fault: str) -> bool:
+    """Whether a fault goes on until it is taken back; one that nobody knows is taken to."""
+    return fault not in CATALOGUE or CATALOGUE[fault].lasts
 
 
 def stages_of(run: Run) -> dict[str, list[Span]]:

@@ -112,7 +112,7 @@ def test_phases_faults_and_stages_are_those_of_the_log(tmp_path: Path) -> None:
     ]
     assert trigger_of(run) == (10.0, 30.0)
     (fault,) = faults_of(run)
-    assert (fault.name, fault.begin_s, fault.end_s) == ("kill-process shard-0", 11.0, 75.0)
+    assert (fault.name, fault.begin_s, fault.end_s) == ("kill-process shard-0", 11.0, 11.1)
     assert fault.detail == "4711 is gone"
     assert [(s.name, s.begin_s) for s in stages_of(run)["shard-0"]] == [
         ("OPEN", 0.0),
