@@ -40,7 +40,6 @@ OPERATOR_TIMEOUT_S = 10.0
 ECHO = "echo"
 GROUP = "load"
 ShapeName = Literal["constant", "steps", "ramp", "spike", "day"]
-ArrivalsName = Literal["constant", "poisson", "hawkes"]
 Found = tuple[tuple[str, ...], Market, tuple[Client, ...]]
 
 

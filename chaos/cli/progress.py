@@ -80,8 +80,10 @@ class LiveProgress:
         self._sample: Sample | None = None
         self._begun_s: float | None = None
 
-    def showing(self) -> AbstractContextManager[object]:
-        return Live(get_renderable=self._view, console=self._console, refresh_per_second=REFRESH_PER_S, transient=False)
+    @contextmanager
+    def showing(self) -> Iterator[None]:
+        with without_echo(), Live(get_renderable=self._view, console=self._console, refresh_per_second=REFRESH_PER_S):
+            yield
 
     def sample(self, sample: Sample) -> None:
         self._sample = sample

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from chaos.faults.catalogue import CATALOGUE
-from chaos.report.latencies import merged, percentile_ms
+from chaos.load.histograms import percentile_ms
+from chaos.report.latencies import merged
 from chaos.report.reading import Run
 from chaos.run.record import Delay, Sample
 

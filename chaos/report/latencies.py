@@ -9,8 +9,8 @@ from pathlib import Path
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
-_US_MAX = 24 * 3600 * 1_000_000
-_DIGITS = 3
+from chaos.load.histograms import new_histogram
+
 DEFAULT_CLASS = "all"
 
 
@@ -27,17 +27,13 @@ class Latency:
     histogram: HdrHistogram
 
 
-def empty() -> HdrHistogram:
-    return HdrHistogram(1, _US_MAX, _DIGITS)
-
-
 def read_latencies(path: Path) -> tuple[Latency, ...]:
     """Return the intervals of a log. Its timestamps count from the begin of the load, or it names
     its start, and they are absolute or count from there. Raises `LatencyUnreadable`."""
     found = []
     try:
         is_absolute = "#[StartTime" in path.read_text(encoding="utf-8")
-        reader = HistogramLogReader(str(path), empty())
+        reader = HistogramLogReader(str(path), new_histogram())
         while (histogram := reader.get_next_interval_histogram()) is not None:
             t = histogram.get_start_time_stamp() / 1_000 - (reader.get_start_time_sec() if is_absolute else 0.0)
             found.append(Latency(histogram.get_tag() or DEFAULT_CLASS, t, histogram))
@@ -48,11 +44,7 @@ def read_latencies(path: Path) -> tuple[Latency, ...]:
 
 
 def merged(latencies: Iterable[Latency]) -> HdrHistogram:
-    total = empty()
+    total = new_histogram()
     for latency in latencies:
         total.add(latency.histogram)
     return total
-
-
-def percentile_ms(histogram: HdrHistogram, percentile: float) -> float:
-    return float(histogram.get_value_at_percentile(percentile)) / 1_000

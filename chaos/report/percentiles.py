@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from chaos.load.histograms import percentile_ms
 from chaos.report import svg
 from chaos.report.account import trigger_of
-from chaos.report.latencies import merged, percentile_ms
+from chaos.report.latencies import merged
 from chaos.report.reading import Run
 from chaos.report.svg import Time
 from chaos.report.timeline import Curve, Drawn, css_of_kind

@@ -129,10 +129,6 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     figures: dict[str, float] = {}
     """`recover_s`, `goodput`, `amplification`, `p99_ms`, `cancel_p99_ms`, `memory_mb_max`, … as far as seen."""
 
-    @property
-    def is_deviation(self) -> bool:
-        return any(not check.held for check in self.checks)
-
 
 class LineWriter:
     """Appends structs to a file, a line of JSON each, so that a run that is cut short has left what it knew."""

@@ -21,7 +21,6 @@ from exchange.v1 import admin_pb2, types_pb2
 
 LOOK_S = 0.2
 READ_LOGS_S = 1.0
-UNSEEN = "?"
 _STATE, _STAGE = "COMPONENT_STATE_", "STAGE_"
 _STANDBY = "-standby"
 

@@ -54,10 +54,6 @@ class Proxy:
         """By latency, loss or a narrow link."""
         self.late_closes = 0
 
-    @property
-    def connections(self) -> int:
-        return len(self._links)
-
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         host, port = self._server.sockets[0].getsockname()

@@ -51,43 +51,28 @@ def messages_of(board: Board) -> Iterator[Message]:
     """Yield what is to be said of each incident and each maintenance on a board, oldest first."""
     for incident in sorted(board.incidents, key=lambda incident: incident.started_ns):
         if incident.updates:
-            yield _of_incident(incident, board)
+            yield _message("incident", f"incidents/{incident.id}", incident, incident.impact, board)
     for maintenance in sorted(board.maintenances, key=lambda maintenance: maintenance.scheduled_for_ns):
         if maintenance.updates:
-            yield _of_maintenance(maintenance, board)
+            yield _message("maintenance", f"maintenance/{maintenance.id}", maintenance, Impact.MAINTENANCE, board)
 
 
-def _of_incident(incident: Incident, board: Board) -> Message:
-    newest = incident.updates[0]
+def _message(kind: str, page: str, told: Incident | Maintenance, impact: Impact, board: Board) -> Message:
+    """`kind` names the template, and what the template calls the thing that is told; `page` is its own."""
+    newest = told.updates[0]
+    names = {component.id: component.name for component in board.components}
     return Message(
-        subject=f"incident-{incident.id}",
-        revision=_revision(incident.updates),
-        title=incident.name,
-        text=_render("incident.txt", incident=incident, names=_names(board)),
-        latest=_line(newest),
-        url=f"{board.page_url.rstrip('/')}/incidents/{incident.id}",
-        status=incident.status.value,
-        impact=incident.impact,
-        components=incident.components,
+        subject=f"{kind}-{told.id}",
+        revision=_revision(told.updates),
+        title=told.name,
+        text=_ENVIRONMENT.get_template(f"{kind}.txt").render({kind: told}, names=names, utc=utc).strip(),
+        latest=f"{newest.status.value.replace('_', ' ').capitalize()}: {newest.body}",
+        url=f"{board.page_url.rstrip('/')}/{page}",
+        status=told.status.value,
+        impact=impact,
+        components=told.components,
         at_ns=newest.at_ns,
-        is_over=incident.status in _DONE,
-    )
-
-
-def _of_maintenance(maintenance: Maintenance, board: Board) -> Message:
-    newest = maintenance.updates[0]
-    return Message(
-        subject=f"maintenance-{maintenance.id}",
-        revision=_revision(maintenance.updates),
-        title=maintenance.name,
-        text=_render("maintenance.txt", maintenance=maintenance, names=_names(board)),
-        latest=_line(newest),
-        url=f"{board.page_url.rstrip('/')}/incidents/{maintenance.id}",
-        status=maintenance.status.value,
-        impact=Impact.MAINTENANCE,
-        components=maintenance.components,
-        at_ns=newest.at_ns,
-        is_over=maintenance.status in _DONE,
+        is_over=told.status in _DONE,
     )
 
 
@@ -95,18 +80,6 @@ def _revision(updates: tuple[Update, ...]) -> str:
     """Return what tells one text from another: the newest update, and the newest correction of any."""
     corrected_ns = max(update.corrected_ns for update in updates)
     return f"{updates[0].id}-{corrected_ns}" if corrected_ns else updates[0].id
-
-
-def _names(board: Board) -> dict[str, str]:
-    return {component.id: component.name for component in board.components}
-
-
-def _render(template: str, **values: object) -> str:
-    return _ENVIRONMENT.get_template(template).render(**values, utc=utc).strip()
-
-
-def _line(update: Update) -> str:
-    return f"{update.status.value.replace('_', ' ').capitalize()}: {update.body}"
 
 
 def utc(time_ns: int) -> str:

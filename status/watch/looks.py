@@ -51,11 +51,6 @@ class Look:
         return (self.ended_ns - self.begun_ns) / 1e6
 
     @property
-    def succeeded(self) -> bool:
-        """Also a market that answers that it is not open has answered."""
-        return self.result in (Result.OK, Result.FORBIDDEN)
-
-    @property
     def failed(self) -> bool:
         return self.result is Result.FAILED
 

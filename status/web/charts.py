@@ -12,7 +12,6 @@ from status.web.times import SECOND, day_words, duration
 
 DAY_WIDTH = 8
 BAR_WIDTH = 6
-BAR_HEIGHT = 32
 TROUBLE_FROM_S = 1.0
 """Less is not seen in a day of 86,400 s, and is told in numbers only."""
 

@@ -6,7 +6,9 @@ import email
 import email.policy
 import json
 
+import httpx
 import pytest
+from msgspec.structs import replace
 
 from status.announce.chats import TELEGRAM_TEXT_MAX, SlackChannel, TelegramChannel, telegram_text
 from status.announce.delivery import Channel, Delivery, NotDelivered, Refused
@@ -14,9 +16,11 @@ from status.announce.mail import MailChannel
 from status.announce.messages import Message, messages_of
 from status.announce.subscribers import Mail, Slack, Telegram, Webhook
 from status.announce.webhooks import WebhookChannel, signature
-from status.model import IncidentStatus
-from tests.status.announce.boards import KNOWN, OPENED, RESOLVED, board, incident, update
+from status.model import IncidentStatus, Maintenance, MaintenanceStatus, Update
+from status.web.app import create_app
+from tests.status.announce.boards import BEGAN_NS, KNOWN, OPENED, RESOLVED, SECOND_NS, board, incident, update
 from tests.status.announce.servers import MailServer, SlackServer, TelegramServer, WebhookServer
+from tests.status.web.scenes import FakePublisher
 
 
 def message(*updates: object, **of: object) -> Message:
@@ -45,6 +49,26 @@ def test_what_is_said_has_the_markets_the_times_and_every_update() -> None:
     ]
     assert said.latest == "Identified: A process has ended; another takes over."
     assert said.url == "https://status.example/incidents/abc123"
+
+
+async def test_what_is_told_links_to_a_page_that_is_there() -> None:
+    update_ = Update(id="m1", at_ns=BEGAN_NS, status=MaintenanceStatus.SCHEDULED, body="Short pauses.")
+    planned = Maintenance(
+        id="mnt1",
+        name="New version",
+        status=MaintenanceStatus.SCHEDULED,
+        components=("trading-btc-usdt",),
+        scheduled_for_ns=BEGAN_NS,
+        scheduled_until_ns=BEGAN_NS + SECOND_NS,
+        created_ns=BEGAN_NS,
+        updated_ns=BEGAN_NS,
+        updates=(update_,),
+    )
+    both = replace(board(incident(OPENED)), maintenances=(planned,), page_url="")
+    transport = httpx.ASGITransport(create_app(FakePublisher(both)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://status.example") as client:
+        answers = [await client.get(said.url) for said in messages_of(both)]
+    assert [answer.status_code for answer in answers] == [200, 200]
 
 
 # ---------------------------------------------------------------- Telegram
