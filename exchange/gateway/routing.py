@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -191,14 +191,23 @@ class Router:
                 part.request.commands.append(command)
                 part.cancels += cancels
         # Those that go ahead are of a class that does.
-        return self._put_together(response, [(part.indices, self._send(part, way)) for part in parts])
+        sent: list[tuple[_Part, asyncio.Future[bytes]]] = []
+        for part in parts:
+            sent.append((part, self._send(part, way, [earlier for earlier in sent if earlier[0].link is part.link])))
+        return self._put_together(response, [(part.indices, answer) for part, answer in sent])
 
-    def _send(self, part: _Part, way: _Way) -> asyncio.Future[bytes]:
-        commands = len(part.indices)
-        needs = Needs(commands - part.cancels, part.cancels, 0, set(), False, part.work_class, False)
+    def _send(
+        self, part: _Part, way: _Way, earlier: Sequence[tuple[_Part, asyncio.Future[bytes]]]
+    ) -> asyncio.Future[bytes]:
+        """Send a part of a request. `earlier` has those for the same shard, and what becomes of them."""
+        orders = len(part.indices) - part.cancels
+        work_class = part.work_class if orders or earlier else WorkClass.CANCELS
+        needs = Needs(orders, part.cancels, 0, set(), False, work_class, False)
         data = part.request.SerializeToString()
         if not part.wait_ms:
-            return self._whole(part.link, data, way, needs)
+            # Those that wait by `queue_for` may come later than what was sent after them.
+            behind = [answer for other, answer in earlier if not other.wait_ms]
+            return self._whole(part.link, data, way, needs, behind)
 
         def send(data: bytes, remaining_ms: int) -> asyncio.Future[bytes]:
             its_way = _Way(way.account, way.session, remaining_ms, way.refusals)
@@ -219,8 +228,18 @@ class Router:
         data: bytes = response.SerializeToString()
         return data
 
-    def _whole(self, link: Link, data: bytes, way: _Way, needs: Needs) -> asyncio.Future[bytes]:
-        """Send a request on a link as it is, and turn its reply into the client's TradeResponse."""
+    def _whole(
+        self,
+        link: Link,
+        data: bytes,
+        way: _Way,
+        needs: Needs,
+        behind: Sequence[asyncio.Future[bytes]] = (),
+    ) -> asyncio.Future[bytes]:
+        """Send a request on a link as it is, and turn its reply into the client's TradeResponse.
+
+        Its cancels do not overtake those parts of the same request that become `behind`.
+        """
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         if not link.is_up:
             refusal = link.admission.away(needs.work_class, needs.commands)
@@ -235,9 +254,9 @@ class Router:
             status, reason, answered = reply.result()[:3]
             if status == ReplyStatus.REFUSED:
                 way.refusals.append(reply.result())
-                if needs.is_mixed and reason == RejectReason.QUEUE_FULL:
-                    remaining_ms = int((deadline_s - self._monotonic_s()) * 1_000)
-                    rescuing = asyncio.ensure_future(self._rescue(link, data, way, remaining_ms, reply.result()))
+                if needs.cancels and needs.work_class.is_sheddable and reason == RejectReason.QUEUE_FULL:
+                    rescue = self._rescue(link, data, way, deadline_s, reply.result(), behind)
+                    rescuing = asyncio.ensure_future(rescue)
                     rescuing.add_done_callback(on_complete)
                     return
                 answered = _refuse_all(data, reply.result())
@@ -258,13 +277,24 @@ class Router:
         link.enqueue(way.segment(data), needs.work_class, needs.commands).add_done_callback(on_reply)
         return answer
 
-    async def _rescue(self, link: Link, data: bytes, way: _Way, remaining_ms: int, refusal: SegmentReply) -> bytes:
+    async def _rescue(
+        self,
+        link: Link,
+        data: bytes,
+        way: _Way,
+        deadline_s: float,
+        refusal: SegmentReply,
+        behind: Sequence[asyncio.Future[bytes]],
+    ) -> bytes:
         """Send the cancels of a request whose orders were refused: not having been executed, they change nothing."""
+        if behind:
+            await asyncio.wait(behind)
         request = read_request(data)
         response = trading_pb2.TradeResponse.FromString(_refuse_all(data, refusal))
         indices = [index for index, command in enumerate(request.commands) if is_cancel(command)]
         cancels = trading_pb2.TradeRequest(commands=[request.commands[index] for index in indices])
         needs = Needs(0, len(indices), 0, set(), False, WorkClass.CANCELS, False)
+        remaining_ms = int((deadline_s - self._monotonic_s()) * 1_000)
         its_way = _Way(way.account, way.session, remaining_ms, way.refusals)
         answer = await self._whole(link, cancels.SerializeToString(), its_way, needs)
         for index, result in zip(indices, trading_pb2.TradeResponse.FromString(answer).results, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -218,13 +218,17 @@ async def test_passive_orders_do_not_overtake_the_orders_that_their_stream_sent_
 
 
 class AnsweringLink(RecordingLink):
-    """Refuses orders for the queue, and does the rest. `backlog`: orders wait there."""
+    """Refuses orders for the queue, and does the rest; of the first segments, what `fates` says: refuses, does, or
+    keeps them waiting. `backlog`: orders wait there.
+    """
 
     backlog = False
     refuses = True
+    fates: Sequence[str] = ()
 
     def __init__(self, machine: str) -> None:
         super().__init__(machine)
+        self.waiting: list[tuple[Segment, asyncio.Future[SegmentReply]]] = []
         link = self
 
         class _Admission(Admission[Any]):
@@ -238,17 +242,24 @@ class AnsweringLink(RecordingLink):
         self, segment: Segment, work_class: WorkClass = ORDERS, commands: int = 1
     ) -> asyncio.Future[SegmentReply]:
         reply = super().enqueue(segment, work_class, commands)
-        if work_class.is_sheddable and self.refuses:
+        usual = "refuse" if work_class.is_sheddable and self.refuses else "do"
+        fate = (*self.fates[len(self.sent) - 1 :], usual)[0]
+        if fate == "refuse":
             reason = int(RejectReason.QUEUE_FULL)
             reply.set_result(SegmentReply(int(ReplyStatus.REFUSED), reason, b"", "full", 345, "queue"))
+        elif fate == "do":
+            self.do(segment, reply)
         else:
-            request = trading_pb2.TradeRequest.FromString(segment.data)
-            response = trading_pb2.TradeResponse(request_id=request.request_id)
-            for command in request.commands:
-                name = getattr(getattr(command, command.WhichOneof("command") or ""), "client_order_id", "")
-                response.results.add(outcome=types_pb2.OUTCOME_ACKNOWLEDGED, client_order_id=name)
-            reply.set_result(SegmentReply(int(ReplyStatus.DONE), 0, response.SerializeToString()))
+            self.waiting.append((segment, reply))
         return reply
+
+    def do(self, segment: Segment, reply: asyncio.Future[SegmentReply]) -> None:
+        request = trading_pb2.TradeRequest.FromString(segment.data)
+        response = trading_pb2.TradeResponse(request_id=request.request_id)
+        for command in request.commands:
+            name = getattr(getattr(command, command.WhichOneof("command") or ""), "client_order_id", "")
+            response.results.add(outcome=types_pb2.OUTCOME_ACKNOWLEDGED, client_order_id=name)
+        reply.set_result(SegmentReply(int(ReplyStatus.DONE), 0, response.SerializeToString()))
 
 
 def named(name: str) -> trading_pb2.Command:
@@ -291,6 +302,32 @@ async def test_cancels_are_not_refused_along_with_the_orders_that_they_came_with
     whole, cancels = shapes(busy.links["shard-0"])
     assert whole == (["place o1"] * times + ["cancel x", "cancel o1"], ORDERS)
     assert cancels == (["cancel x", "cancel o1"], CANCELS)
+
+
+async def test_cancels_for_a_shard_are_not_refused_along_with_the_orders_for_another(busy: Routed) -> None:
+    results, _ = await answered(busy, packed(place(), cancel("ETH-USDT"), cancel_all("ETH-USDT")))
+    assert results == [("o1", int(RejectReason.QUEUE_FULL), 345), ("o1", 0, 0), ("", 0, 0)]
+    assert shapes(busy.links["shard-1"]) == [(["cancel o1", "cancel_all"], CANCELS)]
+
+
+@pytest.mark.parametrize("orders", [0, 1])
+async def test_cancels_that_were_refused_with_their_part_stay_behind_the_parts_before(
+    busy: Routed, orders: int
+) -> None:
+    """The first part waits in the link, the last is refused: its cancel comes once the first is answered."""
+    link = busy.links["shard-0"]
+    assert isinstance(link, AnsweringLink)
+    link.fates = ["wait", "do", "refuse"]
+    patient = place(queue_for_ms=5_000)
+    answer = busy.router.trade(packed(place(), patient, *[place()] * orders, named("o1")), TRADER)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    last = (["place o1"] * orders + ["cancel o1"], ORDERS)
+    assert shapes(link) == [(["place o1"], ORDERS), (["place o1"], ORDERS), last]
+    link.do(*link.waiting[0])
+    results = trading_pb2.TradeResponse.FromString(await answer.response).results
+    assert [result.reject_reason for result in results] == [0, 0, *[int(RejectReason.QUEUE_FULL)] * orders, 0]
+    assert shapes(link)[3:] == [(["cancel o1"], CANCELS)]
 
 
 async def test_where_orders_wait_cancels_of_others_go_ahead_and_those_of_the_request_stay_in_order(
