@@ -71,7 +71,10 @@ class ShardChecker:
         self._instruments: set[str] = set()
         self._book_runs = list(logs.books)
         self._sequence = 0
+        self._told_now: set[int] = set()
+        """The accounts that must be told something of this step."""
         self._last_acknowledged: dict[int, int] = defaultdict(int)
+        """Of each account, the last command that it was told of by both the answer and its executions, or should be."""
         self._cancelled: dict[int, tuple[int, str]] = {}
         """Orders whose cancel was acknowledged: the sequence of it, and what the client was told."""
 
@@ -125,7 +128,7 @@ class ShardChecker:
                     self._findings.violate("I5" if left[0].row[0] == TRADE else "I7", summary, left[0].line)
 
     def _check_end(self, account: int, check: _ExecutionCheck) -> None:
-        """The last stream of an account was read until nothing came any more: it must have all of what was answered."""
+        """The last stream of an account was read until it had what was answered: it must have all up to there."""
         untold = check.untold
         if untold is not None and not check.is_broken and untold[0] <= self._last_acknowledged[account]:
             summary = f"{self._shard}: account {account} was never told of {untold[1]} at {untold[0]}"
@@ -143,7 +146,8 @@ class ShardChecker:
 
     def _check_outcomes(self, step: Step) -> None:
         for outcome in self._outcomes.pop(step.sequence, ()):
-            self._last_acknowledged[outcome.account] = step.sequence
+            if outcome.account in self._told_now:
+                self._last_acknowledged[outcome.account] = step.sequence
             self._findings.check(
                 f"I1 {'acknowledged' if not outcome.reject else 'refused'} commands found in the history"
             )
@@ -208,8 +212,10 @@ class ShardChecker:
     # ---------------------------------------------------------------- executions
 
     def _check_executions(self, step: Step) -> None:
+        self._told_now.clear()
         for event in step.events:
             for account, row in self.rows_of(event):
+                self._told_now.add(account)
                 for check in self._runs.get(account, ()):
                     self._expect(check, step, row)
 

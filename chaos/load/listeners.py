@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import grpc
 
@@ -50,6 +50,11 @@ class ExecutionListener(Listener):
         self._waits_for = set(last_ids)
         self.heard_all = asyncio.Event()
         """Set once it was told of the last orders, which are closed as soon as they come."""
+
+    def has_heard(self, sequences: Mapping[str, int]) -> bool:
+        """Whether it was told of commands up to these, by shard; True where it could never listen."""
+        after = self._after
+        return after is None or all(after.get(shard, 0) >= sequence for shard, sequence in sequences.items())
 
     async def _listen(self, channel: grpc.aio.Channel, address: str) -> None:
         resumed = self._after

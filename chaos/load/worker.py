@@ -26,6 +26,8 @@ LISTEN_FIRST_S = 0.5
 """So that listeners hear of the first order."""
 SETTLE_AFTER_S = 1.5
 """After its deadline an order that is not known will never be; the rest is for clocks and the way."""
+HEARD_S_MAX = 5.0
+"""For what was answered at the end to come on the stream of executions, too."""
 ASKED_MAX, ASKING_MAX, ASK_S_MAX = 2_000, 16, 30.0
 """Of the orders whose outcome stayed unknown: so many are asked for, so many at a time, for so long."""
 BOOK_LISTENERS_MAX = 2
@@ -56,6 +58,9 @@ class _Trader:
         self.sender: Sender = make_sender(addresses, client.key, group, markets, AttemptLog(log), waits)
         self.asker = AsyncClient(addresses, client.key, timeout=group.deadline_ms / 1_000, retry="none")
         self.unknown: dict[str, Command] = {}
+        self.acknowledged: dict[str, int] = {}
+        """The last command of each shard that its executions must show."""
+        self.listener: ExecutionListener | None = None
         self.attempts_seen = 0
         self.queries = 0
 
@@ -99,7 +104,9 @@ class Worker:
                     self._traders[at] = _Trader(plan, group, number, markets, log, addresses)
                     if plan.is_logged:
                         executions = self._log(f"{client.name}.executions")
-                        listeners.append(ExecutionListener(plan.addresses, client.key, at + 1, executions, ()))
+                        listener = ExecutionListener(plan.addresses, client.key, at + 1, executions, ())
+                        self._traders[at].listener = listener
+                        listeners.append(listener)
                 at += 1
         if self._worker == 0 and plan.is_logged:
             for number, market in enumerate(plan.markets):
@@ -136,6 +143,7 @@ class Worker:
         while self._under_way:
             await asyncio.wait(self._under_way)
         await self._settle()
+        await self._hear()
         ticking.cancel()
         await asyncio.gather(ticking, return_exceptions=True)
         self._tell_complete(self.now_s + 3_600.0)
@@ -189,6 +197,9 @@ class Worker:
                 trader.unknown[command.place.client_order_id] = command
         elif told.outcome == ACKNOWLEDGED or 0 < rejected < REASONS_THAT_PASS:
             is_rejected = told.outcome != ACKNOWLEDGED
+            if not is_rejected and kind != "cancel_all":
+                shard, sequence = self._markets[market].shard, told.line.get("seq", 0)
+                trader.acknowledged[shard] = max(trader.acknowledged.get(shard, 0), sequence)
             self._seconds.answered(at_s, kind, market, trader.group.name, latency_s, rejected=is_rejected)
         else:
             self._seconds.refused(at_s, told.reason)
@@ -295,6 +306,15 @@ class Worker:
         else:
             found = {"oid": order.order_id, "st": int(order.status), "rej": int(order.reject_reason)}
             log.write("order", id=place.client_order_id, sym=place.instrument, found=True, **found)
+
+    async def _hear(self) -> None:
+        """Wait until the clients that listen were told of all that was acknowledged, or for so long."""
+        until_s = self.now_s + HEARD_S_MAX
+        while self.now_s < until_s and not all(
+            trader.listener is None or trader.listener.has_heard(trader.acknowledged)
+            for trader in self._traders.values()
+        ):
+            await asyncio.sleep(TICK_S)
 
     async def _close(self) -> None:
         for task in self._listening:
