@@ -42,7 +42,7 @@ class SlowToTell(trading_pb2_grpc.TradingServiceServicer):
 
 @pytest.fixture
 async def slow_to_tell() -> AsyncIterator[tuple[SlowToTell, str]]:
-    servicer, server = SlowToTell(), grpc.aio.server()
+    servicer, server = SlowToTell(), grpc.aio.server()  # type: ignore[abstract]
     trading_pb2_grpc.add_TradingServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
