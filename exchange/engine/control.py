@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from exchange.engine.instrument import Instrument, InstrumentInvalid
@@ -140,7 +139,7 @@ class Control:
     nodes are drained and which components parked, how far maintenance has come, and the versions of the settings.
     """
 
-    VERSION = 5
+    VERSION = 6
 
     def __init__(self) -> None:
         self.sequence = 0
@@ -282,7 +281,3 @@ class Control:
             control.maintenance = _as_rows(NoteMaintenance(*maintenance))
         control.settings = SettingsHistory.restore(settings)
         return control
-
-    def state_hash(self) -> bytes:
-        """Return the hash of the state."""
-        return blake2b(repr(self.state()).encode(), digest_size=16).digest()

@@ -1,9 +1,8 @@
-"""A shard's whole state as nested tuples of integers and strings: for snapshots, and to be hashed."""
+"""A shard's whole state as nested tuples of integers and strings: for snapshots, and to be compared."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import blake2b
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -20,8 +19,6 @@ from exchange.engine.shard import Shard
 from exchange.engine.stages import Gate, StageRow
 from exchange.engine.words import TimeInForce
 
-HASH_BYTES = 16
-
 
 class BookState(NamedTuple):
     """A book; `orders` bids before asks, each side in priority order."""
@@ -29,7 +26,7 @@ class BookState(NamedTuple):
     instrument: tuple[Any, ...]
     last_price: int
     trade_id: int
-    orders: list[tuple[Any, ...]]
+    orders: Sequence[tuple[Any, ...]]
 
 
 class FundsState(NamedTuple):
@@ -38,12 +35,12 @@ class FundsState(NamedTuple):
     Messages of the outbox are (is a return, its fields).
     """
 
-    wallets: list[tuple[int, list[tuple[Any, ...]]]]
-    outbox: list[tuple[Any, ...]]
+    wallets: Sequence[tuple[int, Sequence[tuple[Any, ...]]]]
+    outbox: Sequence[tuple[Any, ...]]
     next_n: int
     recalls_low: int
-    recalls: list[int]
-    idle: list[tuple[int, int]]
+    recalls: Sequence[int]
+    idle: Sequence[tuple[int, int]]
 
 
 class ShardState(NamedTuple):
@@ -56,12 +53,12 @@ class ShardState(NamedTuple):
 
     sequence: int
     time_ns: int
-    stages: list[tuple[Any, ...]]
-    switches: list[tuple[int, int]]
+    stages: Sequence[tuple[Any, ...]]
+    switches: Sequence[tuple[int, int]]
     funds: FundsState
-    parked: list[tuple[Any, ...]]
-    books: list[BookState]
-    closed: list[tuple[Any, ...]]
+    parked: Sequence[tuple[Any, ...]]
+    books: Sequence[BookState]
+    closed: Sequence[tuple[Any, ...]]
 
 
 def state_of(shard: Shard) -> ShardState:
@@ -82,7 +79,7 @@ def state_of(shard: Shard) -> ShardState:
 
 
 def restore(state: ShardState) -> Shard:
-    """Return a shard in this state; the parts may be lists where `state_of` gave tuples."""
+    """Return a shard in this state; sequences may be tuples where `state_of` gave lists."""
     shard = Shard()
     shard.sequence, shard.time_ns = state.sequence, state.time_ns
     for row, allowance, time_ns in state.stages:
@@ -114,20 +111,6 @@ def restore(state: ShardState) -> Shard:
     for order in sorted(chain(open_orders, parked_orders, shard.closed), key=lambda order: order.order_id):
         shard.remembered.add(order)
     return shard
-
-
-def hash_of(shard: Shard) -> bytes:
-    """Return the hash of the state: equal states, and no others, have equal hashes."""
-    digest = blake2b(digest_size=HASH_BYTES)
-    *head, books, closed = state_of(shard)
-    digest.update(repr(head).encode())
-    for instrument, last_price, trade_id, orders in books:
-        digest.update(repr((instrument, last_price, trade_id, len(orders))).encode())
-        for order in orders:
-            digest.update(repr(order).encode())
-    for order in closed:
-        digest.update(repr(order).encode())
-    return digest.digest()
 
 
 def _pack_gate(gate: Gate) -> tuple[Any, ...]:

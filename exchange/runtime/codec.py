@@ -14,7 +14,7 @@ from exchange.engine.events import Result
 from exchange.engine.orders import Order
 from exchange.engine.shard import Shard
 from exchange.engine.stages import StageRow
-from exchange.engine.state import BookState, ShardState, hash_of, restore, state_of
+from exchange.engine.state import BookState, ShardState, restore, state_of
 from exchange.engine.words import OrderStatus, RejectReason, Stage
 from exchange.runtime.columns import decode_columns
 from exchange.runtime.feed import BookDump, ShardDump
@@ -196,9 +196,6 @@ class ShardType:
     def unpack_state(self, data: bytes) -> Shard:
         state = ShardState(*unpack(data))
         return restore(state._replace(books=[BookState(*book) for book in state.books]))
-
-    def state_hash(self, machine: Shard) -> bytes:
-        return hash_of(machine)
 
     def dump(self, machine: Shard, epoch: int) -> bytes:
         books = [

@@ -12,7 +12,7 @@ from exchange.engine.words import RejectReason
 from exchange.runtime.aside import Aside, AsideFailed
 from exchange.runtime.feed import Feed, FeedBatch
 from exchange.runtime.journal import Journal, Record
-from exchange.runtime.machine import Machine, MachineType
+from exchange.runtime.machine import Machine, MachineType, hash_of, state_hash
 from exchange.runtime.messages import (
     RecordPayload,
     ReplyStatus,
@@ -200,8 +200,9 @@ def take_snapshot(kind: MachineType, at: Recovered, snapshots: SnapshotStore) ->
     """Write the state down; afterwards the journal may be trimmed up to the older snapshot."""
     links = [(name, *link) for name, link in at.links.items()]
     tail = at.feed.tail(FEED_COMMANDS_IN_SNAPSHOT_MAX)
-    payload = pack((kind.pack_state(at.machine), links, tail, at.feed.checksum))
-    snapshot = Snapshot(at.record, at.epoch, kind.version, kind.state_hash(at.machine), payload)
+    state = kind.pack_state(at.machine)
+    payload = pack((state, links, tail, at.feed.checksum))
+    snapshot = Snapshot(at.record, at.epoch, kind.version, hash_of(state), payload)
     snapshots.write(snapshot)
     at.hashed = StateHash(at.machine.sequence, snapshot.state_hash)
     return snapshot
@@ -214,7 +215,7 @@ def load_latest(kind: MachineType, snapshots: SnapshotStore) -> Recovered:
         return Recovered(kind.new())
     with _collector_off():
         recovered = _restore(kind, snapshot)
-        _check(kind.state_hash(recovered.machine), snapshot)
+        _check(state_hash(kind, recovered.machine), snapshot)
     return recovered
 
 
@@ -251,7 +252,7 @@ def _checking(kind: MachineType, machine: Machine, snapshot: Snapshot) -> Iterat
     To hash a large state takes as long as to restore it, so a forked process does it while the journal is replayed.
     """
     aside = _hash_aside(kind, machine) if len(snapshot.payload) >= HASHED_ASIDE_BYTES else None
-    found = b"" if aside is not None else kind.state_hash(machine)
+    found = b"" if aside is not None else state_hash(kind, machine)
     try:
         yield
     except BaseException:
@@ -262,12 +263,12 @@ def _checking(kind: MachineType, machine: Machine, snapshot: Snapshot) -> Iterat
         try:
             found = aside.result(HASH_TIMEOUT_S)
         except AsideFailed:
-            found = kind.state_hash(_restore(kind, snapshot).machine)
+            found = state_hash(kind, _restore(kind, snapshot).machine)
     _check(found, snapshot)
 
 
 def _hash_aside(kind: MachineType, machine: Machine) -> Aside | None:
     try:
-        return Aside(lambda: kind.state_hash(machine))
+        return Aside(lambda: state_hash(kind, machine))
     except AsideFailed:
         return None

@@ -137,10 +137,6 @@ class _RowsType:
     def pack_state(self, machine: Any) -> bytes:
         return pack(machine.state())
 
-    def state_hash(self, machine: Any) -> bytes:
-        digest: bytes = machine.state_hash()
-        return digest
-
     def dump(self, machine: Any, epoch: int) -> bytes:
         return pack((epoch, *machine.state()))
 

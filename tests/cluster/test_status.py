@@ -5,6 +5,7 @@ The figures are printed; nothing here depends on them. `EVENKEEL_STATUS_TRIALS` 
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import signal
@@ -17,7 +18,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -82,15 +85,60 @@ class Watcher:
         self._channel.close()
 
 
+class Hook:
+    """A subscriber's webhook, with the time at which each announcement came."""
+
+    def __init__(self) -> None:
+        self.came: queue.Queue[tuple[float, dict[str, Any]]] = queue.Queue()
+        came = self.came
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                came.put((time.monotonic(), json.loads(self.rfile.read(int(self.headers["content-length"])))))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def until(self, said: str, timeout_s: float = 120.0) -> float:
+        """Return when the first announcement came in whose newest words this is."""
+        give_up_s = time.monotonic() + timeout_s
+        while True:
+            at_s, announced = self.came.get(timeout=max(give_up_s - time.monotonic(), 0.01))
+            if said in announced["latest"]:
+                return at_s
+
+    def __enter__(self) -> Hook:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
 @contextmanager
-def status_service(folder: Path, addresses: list[str], operator_key_file: Path, port: int) -> Iterator[Watcher]:
-    """The service as a process of its own, until the block ends."""
+def status_service(
+    folder: Path, addresses: list[str], operator_key_file: Path, port: int, hook: str = ""
+) -> Iterator[Watcher]:
+    """The service as a process of its own, until the block ends. `hook`: where it announces."""
     quoted = ", ".join(f'"{address}"' for address in addresses)
     (folder / "status.toml").write_text(
         f'data_dir = "status"\n[exchange]\naddresses = [{quoted}]\noperator_key_file = "{operator_key_file}"\n'
         "[incidents]\nresolve_ms = 3000\n"
         f"[serving]\nhttp_port = 0\ngrpc_port = {port}\n"
     )
+    if hook:
+        (folder / "status" / "hook.key").write_text("secret")
+        with (folder / "status.toml").open("a") as file:
+            file.write(
+                f'[[subscribers]]\nchannel = "webhook"\nname = "hook"\nurl = "{hook}"\nsecret_file = "hook.key"\n'
+            )
     with (folder / "status.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "status.cli", "serve", "--settings", str(folder / "status.toml")],
@@ -141,6 +189,7 @@ def test_the_board_tells_that_shards_and_gateways_were_killed_and_are_back(tmp_p
 def test_the_board_stands_while_all_of_the_exchange_is_gone(tmp_path: Path, free_port: int) -> None:
     data = tmp_path / "exchange"
     times: list[tuple[float, float]] = []
+    announced: list[tuple[float, float]] = []
     exchange_process = start_exchange(data)
     try:
         address = until_served(data)
@@ -148,7 +197,10 @@ def test_the_board_stands_while_all_of_the_exchange_is_gone(tmp_path: Path, free
         with Client(address, key, timeout=10) as operator:
             open_market(operator, "BTC-USDT")
             prepare(operator, tmp_path / "status" / "probe.key", "1000", lambda _: None)
-        with status_service(tmp_path, [address], data / "operator.key", free_port) as watcher:
+        with (
+            Hook() as hook,
+            status_service(tmp_path, [address], data / "operator.key", free_port, hook.url) as watcher,
+        ):
             watcher.until(lambda board: all_fine(board) and len(board.components) == 4)
             for _ in range(TRIALS):
                 with Client(address, key, timeout=10) as operator:
@@ -160,23 +212,28 @@ def test_the_board_stands_while_all_of_the_exchange_is_gone(tmp_path: Path, free
                 incident_s = watcher.until(lambda board: board.indicator == "critical")
                 assert all(component.status == "major_outage" for component in watcher.board.components)
                 assert len(watcher.board.incidents) == 1  # the same one, each time anew
+                announced_s = hook.until("Investigating")
                 exchange_process.wait()
                 time.sleep(3.0)  # the keeper ends what is left of Ray
                 exchange_process = start_exchange(data, address.rpartition(":")[2])
                 until_served(data)
                 well_s = until_well(address, key, "shard-0", 0)
                 back_s = watcher.until(all_fine)
+                all_well_s = hook.until("Monitoring: All ")
                 watcher.until(lambda board: board.indicator == "none")
                 times.append((said_s - killed_s, back_s - well_s))
+                announced.append((announced_s - killed_s, all_well_s - well_s))
                 print(
                     f"everything: told after {said_s - killed_s:.2f} s, incident after {incident_s - killed_s:.2f} s, "
-                    f"well told after {back_s - well_s:.2f} s",
+                    f"announced after {announced_s - killed_s:.2f} s, well told after {back_s - well_s:.2f} s, "
+                    f"announced after {all_well_s - well_s:.2f} s",
                     flush=True,
                 )
     finally:
         exchange_process.terminate()
         exchange_process.wait(60)
     summarise("everything", times)
+    summarise("everything, as announced to a webhook", announced)
 
 
 def test_an_announced_restart_of_everything_under_load_is_maintenance_and_no_incident(

@@ -191,16 +191,16 @@ class World:
         copy = self.engine.copy_of_ledger if name == LEDGER else self.engine.copy_of_shard
         self.machines[name] = copy(self.machines[name])
         self.machines[name].validate()
-        assert self.hash_of(self.machines[name]) == self.hash_of(self.unbroken[name]), f"{name}: another hash"
+        assert self.state_of(self.machines[name]) == self.state_of(self.unbroken[name]), f"{name}: another state"
         for shard in SHARDS if name == LEDGER else (name,):
             self.up[shard].clear()
             self.down[shard].clear()
             self.resend(shard)
         self.check()
 
-    def hash_of(self, machine: Any) -> Any:
+    def state_of(self, machine: Any) -> Any:
         is_ledger = isinstance(machine, self.engine.ledger.Ledger)
-        return machine.state_hash() if is_ledger else self.engine.state.hash_of(machine)
+        return machine.state() if is_ledger else self.engine.state.state_of(machine)
 
     # ---------------------------------------------------------------- time
 

@@ -52,7 +52,7 @@ class Till:
         self.ledger.validate()
         kind = LedgerType()
         copy = kind.unpack_state(kind.pack_state(self.ledger))
-        assert kind.state_hash(copy) == kind.state_hash(self.ledger)
+        assert kind.pack_state(copy) == kind.pack_state(self.ledger)
         self.ledger = copy
         return result
 

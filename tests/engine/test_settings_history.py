@@ -97,7 +97,7 @@ def test_a_restored_machine_is_the_same_and_holds_one_or_two_versions(commands: 
         world.do(command)
         # As it comes back from a snapshot: plain lists.
         state = json.loads(json.dumps(world.control.state()))
-        assert Control.restore(state).state_hash() == world.control.state_hash()
+        assert Control.restore(state).state() == world.control.state()
         history = world.control.settings
         assert set(world.holds("gateway-0", "shard-0", "shard-1", "")) <= {history.applied, history.rolling} - {0}
         rolling = [v.version for v in history.versions.values() if v.state == RolloutState.ROLLING]

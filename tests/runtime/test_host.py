@@ -19,6 +19,7 @@ from exchange.runtime.codec import ShardType
 from exchange.runtime.feed import unpack_batch
 from exchange.runtime.host import Host, NotPrimary
 from exchange.runtime.journal import JournalFenced, JournalUnavailable, MemoryJournal
+from exchange.runtime.machine import state_hash
 from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, SegmentKind, unpack_record, unpack_replies
 from exchange.runtime.recovery import StateHash, recover
 from exchange.runtime.rows import rows_segment
@@ -151,12 +152,12 @@ async def test_a_restart_gives_the_state_that_was_acknowledged(make_host: Callab
     host = await opened(make_host(journal))
     for n in range(1, 20):
         await host.submit(LinkBatch("gateway-0", 1, n, [place(f"o{n}", side=1 + n % 2)]))
-    expected = host.kind.state_hash(host.machine)
+    expected = state_hash(host.kind, host.machine)
     await host.stop()
     for snapshots in (tmp_path, tmp_path / "without"):
         recovered = recover(host.kind, journal, SnapshotStore(snapshots))
         assert recovered.machine.sequence == host.machine.sequence
-        assert host.kind.state_hash(recovered.machine) == expected
+        assert state_hash(host.kind, recovered.machine) == expected
 
 
 async def test_a_start_is_journaled_and_closes_the_shard_to_orders(make_host: Callable[..., Host]) -> None:
@@ -294,7 +295,7 @@ async def test_a_record_whose_outcome_was_unknown_takes_effect_once_whether_it_g
     assert result.client_order_id == "a"
     assert [o.request.client_order_id for o in host.machine.books["BTC-USDT"].orders()] == ["a"]
     replayed = recover(host.kind, journal, SnapshotStore(tmp_path / "without"))
-    assert host.kind.state_hash(replayed.machine) == host.kind.state_hash(host.machine)
+    assert state_hash(host.kind, replayed.machine) == state_hash(host.kind, host.machine)
     await host.stop()
 
 
@@ -336,7 +337,7 @@ async def test_a_command_past_its_deadline_is_refused_before_the_journal(
     again = await opened(make_host(journal))
     assert unpack_replies(await again.submit(batch)) == [late, in_time]
     replayed = recover(host.kind, journal, SnapshotStore(tmp_path / "without"))
-    assert host.kind.state_hash(replayed.machine) == host.kind.state_hash(again.machine)
+    assert state_hash(host.kind, replayed.machine) == state_hash(host.kind, again.machine)
     await again.stop()
 
 
@@ -403,14 +404,14 @@ async def test_the_hash_that_is_told_is_that_of_the_newest_snapshot(make_host: C
     host = await opened(make_host(journal))
     assert host.at.hashed == StateHash()
     await host.submit(LinkBatch("gateway-0", 1, 1, [place("a")]))
-    at_snapshot = StateHash(host.machine.sequence, host.kind.state_hash(host.machine))
+    at_snapshot = StateHash(host.machine.sequence, state_hash(host.kind, host.machine))
     host.snapshotter.begin(host.at)
     await host.snapshotter.settle()
     await host.submit(LinkBatch("gateway-0", 1, 2, [place("b")]))
     assert host.at.hashed == at_snapshot
     # Replay goes on from the snapshot, and does not hash again what it comes to.
     assert recover(host.kind, journal, host.snapshots).hashed == at_snapshot
-    at_stop = StateHash(host.machine.sequence, host.kind.state_hash(host.machine))
+    at_stop = StateHash(host.machine.sequence, state_hash(host.kind, host.machine))
     await host.stop()
     again = await opened(make_host(journal))
     assert again.at.hashed == at_stop

@@ -26,6 +26,7 @@ from exchange.runtime.journal.nats_fence import encode_fence
 from exchange.runtime.journal.nats_link import NatsLink
 from exchange.runtime.journal.nats_settings import NatsSettings
 from exchange.runtime.journal.record import encode, machine_identity
+from exchange.runtime.machine import state_hash
 from exchange.runtime.messages import LinkBatch, ReplyStatus, unpack_replies
 from exchange.runtime.nats_servers import NatsServers
 from exchange.runtime.recovery import recover
@@ -390,14 +391,14 @@ async def test_a_host_comes_back_with_the_same_state(
     for n in range(1, 20):
         answer = await host.submit(LinkBatch("gateway-0", 1, n, [place(f"o{n}", side=1 + n % 2)]))
         assert len(results(answer)) == 1
-    expected = host.kind.state_hash(host.machine)
+    expected = state_hash(host.kind, host.machine)
     sequence = host.machine.sequence
     await host.stop()
     for snapshots in (tmp_path, tmp_path / "without"):
         reader = await asyncio.to_thread(opened, settings)
         recovered = await asyncio.to_thread(recover, host.kind, reader, SnapshotStore(snapshots))
         assert recovered.machine.sequence == sequence
-        assert host.kind.state_hash(recovered.machine) == expected
+        assert state_hash(host.kind, recovered.machine) == expected
     again = Host(ShardType(), await asyncio.to_thread(opened, settings), SnapshotStore(tmp_path))
     await again.start()
     again_answer = await again.submit(LinkBatch("gateway-0", 1, 19, [place("o19", side=2)]))

@@ -14,7 +14,7 @@ from exchange.runtime import recovery
 from exchange.runtime.aside import Aside
 from exchange.runtime.codec import ShardType
 from exchange.runtime.journal import FileJournal
-from exchange.runtime.machine import MachineType
+from exchange.runtime.machine import MachineType, state_hash
 from exchange.runtime.recovery import Recovered, StateHashMismatch, load_latest, recover, take_snapshot
 from exchange.runtime.snapshot import Snapshot, SnapshotStore
 
@@ -54,7 +54,7 @@ def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 @pytest.mark.usefixtures("where")
 def test_a_state_that_has_the_hash_of_its_snapshot_is_taken(stored: Stored) -> None:
     recovered = recover(KIND, stored.journal, stored.snapshots)
-    assert KIND.state_hash(recovered.machine) == stored.snapshot.state_hash == recovered.hashed.digest
+    assert state_hash(KIND, recovered.machine) == stored.snapshot.state_hash == recovered.hashed.digest
 
 
 @pytest.mark.usefixtures("where")

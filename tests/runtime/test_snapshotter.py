@@ -15,6 +15,7 @@ from exchange.engine.instrument import Instrument
 from exchange.engine.words import Stage
 from exchange.runtime.host import Host
 from exchange.runtime.journal import MemoryJournal
+from exchange.runtime.machine import state_hash
 from exchange.runtime.messages import LinkBatch, Segment, SegmentKind
 from exchange.runtime.recovery import Recovered, StateHash, recover
 from exchange.runtime.rows import rows_segment
@@ -56,7 +57,7 @@ async def test_what_is_written_aside_is_the_moment_at_which_it_was_begun(tmp_pat
         await host.submit(LinkBatch("g", 1, number, [place(number)]))
         if number % 20 == 0:
             host.snapshotter.begin(host.at)
-            expected = StateHash(host.machine.sequence, SHARD.state_hash(host.machine))
+            expected = StateHash(host.machine.sequence, state_hash(SHARD, host.machine))
             record = host.at.record
             # The child has not been waited for; whatever it has come to, this is none of its state.
             await host.submit(LinkBatch("h", 1, number, [place(1_000 + number)]))
@@ -70,7 +71,7 @@ async def test_what_is_written_aside_is_the_moment_at_which_it_was_begun(tmp_pat
     assert snapshot is not None
     assert snapshot.sequence < host.at.record
     whole = recover(SHARD, journal, snapshots)
-    assert SHARD.state_hash(whole.machine) == SHARD.state_hash(host.machine)
+    assert state_hash(SHARD, whole.machine) == state_hash(SHARD, host.machine)
     assert whole.links == expected_links
     await host.stop()
 

@@ -20,6 +20,7 @@ from exchange.runtime.feed import unpack_batch
 from exchange.runtime.host import Host, NotPrimary, Role
 from exchange.runtime.journal import FileJournal, Journal, JournalFenced, JournalUnavailable, MemoryJournal
 from exchange.runtime.journal.nats import NatsJournal
+from exchange.runtime.machine import state_hash
 from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, SegmentKind, unpack_replies
 from exchange.runtime.nats_servers import NatsServers
 from exchange.runtime.recovery import recover, take_snapshot
@@ -66,7 +67,7 @@ async def open_market(host: Host) -> None:
 def fingerprint(host: Host) -> tuple[Any, ...]:
     """What must be equal in two hosts that stand at the same record."""
     at = host.at
-    return at.record, host.machine.sequence, SHARD.state_hash(host.machine), at.feed.last_sequence, at.feed.checksum
+    return at.record, host.machine.sequence, state_hash(SHARD, host.machine), at.feed.last_sequence, at.feed.checksum
 
 
 def role(host: Host) -> Role:
@@ -261,9 +262,9 @@ async def _take_over(directory: Path, before: list[Any], after: list[Any], *, ha
     assert len({(o.request.account, o.request.client_order_id) for o in orders}) == len(orders)
     _check_feed(new)
     replayed = recover(SHARD, pair.journal, SnapshotStore(directory / "empty"))
-    assert (replayed.record, SHARD.state_hash(replayed.machine), replayed.feed.checksum) == (
+    assert (replayed.record, state_hash(SHARD, replayed.machine), replayed.feed.checksum) == (
         new.at.record,
-        SHARD.state_hash(new.machine),
+        state_hash(SHARD, new.machine),
         new.at.feed.checksum,
     )
     await pair.stop()

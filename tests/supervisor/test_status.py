@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from exchange.config import ExchangeConfig
+from exchange.runtime.machine import state_hash
 from exchange.runtime.recovery import take_snapshot
 from exchange.supervisor.stages_by_hand import Action
 from exchange.v1 import admin_pb2
@@ -22,7 +23,7 @@ async def test_the_state_hash_comes_with_the_sequence_at_which_it_holds(tmp_path
 
     assert (told().state_hash, told().state_hash_sequence) == ("", 0)
     take_snapshot(host.kind, host.at, host.snapshots)
-    expected = host.kind.state_hash(host.machine).hex(), host.machine.sequence
+    expected = state_hash(host.kind, host.machine).hex(), host.machine.sequence
     await cluster.until(lambda: (told().state_hash, told().state_hash_sequence) == expected)
     await cluster.by_hand(Action.HOLD, 2, shard="shard-0")
     await cluster.until(lambda: told().sequence == expected[1] + 1)

@@ -28,7 +28,7 @@ from exchange.engine.shard import Shard
 from exchange.engine.words import Stage
 from exchange.runtime.codec import decode_trade
 from exchange.runtime.journal import FileJournal
-from exchange.runtime.machine import MachineType
+from exchange.runtime.machine import MachineType, state_hash
 from exchange.runtime.messages import LinkBatch, RecordPayload, Segment, SegmentKind, pack_record
 from exchange.runtime.rows import rows_segment
 from exchange.v1 import trading_pb2
@@ -151,7 +151,7 @@ class SyntheticRun:
         return sorted(seen[side])
 
     def hash_now(self) -> str:
-        return KINDS["shard"].state_hash(self.shard).hex()
+        return state_hash(KINDS["shard"], self.shard).hex()
 
     # ---------------------------------------------------------------- the checker
 
@@ -204,9 +204,6 @@ class SpoiltKind:
 
     def pack_state(self, machine: _SpoiltMachine) -> bytes:
         return self._kind.pack_state(machine.shard)
-
-    def state_hash(self, machine: _SpoiltMachine) -> bytes:
-        return self._kind.state_hash(machine.shard)
 
 
 class _SpoiltMachine:
