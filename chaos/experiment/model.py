@@ -46,6 +46,9 @@ class Environment(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Declared: each command takes 1/capacity in its shard. None: as fast as the machine is."""
     profile: Literal["staged", "naive"] = "staged"
     """`naive`: every policy of the exchange is off."""
+    status_page: bool = False
+    """A status service beside it, as a process of its own (`status` for faults): what it tells the public is checked
+    and kept."""
     settings: dict[str, Any] = {}
     """Of the exchange, as in its TOML file: section to name to value."""
     markets: tuple[Market, ...] = (Market(symbol="BTC-USDT"),)

@@ -21,6 +21,7 @@ from chaos.report.account import faults_of, figures_of, latency_rows, phases_of,
 from chaos.report.percentiles import percentile_plot
 from chaos.report.reading import Run, previous_of
 from chaos.report.timeline import Chart, charts_of, timeline_of
+from chaos.report.told import told_rows
 from chaos.run.record import REPORT_FILE, Check, Event
 
 TILES = ("recover_s", "goodput", "p99_ms", "cancel_p99_ms", "pause_s", "amplification")
@@ -108,6 +109,7 @@ def render(run: Run, previous: Run | None = None) -> str:
         "percentiles": percentile_plot(run),
         "incident": run.experiment.incident if run.experiment else None,
         "incident_rows": incident_rows(run),
+        "told": told_rows(run),
         "previous": previous,
         "changes": changes_since(previous, run) if previous else [],
         "figure_changes": figure_changes(previous, run) if previous else [],

@@ -57,6 +57,8 @@ FIGURES = {
     "p99_ms": Figure("p99", "ms", least=5.0),
     "cancel_p99_ms": Figure("Cancel p99", "ms", least=5.0),
     "pause_s": Figure("Longest pause", "s", least=0.5),
+    "published_s": Figure("On the status page after", "s", least=0.5),
+    "announced_s": Figure("Announced after", "s", least=0.5),
     "refused": Figure("Refused", "%", higher_is_better=None, factor=100, least=0.005),
     "unknown": Figure("Unknown", "%", factor=100, least=0.005),
     "memory_mb_max": Figure("Memory, most", "MB", least=20.0),

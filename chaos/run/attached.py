@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from chaos.experiment.model import Environment, Population
+from chaos.faults.fault import Target
 from chaos.run.furnish import Furnished, furnish, withdraw_keys
 from chaos.run.private import OPERATOR_TIMEOUT_S, PREFIX
 from chaos.run.target import TargetUnreachable, is_loopback
@@ -25,6 +26,7 @@ class AttachedExchange:
         self.addresses = tuple(addresses)
         self.operator_key = operator_key
         self.machines: Mapping[str, str] = {}
+        self.targets: Sequence[Target] = ()
         self._furnished: Furnished | None = None
 
     @property

@@ -19,6 +19,9 @@ from chaos.run.furnish import Furnished
 from chaos.run.levels import Seen, check_levels, check_rules, figures_of
 from chaos.run.load import logged_of
 from chaos.run.parts import Judgement
+from chaos.run.public import PUBLIC
+from chaos.run.published import check_public, read_logged, read_public
+from chaos.run.published import figures_of as published_figures
 from chaos.run.record import HISTORY, LOGS, MANIFEST_FILE, STATUS_LOG, Check, Event, Manifest, Sample
 from chaos.run.sometimes import SupervisorEvent, Witness, check_sometimes
 from chaos.run.truth import check_status
@@ -60,10 +63,15 @@ class WholeRun:
         checks += check_rules(experiment, seen)
         if "I12" in experiment.invariants:
             checks.append(check_status(seen))
+        figures = figures_of(experiment, seen)
+        if (directory / PUBLIC).is_dir():
+            public, begun_ns = read_public(directory / PUBLIC), manifest.begun_monotonic_ns
+            checks.append(check_public(seen, public, read_logged(directory / EVENTS_FILE), begun_ns))
+            figures |= published_figures(seen, public, begun_ns)
         checks += check_levels(experiment, seen)
         told = read_told(directory / EVENTS_FILE)
         checks += check_sometimes(experiment.sometimes, Witness(seen, told))
-        return Judgement(merged(checks), figures_of(experiment, seen))
+        return Judgement(merged(checks), figures)
 
 
 def merged(checks: Sequence[Check]) -> list[Check]:

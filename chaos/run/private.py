@@ -11,8 +11,10 @@ from pathlib import Path
 import msgspec
 
 from chaos.experiment.model import Environment, Population
+from chaos.faults.fault import Target
 from chaos.invariants.history import History
 from chaos.run.furnish import Furnished, furnish
+from chaos.run.public import PublicStatus
 from chaos.run.record import HISTORY
 from chaos.worlds.clocks import Clocks
 from chaos.worlds.nodes_world import NodesWorld
@@ -65,6 +67,7 @@ class PrivateExchange:
         self._history: History | None = None
         self.proxies: dict[str, Proxy] = {}
         self.clocks = Clocks(directory / CLOCKS) if clocks_move else None
+        self._public = PublicStatus(directory) if environment.status_page else None
 
     @property
     def target(self) -> str:
@@ -86,6 +89,11 @@ class PrivateExchange:
     @property
     def data_dir(self) -> Path | None:
         return self._directory / DATA if self._environment.nodes == 1 else None
+
+    @property
+    def targets(self) -> list[Target]:
+        """Processes that belong to it and that its status does not name."""
+        return self._public.targets if self._public is not None else []
 
     @property
     def machines(self) -> Mapping[str, str]:
@@ -115,16 +123,24 @@ class PrivateExchange:
             for number, address in enumerate(self.addresses):
                 self.proxies[f"gateway-{number}"] = proxy = Proxy(address, number)
                 await proxy.start()
+        if self._public is not None:
+            await self._public.start(self.addresses, self.operator_key)
 
     async def gather(self) -> None:
         await self.history.run()
 
     async def stop_exchange(self) -> None:
+        if self._public is not None:
+            await self._public.settle()
+            await self._public.keep()
+            await self._public.stop()
         await asyncio.to_thread(self.world.stop_exchange)
         if self._history is not None:
             await self._history.finish()
 
     async def stop(self) -> None:
+        if self._public is not None:
+            await self._public.stop()
         for proxy in self.proxies.values():
             await proxy.close()
         await asyncio.to_thread(self.world.stop)

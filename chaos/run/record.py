@@ -7,6 +7,7 @@ samples.jsonl      a `Sample` a line, for each second
 logs/              of the clients (`chaos/load/client_log.py`)
 history/           of the journals (`chaos/invariants/history.py`)
 status.log, events.log   what the exchange said of itself (`chaos/worlds/health.py`)
+public/            what the public was told, with `status_page` (`chaos/run/public.py`)
 histograms.hlog    HDR histograms of latency, by kind of request
 verdict.json       `Verdict`
 report.html, incident.md
@@ -145,6 +146,9 @@ class LineWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._file.close()
 
 

@@ -72,7 +72,7 @@ async def run_experiment(source: Source, options: RunOptions, observer: Observer
         exchange = attached(experiment, attachment)
     watch = watch_of(exchange, directory, memory_here if exchange.is_local else memory_unseen)
     load = load_of(experiment, exchange, source, options)
-    agent = LocalAgent(exchange, watch.targets, options.seed, load.storm)
+    agent = LocalAgent(exchange, lambda: [*watch.targets(), *exchange.targets], options.seed, load.storm)
     parts = Parts(exchange, load, watch, agent, WholeRun(experiment, exchange))
     try:
         return await conduct(source, options, observer, parts, exchange.target, interrupted_by_signals)

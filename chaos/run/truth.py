@@ -60,7 +60,7 @@ def check_status(seen: Seen) -> Check:
         for claim in claims_of(seen.events, shard, end_s):
             if claim.end_s - claim.begin_s > WITHIN_S:
                 looked_at += 1
-                lies += _lies(shard, claim, placed[shard])
+                lies += lies_of(shard, claim, placed[shard])
     for kill in seen.events:
         if kill.kind == "proof" and kill.what == "took effect" and kill.name in GONE and kill.target not in UNTOLD:
             looked_at += 1
@@ -75,8 +75,9 @@ def check_status(seen: Seen) -> Check:
     )
 
 
-def _lies(shard: str, claim: Claim, placed: Sequence[Answer]) -> Iterator[str]:
-    span = f"{shard} was said to be {claim.said.strip()} from {claim.begin_s:.1f} to {claim.end_s:.1f} s"
+def lies_of(name: str, claim: Claim, placed: Sequence[Answer]) -> Iterator[str]:
+    """Yield what of a claim was not so, by what clients found where it says something of: those who placed orders."""
+    span = f"{name} was said to be {claim.said.strip()} from {claim.begin_s:.1f} to {claim.end_s:.1f} s"
     from_s = claim.begin_s + WITHIN_S
     inside = [a for a in placed if from_s <= a.due_s and a.done_s <= claim.end_s]
     if not claim.is_open:
