@@ -302,7 +302,7 @@ BUGS = {
             _forgets_holds,
         ),
         Bug(
-            "fills-twice", ("I5",), "every hundredth trade is told and done twice", "mass-cancel", _SHARD, _fills_twice
+            "fills-twice", ("I5",), "every hundredth trade is told and done twice", "hot-symbol", _SHARD, _fills_twice
         ),
         Bug(
             "jumps-the-queue",
@@ -332,7 +332,7 @@ BUGS = {
             "writes-on-when-fenced",
             ("I1", "I7"),
             "a writer that is fenced off writes on and acknowledges",
-            "pause-primary",
+            "partition-supervisor",
             "exchange.runtime.journal.nats",
             _writes_on_when_fenced,
         ),
