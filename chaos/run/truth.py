@@ -16,8 +16,8 @@ REFUSALS_MIN = 10
 """Of fewer orders in a time it cannot be said that none gets through."""
 CLOSED = ("REPLAYING", "CANCEL_ONLY", "HALTED")
 GONE = ("kill-process", "torn-journal")
-UNTOLD = ("supervisor",)
-"""The status is the supervisor's: nobody says of it that it is away."""
+UNTOLD = ("supervisor", "status")
+"""The status is the supervisor's: nobody says that it is away, nor the service that tells the public."""
 
 
 class Claim(NamedTuple):
