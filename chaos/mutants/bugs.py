@@ -301,9 +301,7 @@ BUGS = {
             _SHARD,
             _forgets_holds,
         ),
-        Bug(
-            "fills-twice", ("I5",), "every hundredth trade is told and done twice", "hot-symbol", _SHARD, _fills_twice
-        ),
+        Bug("fills-twice", ("I5",), "every hundredth trade is told and done twice", "hot-symbol", _SHARD, _fills_twice),
         Bug(
             "jumps-the-queue",
             ("I5",),
