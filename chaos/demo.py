@@ -75,6 +75,12 @@ class Outcome:
         return f"{seen[0]:,.0f} MB; {max(seen):,.0f} MB" if seen else "not seen"
 
     @property
+    def told_public(self) -> str:
+        figures = self.verdict.figures
+        told = [figures.get(name) for name in ("published_s", "announced_s")]
+        return "; ".join("not seen" if after_s is None else f"{after_s:.1f} s" for after_s in told)
+
+    @property
     def told_true(self) -> str:
         """What the check of the whole history says of what clients were told of their orders."""
         found = [check for check in self.verdict.checks if check.name == "I1"]
@@ -108,6 +114,7 @@ ROWS = (
     ("refused at once; outcome unknown", "refused"),
     ("stages of the shard", "stages"),
     ("memory at first; at most", "memory"),
+    ("on the status page after; announced after", "told_public"),
     ("nothing acknowledged is lost, nothing refused is done", "told_true"),
 )
 

@@ -77,7 +77,8 @@ def draft(incident: Incident, events: Iterable[LoggedEvent], components: Iterabl
 def _time_line(incident: Incident, events: Iterable[LoggedEvent], plan: Plan) -> list[str]:
     ended_ns = incident.resolved_ns or incident.updated_ns
     rows = [(incident.started_ns, "The first look failed.")]
-    rows += [(update.at_ns, f"Told the public ({update.status.value}): {update.body}") for update in incident.updates]
+    oldest_first = reversed(incident.updates)
+    rows += [(update.at_ns, f"Told the public ({update.status.value}): {update.body}") for update in oldest_first]
     affected = frozenset(incident.components)
     for event in events:
         if not incident.started_ns - _MARGIN_NS <= event.time_ns <= ended_ns:
@@ -91,7 +92,7 @@ def _time_line(incident: Incident, events: Iterable[LoggedEvent], plan: Plan) ->
         said = _said(event)
         if said:
             rows.append((event.time_ns, f"{who[0].upper()}{who[1:]}: {said}."))
-    return [f"- {_moment(at_ns)} {text}" for at_ns, text in sorted(rows)]
+    return [f"- {_moment(at_ns)} {text}" for at_ns, text in sorted(rows, key=lambda row: row[0])]
 
 
 def _said(event: LoggedEvent) -> str:

@@ -96,14 +96,18 @@ def times_away(events: Sequence[Event], shard: str, end_s: float) -> list[tuple[
     """Return when a shard let nothing through: from when it failed, or was seen to be away, until it was back."""
     away: list[tuple[float, float]] = []
     since: float | None = None
+    is_told_away = False
     for event in events:
         is_away = (
             (event.kind == "fault" and event.what == "injected" and event.target == shard)
             or (event.kind == "component" and event.name == shard and event.what in REPLACED)
             or (event.kind == "stage" and event.name == shard and event.what in AWAY)
         )
-        is_back = event.kind == "stage" and event.name == shard and event.what not in AWAY
-        is_healed = event.kind == "rollback" and event.target == shard
+        if event.kind == "stage" and event.name == shard:
+            is_told_away = event.what in AWAY
+        is_back = event.kind == "stage" and event.name == shard and not is_told_away
+        # What is taken back of one fault does not end what another one did.
+        is_healed = event.kind == "rollback" and event.target == shard and not is_told_away
         if is_away and since is None:
             since = event.t
         elif (is_back or is_healed) and since is not None:

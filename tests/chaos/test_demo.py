@@ -44,7 +44,8 @@ def outcome(goodput_after_per_s: float, exit_code: ExitCode, figures: dict[str, 
 
 
 def test_the_table_sets_both_runs_side_by_side() -> None:
-    rows = side_by_side(outcome(0, ExitCode.HELD, {}), outcome(100, ExitCode.HELD, {"recover_s": 4.2}))
+    figures = {"recover_s": 4.2, "published_s": 0.44, "announced_s": 4.5}
+    rows = side_by_side(outcome(0, ExitCode.HELD, {}), outcome(100, ExitCode.HELD, figures))
     told = {title: (naive, staged) for title, naive, staged in rows}
     assert told["done in time, before"] == ("100 of 100/s", "100 of 100/s")
     assert told["while the load is doubled and the shard restarts"] == ("0 of 200/s", "100 of 200/s")
@@ -54,6 +55,7 @@ def test_the_table_sets_both_runs_side_by_side() -> None:
     assert told["attempts for each request"] == ("1.50", "1.50")
     assert told["stages of the shard"][1] == "LIMITED → OPEN", "what was before the load began is no part of the story"
     assert told["memory at first; at most"][0] == f"200 MB; {199 + END_S} MB"
+    assert told["on the status page after; announced after"] == ("not seen; not seen", "0.4 s; 4.5 s")
     assert told["nothing acknowledged is lost, nothing refused is done"][0] == "yes, 4,321 looked at"
 
 

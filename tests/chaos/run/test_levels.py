@@ -162,6 +162,14 @@ def test_a_shard_is_away_from_the_fault_until_it_lets_cancels_through() -> None:
     assert times_away([KILLED, *BACK], "shard-1", 40.0) == []
 
 
+def test_a_shard_that_is_halted_stays_away_when_another_fault_is_taken_back() -> None:
+    slowed = event(5.0, "fault", "slow-machine", "injected", "shard-0")
+    halted = event(15.0, "stage", "shard-0", "HALTED")
+    healed = event(20.0, "rollback", "slow-machine", "taken back", "shard-0")
+    opened = event(22.0, "stage", "shard-0", "CANCEL_ONLY")
+    assert times_away([slowed, halted, healed, opened], "shard-0", 40.0) == [(5.0, 22.0)]
+
+
 def cancels(count: int, **of: Any) -> list[Answer]:
     return [answer(20.0 + n / 100, kind="cancel", **of) for n in range(count)]
 
