@@ -46,7 +46,7 @@ class ExchangeConfig:
     # started and to replay.
     standbys: bool = True
     # Replaying this many commands takes about 1 s here, and a snapshot as much time of another core.
-    snapshot_every_commands: int = 200_000
+    snapshot_every_commands: int = 100_000
     # A gateway that starts takes a dump of each shard. One of so many open orders takes the shard 10 ms; one of more is
     # made by a forked process, which the shard stops for no longer than that.
     dump_at_once_orders_max: int = 10_000

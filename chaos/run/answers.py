@@ -23,6 +23,8 @@ class Answer(NamedTuple):
     reason: int
     is_duplicate: bool
     line: str
+    gateway: str = ""
+    """Its address, as the client has it."""
 
     @property
     def is_definite(self) -> bool:
@@ -60,6 +62,7 @@ def _of_client(path: Path, begun_ns: int) -> Iterable[Answer]:
                 line.get("rej", 0),
                 line.get("dup", False),
                 where,
+                line["gw"],
             )
 
 

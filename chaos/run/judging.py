@@ -54,7 +54,8 @@ class WholeRun:
         manifest = msgspec.json.decode((directory / MANIFEST_FILE).read_bytes(), type=Manifest)
         logged = logged_of(experiment, furnished)
         answers = read_answers(directory / LOGS, logged.accounts, manifest.begun_monotonic_ns)
-        seen = Seen(samples, events, answers, dict(furnished.markets))
+        nodes = read_nodes(directory / STATUS_LOG)
+        seen = Seen(samples, events, answers, dict(furnished.markets), nodes)
         checks: list[Check] = []
         if any((directory / HISTORY).iterdir()):
             history = kept_history(directory / HISTORY)
@@ -119,6 +120,14 @@ def checks_of(findings: Findings, experiment: Experiment) -> list[Check]:
             )
         )
     return checks
+
+
+def read_nodes(path: Path) -> dict[str, str]:
+    """Return the node of each gateway, by its address."""
+    if not path.exists():
+        return {}
+    lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    return {line["address"]: line["node"] for line in lines if line["address"]}
 
 
 def read_told(path: Path) -> list[SupervisorEvent]:

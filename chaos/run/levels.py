@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from chaos.experiment.model import Experiment, ServiceLevels
@@ -25,6 +26,8 @@ CUTS_OFF = frozenset(
     ("kill-process", "pause-process", "latency", "loss", "bandwidth", "blackhole", "slow-close", "reset-connections")
 )
 """Faults that cut clients off if they are done to a gateway, or the links to it."""
+CUTS_NODE_OFF = frozenset(("cut-link", "cut-peers", "cut-one-way", "kill-node", "pause-node"))
+"""Faults that cut a node's gateway off from shards elsewhere, and so its clients."""
 FOUND_S = 2.0
 """For a client to find a gateway again, with the back-off of its connection."""
 CANCEL_P99_MS = 250.0
@@ -45,6 +48,8 @@ class Seen(NamedTuple):
     answers: Sequence[Answer]
     markets: dict[str, str]
     """Each market, and its shard."""
+    nodes: Mapping[str, str] = MappingProxyType({})
+    """Each gateway's address, and its node."""
 
 
 class Window(NamedTuple):
@@ -116,14 +121,19 @@ def times_away(events: Sequence[Event], shard: str, end_s: float) -> list[tuple[
     return [*away, (since, end_s)] if since is not None else away
 
 
-def times_cut_off(events: Sequence[Event], end_s: float) -> list[tuple[float, float]]:
-    """Return when clients were cut off by a fault of their own links or of a gateway, until they had found another.
+def times_cut_off(events: Sequence[Event], end_s: float, node: str = "") -> list[tuple[float, float]]:
+    """Return when clients were cut off by a fault of their own links, of a gateway, or of the node that they are at,
+    until they had found another.
 
     What is lost on its way to or from a client, the exchange can neither serve nor answer.
     """
     cut_off: list[tuple[float, float]] = []
     for event in events:
-        cuts_off = event.name == RECONNECT_STORM or (event.name in CUTS_OFF and event.target.startswith("gateway"))
+        cuts_off = (
+            event.name == RECONNECT_STORM
+            or (event.name in CUTS_OFF and event.target.startswith("gateway"))
+            or (event.name in CUTS_NODE_OFF and event.target == node)
+        )
         if event.kind != "fault" or event.what != "injected" or not cuts_off:
             continue
         back_s = event.t
@@ -140,14 +150,14 @@ def cancels_outside_replay(seen: Seen) -> list[Answer]:
     Those of clients that were cut off are left out.
     """
     end_s = seen.samples[-1].t + 1.0 if seen.samples else 0.0
-    cut_off = times_cut_off(seen.events, end_s)
-    away = {shard: times_away(seen.events, shard, end_s) + cut_off for shard in set(seen.markets.values())}
-    return [
-        answer
-        for answer in seen.answers
-        if answer.kind == "cancel"
-        and not any(begin < answer.done_s and answer.due_s < end for begin, end in away[seen.markets[answer.market]])
-    ]
+    cut_off = {node: times_cut_off(seen.events, end_s, node) for node in {"", *seen.nodes.values()}}
+    away = {shard: times_away(seen.events, shard, end_s) for shard in set(seen.markets.values())}
+
+    def is_served(answer: Answer) -> bool:
+        times = away[seen.markets[answer.market]] + cut_off[seen.nodes.get(answer.gateway, "")]
+        return not any(begin < answer.done_s and answer.due_s < end for begin, end in times)
+
+    return [answer for answer in seen.answers if answer.kind == "cancel" and is_served(answer)]
 
 
 def longest_pause_s(answers: Sequence[Answer], from_s: float, to_s: float) -> float:

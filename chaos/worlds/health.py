@@ -106,6 +106,7 @@ class Health:
                 "standby": c.name.endswith(STANDBY_SUFFIX),
                 "role": int(c.role),
                 "node": c.node,
+                "address": c.address,
                 "record": c.record,
                 "state": int(c.state),
                 "incarnation": c.incarnation,

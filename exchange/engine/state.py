@@ -19,6 +19,8 @@ from exchange.engine.shard import Shard
 from exchange.engine.stages import Gate, StageRow
 from exchange.engine.words import TimeInForce
 
+_GTD = int(TimeInForce.GTD)
+
 
 class BookState(NamedTuple):
     """A book; `orders` bids before asks, each side in priority order."""
@@ -148,7 +150,7 @@ def _unpack(packed: Sequence[Any]) -> Order:
         rested_filled,
     ) = packed
     request = PlaceOrder(*request)
-    watched = request.session != 0 or request.time_in_force == TimeInForce.GTD
+    watched = request.session != 0 or request.time_in_force == _GTD
     order = new_order(order_id, request, None, price, quantity, create_time_ns, watched)
     order.open, order.priority = open_quantity, priority
     order.update_time_ns = update_time_ns

@@ -29,7 +29,7 @@ from exchange.v1 import trading_pb2
 COMMANDS = 1_000_000
 COMMANDS_PER_S = 1_000
 COMMANDS_PER_RECORD = 500
-SNAPSHOT_EVERY = 200_000
+SNAPSHOT_EVERY = 100_000
 """As is the default: a start replays as many at most, and here as many as there can be."""
 OPEN_ORDERS = 20_000
 ROUNDS = 3

@@ -15,6 +15,7 @@ from chaos.load.client_log import ACKNOWLEDGED, REJECTED, UNKNOWN
 from chaos.run.answers import Answer, percentile_ms
 from chaos.run.levels import (
     Seen,
+    cancels_outside_replay,
     check_levels,
     check_rules,
     figures_of,
@@ -207,6 +208,19 @@ def test_clients_that_are_cut_off_are_not_answered_in_time_and_that_is_not_the_e
     assert figures_of(experiment(), Seen(samples([]), cut, slow + prompt, MARKETS))["cancel_p99_ms"] == pytest.approx(
         100
     )
+
+
+def test_clients_of_a_node_that_is_cut_off_are_left_out_and_no_others() -> None:
+    cut = [
+        event(11.0, "fault", "cut-peers", "injected", "node-1"),
+        event(19.0, "rollback", "cut-peers", "taken back", "node-1"),
+    ]
+    at_node_1, elsewhere = (
+        [answer(due_s, 0.9, "cancel", gateway=gateway) for due_s in (12.0, 15.0)] for gateway in ("a:1", "b:1")
+    )
+    nodes = {"a:1": "node-1", "b:1": "node-2"}
+    run = Seen(samples([]), cut, [*at_node_1, *elsewhere], MARKETS, nodes)
+    assert cancels_outside_replay(run) == elsewhere
 
 
 def test_slow_cancels_break_i8() -> None:
