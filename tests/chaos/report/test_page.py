@@ -12,7 +12,8 @@ import pytest
 from chaos.report.account import LatencyRow, faults_of, figures_of, latency_rows, phases_of, stages_of, trigger_of
 from chaos.report.page import changes_since, incident_rows, render, write_report
 from chaos.report.reading import NotARun, previous_of, read_run
-from chaos.run.record import Check, Event, Verdict
+from chaos.run.public import ANNOUNCEMENTS_FILE, BOARD_FILE, PUBLIC, Announced, Published
+from chaos.run.record import Check, Event, LineWriter, Verdict
 from tests.chaos.report.synthetic import events_of, verdict_of, write_run
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \" ' & {{ 7 * 7 }}"
@@ -47,6 +48,28 @@ class Page(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.elements if name == tag]
+
+
+def test_what_the_public_was_told_stands_by_time_and_hostile_words_are_text(tmp_path: Path) -> None:
+    directory = write_run(tmp_path / "run")
+    run = read_run(directory)
+    assert run.manifest is not None
+    assert "What the public was told" not in Page(render(run)).text
+    begun_ns = run.manifest.begun_monotonic_ns
+    (directory / PUBLIC).mkdir()
+    boards = [("operational", "online", -3), ("major_outage", "unknown", 11), ("operational", "online", 30)]
+    with LineWriter(directory / PUBLIC / BOARD_FILE) as writer:
+        for status, mode, at_s in boards:
+            components = {"trading-a-b": (status, mode, "A-B")}
+            at_ns = begun_ns + at_s * 10**9
+            writer.write(Published(monotonic_ns=at_ns, time_ns=0, components=components, incidents=()))
+    with LineWriter(directory / PUBLIC / ANNOUNCEMENTS_FILE) as writer:
+        told = {"delivery": "d", "subject": "incident-1", "title": "Trading disrupted", "status": "investigating"}
+        writer.write(Announced(monotonic_ns=begun_ns + 15 * 10**9, **told, latest=HOSTILE))
+    text = Page(render(read_run(directory))).text
+    first, second, last = "trading-a-b: major outage (unknown)", "Trading disrupted. ", "operational (online)"
+    assert text.index(first) < text.index(second) < text.index(last)
+    assert HOSTILE in text
 
 
 def test_a_page_begins_with_the_verdict_and_has_every_part(tmp_path: Path) -> None:
