@@ -17,8 +17,8 @@ from chaos.tune.study import Plan
 from chaos.tune.study import tune as search
 from exchange.ray_settings import CLUSTER_RAY_ENVIRONMENT
 
-STORMS = ("okx-2023-07-05",)
-HELD_OUT = ("ignores-pushback", "okx-2023-07-05")
+STORMS = ("cold-storm",)
+HELD_OUT = ("surge", "cold-storm")
 HELD_OUT_SEED = 1_000
 """Far from those that are searched on."""
 

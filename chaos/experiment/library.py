@@ -20,6 +20,7 @@ from chaos.experiment.validation import Problem, problems_of
 SUFFIX = ".yaml"
 SHIPPED = Path(str(resources.files("chaos") / "experiments"))
 INCIDENTS = SHIPPED / "incidents"
+STORMS = SHIPPED / "storms"
 
 
 class ExperimentInvalid(ValueError):
@@ -62,7 +63,7 @@ class Source:
 
 def shipped() -> dict[str, Path]:
     """Return the experiments that come with this package, by name."""
-    return {path.stem: path for path in (*sorted(SHIPPED.glob(f"*{SUFFIX}")), *sorted(INCIDENTS.glob(f"*{SUFFIX}")))}
+    return {path.stem: path for where in (SHIPPED, INCIDENTS, STORMS) for path in sorted(where.glob(f"*{SUFFIX}"))}
 
 
 def find(name_or_file: str) -> Path:
