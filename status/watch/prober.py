@@ -194,12 +194,15 @@ class GatewayProber:
                 # The ticker as it is comes at once.
                 await asyncio.wait([listening, opening], return_when=asyncio.FIRST_COMPLETED)
                 interval_ms = self.settings.failing_interval_ms
+                late_from_ns = begun_ns
                 while opened.is_set() and not listening.done():
-                    self._tell(Kind.STREAM, symbol, self.clock_ns(), Result.OK, "")
+                    late_from_ns = self.clock_ns()
+                    self._tell(Kind.STREAM, symbol, late_from_ns, Result.OK, "")
                     await asyncio.wait([listening], timeout=interval_ms / 1_000)
                     interval_ms = self.settings.interval_ms
+                    begun_ns = self.clock_ns()  # what ends now has not failed before
                 fault = _fault_of(listening.exception()) if listening.done() else (Result.FAILED, "TimedOut")
-                self._tell(Kind.STREAM, symbol, begun_ns, *fault)
+                self._tell(Kind.STREAM, symbol, begun_ns, *fault, late_from_ns=late_from_ns)
             finally:
                 listening.cancel()
                 opening.cancel()
@@ -245,10 +248,14 @@ class GatewayProber:
             result, code = _fault_of(error)
         return self._tell(kind, instrument, begun_ns, result, code)
 
-    def _tell(self, kind: Kind, instrument: str, begun_ns: int, result: Result, code: str) -> Look:
+    def _tell(
+        self, kind: Kind, instrument: str, begun_ns: int, result: Result, code: str, late_from_ns: int | None = None
+    ) -> Look:
+        """`late_from_ns`: from when on our own lateness may be the reason, if that is before the look."""
         ended_ns = self.clock_ns()
         failed = result is Result.FAILED
-        if failed and self.lateness.worst_ms(begun_ns, ended_ns) > self.settings.lateness_max_ms:
+        looked_from_ns = begun_ns if late_from_ns is None else late_from_ns
+        if failed and self.lateness.worst_ms(looked_from_ns, ended_ns) > self.settings.lateness_max_ms:
             result, code = Result.UNKNOWN, "WATCHER_LATE"
         elif failed and code in _SETUP_CODES:
             result = Result.UNKNOWN

@@ -248,7 +248,10 @@ def test_a_stream_that_ends_has_failed_and_is_opened_again() -> None:
     client = FakeClient()
     watched = Watched(client)
     watched.watch(3, then=lambda: client.errors.update(stream_ticker=TransportError("lost")))
-    found = [look.result for look in watched.looks if look.kind is Kind.STREAM]
+    looks = [look for look in watched.looks if look.kind is Kind.STREAM]
+    found = [look.result for look in looks]
     assert found[0] is Result.OK
     assert found[-1] is Result.FAILED
+    first = looks[found.index(Result.FAILED)]
+    assert first.begun_ns > START + 3 * SECOND, "an outage begins when the stream ends, not when it was opened"
     assert len([method for method, _ in client.asked if method == "stream_ticker"]) > 2
