@@ -32,14 +32,19 @@ class Site:
     publisher: FakePublisher
     url: str
     publish: Callable[[Board], None]
+    stop: Callable[[], None]
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
 
 
 class Running:
     """The service in a thread with a loop of its own."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, port: int = 0) -> None:
         self.publisher = FakePublisher(board)
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server(("127.0.0.1", port))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._server = server(self.publisher, "127.0.0.1", 0)
         self._loop = asyncio.new_event_loop()
@@ -54,19 +59,23 @@ class Running:
 
     def __enter__(self) -> Site:
         self._thread.start()
-        return Site(self.publisher, self.url, self.publish)
+        return Site(self.publisher, self.url, self.publish, self.stop)
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
         self._server.should_exit = True
         self._thread.join(20)
+        self._socket.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
 
 @pytest.fixture
-def site() -> Iterator[Callable[[Board], Site]]:
+def site() -> Iterator[Callable[..., Site]]:
     running: list[Running] = []
 
-    def start(board: Board) -> Site:
-        running.append(Running(board))
+    def start(board: Board, port: int = 0) -> Site:
+        running.append(Running(board, port))
         return running[-1].__enter__()
 
     yield start

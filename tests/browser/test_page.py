@@ -21,7 +21,7 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip i
 if TYPE_CHECKING:
     from tests.browser.conftest import Site
 
-Start = Callable[[Any], "Site"]
+Start = Callable[..., "Site"]
 SCREENSHOTS = os.environ.get("EVENKEEL_SCREENSHOTS")
 HEADLINES = {
     "operational": "Everything works",
@@ -175,6 +175,21 @@ def test_the_page_says_so_when_the_service_is_gone_and_comes_back_by_itself(
     page.unroute("**/api/events")
     page.reload()
     playwright.expect(page.locator("#offline")).to_be_hidden()
+    page.close()
+
+
+def test_an_open_page_finds_the_service_again_that_was_restarted(site: Start, browser: Any, now_ns: int) -> None:
+    before = site(scenes.operational(now_ns))
+    page = browser.new_page()
+    page.goto(before.url + "/")
+    page.evaluate("window.isTheSame = true")
+    before.stop()
+    site(scenes.incident(now_ns), before.port)
+    expect_headline = playwright.expect(page.locator("h1"))
+    expect_headline.to_have_text(HEADLINES["incident"], timeout=60_000)
+    assert page.evaluate("window.isTheSame"), "the page was not loaded anew"
+    playwright.expect(page.locator("#offline")).to_be_hidden()
+    shoot(page, "restarted")
     page.close()
 
 
