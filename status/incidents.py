@@ -236,7 +236,7 @@ class Incidents:
         elif now_ns - self._fine_since_ns[incident.id] >= self.rules.resolve_ms * 1_000_000:
             fine_ns = self._fine_since_ns.pop(incident.id)
             lasted = _span(incident.started_ns, fine_ns)
-            text = f"Resolved. From {_utc(incident.started_ns)} to {_utc(fine_ns)} UTC, {lasted}."
+            text = f"From {_utc(incident.started_ns)} to {_utc(fine_ns)} UTC, {lasted}."
             if incident.cause:
                 text += f" Cause: {incident.cause}"
             self._tell(now_ns, incident, IncidentStatus.RESOLVED, text, components)
