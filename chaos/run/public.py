@@ -220,6 +220,7 @@ class PublicStatus:
         while True:
             assert self._process is not None
             await self._process.wait()
+            await asyncio.sleep(AGAIN_S)
             self._process = await self._run("serve")
 
     def _said(self) -> str:
