@@ -19,8 +19,9 @@ def targets_of(experiment: Experiment) -> list[str]:
     standbys = [f"{machine}{STANDBY}" for machine in machines] if environment.standbys else []
     nodes = [f"node-{number}" for number in range(environment.nodes)] if environment.nodes > 1 else []
     servers = [f"nats-{number}" for number in range(NATS_SERVERS)] if environment.journal == "nats" else []
+    beside = ["status"] if environment.status_page else []
     links = [f"{gateway}:{machine}" for gateway in gateways for machine in machines]
     markets = [market.symbol for market in environment.markets]
     populations = [population.name for population in experiment.load]
-    named = (*machines, *standbys, *gateways, *nodes, *servers, "gcs", *markets, *populations, *links)
+    named = (*machines, *standbys, *gateways, *nodes, *servers, *beside, "gcs", *markets, *populations, *links)
     return list(dict.fromkeys((*named, *ROLES, *WHOLE)))

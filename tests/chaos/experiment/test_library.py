@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from chaos.cli.library import schema_text
 from chaos.experiment import library
 from chaos.experiment.library import ExperimentInvalid, ExperimentUnknown
+from chaos.experiment.targets import targets_of
 
 ROOT = Path(__file__).resolve().parents[3]
 MARKETS = [{"symbol": "BTC-USDT"}, {"symbol": "ETH-USDT"}]
@@ -152,6 +154,13 @@ def test_changes_are_laid_over_an_experiment(tmp_path: Path) -> None:
 def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExperimentUnknown, match="expected a file or the name of an experiment, found 'none'"):
         library.find("none")
+
+
+def test_the_status_service_is_a_target_where_there_is_one() -> None:
+    experiment = library.load("okx-2023-07-05").experiment
+    assert "status" in targets_of(experiment)
+    environment = msgspec.structs.replace(experiment.environment, status_page=False)
+    assert "status" not in targets_of(msgspec.structs.replace(experiment, environment=environment))
 
 
 def test_every_shipped_experiment_is_valid() -> None:
