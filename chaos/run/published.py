@@ -69,8 +69,9 @@ def check_public(seen: Seen, public: Public, logged: Sequence[Logged], begun_ns:
     for answer in seen.answers:
         if answer.kind == "place" and not answer.is_duplicate:
             placed[answer.market].append(answer)
+    end_s = seen.samples[-1].t + 1.0 if seen.samples else 0.0
     for market in sorted(seen.markets):
-        for claim in claims_of(public.boards, market, begun_ns):
+        for claim in claims_of(public.boards, market, begun_ns, end_s):
             if claim.end_s - claim.begin_s > WITHIN_S:
                 looked_at += 1
                 lies += lies_of(f"{market} on the page", claim, placed[market])
@@ -107,8 +108,8 @@ def figures_of(seen: Seen, public: Public, begun_ns: int) -> dict[str, float]:
     return figures
 
 
-def claims_of(boards: Sequence[Published], market: str, begun_ns: int) -> Iterator[Claim]:
-    """Yield what the page said of a market, in order of time, from the begin of the load."""
+def claims_of(boards: Sequence[Published], market: str, begun_ns: int, end_s: float) -> Iterator[Claim]:
+    """Yield what the page said of a market, in order of time, from the begin of the load to its end."""
     of_market = f"{_TRADING}{market.lower()}"
     claim: Claim | None = None
     for board in boards:
@@ -122,7 +123,7 @@ def claims_of(boards: Sequence[Published], market: str, begun_ns: int) -> Iterat
         claim = claim or Claim(at_s, at_s, is_open, said)
         claim = claim._replace(end_s=at_s)
     if claim is not None:
-        yield claim
+        yield claim._replace(end_s=max(claim.end_s, end_s))
 
 
 def _of_incident(

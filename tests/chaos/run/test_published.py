@@ -111,11 +111,11 @@ def test_what_was_told_as_it_was_holds(public: Public) -> None:
 
 
 def test_a_page_says_what_it_says_until_it_says_something_else(public: Public) -> None:
-    claims = list(claims_of(public.boards, "A-B", BEGUN_NS))
+    claims = list(claims_of(public.boards, "A-B", BEGUN_NS, 30.0))
     assert [(claim.begin_s, claim.end_s, claim.is_open) for claim in claims] == [
         (0.0, KILLED_S + 1, True),
         (KILLED_S + 1, OPEN_S + 1, False),
-        (OPEN_S + 1, RESOLVED_S, True),
+        (OPEN_S + 1, 30.0, True),
     ]
 
 
