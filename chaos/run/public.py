@@ -88,7 +88,8 @@ class PublicStatus:
     """`start` it, and once the load is over `settle`, `keep` and `stop`."""
 
     def __init__(self, directory: Path) -> None:
-        self._kept, self._private = directory / PUBLIC, directory / PRIVATE
+        # The service takes a relative path for one from its settings.
+        self._kept, self._private = directory / PUBLIC, (directory / PRIVATE).absolute()
         self._addresses: Sequence[str] = ()
         self._operator_key = ""
         self._port = 0
