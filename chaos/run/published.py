@@ -6,17 +6,15 @@ What clients found decides for the page; what the supervisor wrote down, which t
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from chaos.run.answers import Answer
 from chaos.run.levels import Seen
 from chaos.run.public import ANNOUNCEMENTS_FILE, BOARD_FILE, OPERATIONAL, SITE, Announced, Published, ToldIncident
 from chaos.run.record import Check, read_lines
-from chaos.run.truth import WITHIN_S, Claim, lies_of
+from chaos.run.truth import WITHIN_S, Claim, lies_of, orders_by
 
 EARLY_S = 1.0
 """Clocks and looks: an incident may be said to have begun so long before the fault was written down."""
@@ -65,10 +63,7 @@ def check_public(seen: Seen, public: Public, logged: Sequence[Logged], begun_ns:
     """Return the check of I12 on what was published; `begun_ns`: when the load began, monotonic."""
     lies: list[str] = []
     looked_at = 0
-    placed: Mapping[str, list[Answer]] = defaultdict(list)
-    for answer in seen.answers:
-        if answer.kind == "place" and not answer.is_duplicate:
-            placed[answer.market].append(answer)
+    placed = orders_by(seen, lambda answer: answer.market)
     end_s = seen.samples[-1].t + 1.0 if seen.samples else 0.0
     for market in sorted(seen.markets):
         for claim in claims_of(public.boards, market, begun_ns, end_s):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from chaos.load.client_log import ACKNOWLEDGED
@@ -50,10 +50,7 @@ def _is_open(state: str, stage: str) -> bool:
 def check_status(seen: Seen) -> Check:
     """I12: nothing was said to take orders that took none for longer, nor the other way, nor to be up when killed."""
     end_s = seen.samples[-1].t + 1.0 if seen.samples else 0.0
-    placed: Mapping[str, list[Answer]] = defaultdict(list)
-    for answer in seen.answers:
-        if answer.kind == "place" and not answer.is_duplicate:
-            placed[seen.markets[answer.market]].append(answer)
+    placed = orders_by(seen, lambda answer: seen.markets[answer.market])
     looked_at = 0
     lies: list[str] = []
     for shard in sorted(set(seen.markets.values())):
@@ -73,6 +70,15 @@ def check_status(seen: Seen) -> Check:
         looked_at=looked_at,
         evidence=tuple(lies[:5]),
     )
+
+
+def orders_by(seen: Seen, key: Callable[[Answer], str]) -> Mapping[str, list[Answer]]:
+    """Return the answers to new orders, by what `key` makes of each."""
+    placed: Mapping[str, list[Answer]] = defaultdict(list)
+    for answer in seen.answers:
+        if answer.kind == "place" and not answer.is_duplicate:
+            placed[key(answer)].append(answer)
+    return placed
 
 
 def lies_of(name: str, claim: Claim, placed: Sequence[Answer]) -> Iterator[str]:
