@@ -130,13 +130,15 @@ class PrivateExchange:
         await self.history.run()
 
     async def stop_exchange(self) -> None:
-        if self._public is not None:
-            await self._public.settle()
-            await self._public.keep()
-            await self._public.stop()
-        await asyncio.to_thread(self.world.stop_exchange)
-        if self._history is not None:
-            await self._history.finish()
+        try:
+            if self._public is not None:
+                await self._public.settle()
+                await self._public.keep()
+                await self._public.stop()
+        finally:
+            await asyncio.to_thread(self.world.stop_exchange)
+            if self._history is not None:
+                await self._history.finish()
 
     async def stop(self) -> None:
         if self._public is not None:
