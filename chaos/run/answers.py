@@ -24,7 +24,7 @@ class Answer(NamedTuple):
     is_duplicate: bool
     line: str
     gateway: str = ""
-    """Its address, as the client has it."""
+    """Where the request was sent first: its address, as the client has it."""
 
     @property
     def is_definite(self) -> bool:
@@ -49,20 +49,23 @@ def read_answers(logs: Path, clients: Collection[str], begun_monotonic_ns: int) 
 
 def _of_client(path: Path, begun_ns: int) -> Iterable[Answer]:
     due_ns: dict[tuple[int, int], int] = {}
+    first_gateway: dict[int, str] = {}
     for line, where in read_lines(path):
         if line["e"] == "send":
             due_ns[line["m"], line["i"]] = line["due"]
+            first_gateway.setdefault(line["due"], line["gw"])
         elif line["e"] == "out":
+            due = due_ns.pop((line["m"], line["i"]))
             yield Answer(
                 line["k"],
                 line["sym"],
-                (due_ns.pop((line["m"], line["i"])) - begun_ns) / 1e9,
+                (due - begun_ns) / 1e9,
                 (line["t"] - begun_ns) / 1e9,
                 line["o"],
                 line.get("rej", 0),
                 line.get("dup", False),
                 where,
-                line["gw"],
+                first_gateway[due],
             )
 
 

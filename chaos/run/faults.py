@@ -28,6 +28,14 @@ class _Injection:
     is_back: bool = False
 
 
+def whose(step: FaultStep, target: str) -> str:
+    """Return the component by which a target was found, such as a shard whose node is cut off; "" if it is the target.
+
+    An event of a fault has it as its detail.
+    """
+    return "" if step.target in ("", target) else f"of {step.target}"
+
+
 class Faults:
     """Does the faults of one run, several at a time if the experiment says so.
 
@@ -75,7 +83,7 @@ class Faults:
                 injection.fault = await self._agent.make(injection.number, step)
                 target = injection.fault.target
                 await injection.fault.inject()
-                self._writer.note("fault", step.fault, "injected", target=target)
+                self._writer.note("fault", step.fault, "injected", whose(step, target), target)
                 proof = await injection.fault.proof()
             self._writer.note("proof", step.fault, "took effect", proof, target)
         except asyncio.CancelledError:
@@ -99,7 +107,7 @@ class Faults:
             except Exception as error:
                 why = str(error) or f"not done within {ROLLBACK_S_MAX:g} s"
             else:
-                self._writer.note("rollback", step.fault, "taken back", target=fault.target)
+                self._writer.note("rollback", step.fault, "taken back", whose(step, fault.target), fault.target)
                 return
         self._writer.note("rollback", step.fault, "failed", why, fault.target)
         what = f"{step.fault} {fault.target} could not be taken back: {why}"

@@ -104,7 +104,7 @@ def times_away(events: Sequence[Event], shard: str, end_s: float) -> list[tuple[
     is_told_away = False
     for event in events:
         is_away = (
-            (event.kind == "fault" and event.what == "injected" and event.target == shard)
+            (event.kind == "fault" and event.what == "injected" and _is_of(event, shard))
             or (event.kind == "component" and event.name == shard and event.what in REPLACED)
             or (event.kind == "stage" and event.name == shard and event.what in AWAY)
         )
@@ -112,13 +112,18 @@ def times_away(events: Sequence[Event], shard: str, end_s: float) -> list[tuple[
             is_told_away = event.what in AWAY
         is_back = event.kind == "stage" and event.name == shard and not is_told_away
         # What is taken back of one fault does not end what another one did.
-        is_healed = event.kind == "rollback" and event.target == shard and not is_told_away
+        is_healed = event.kind == "rollback" and _is_of(event, shard) and not is_told_away
         if is_away and since is None:
             since = event.t
         elif (is_back or is_healed) and since is not None:
             away.append((since, event.t + (NOTICED_S if is_healed else 0.0)))
             since = None
     return [*away, (since, end_s)] if since is not None else away
+
+
+def _is_of(event: Event, shard: str) -> bool:
+    """Return whether what an event tells of was done to a shard, or to the node that it was on."""
+    return event.target == shard or event.detail == f"of {shard}"
 
 
 def times_cut_off(events: Sequence[Event], end_s: float, node: str = "") -> list[tuple[float, float]]:

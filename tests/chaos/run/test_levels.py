@@ -163,6 +163,15 @@ def test_a_shard_is_away_from_the_fault_until_it_lets_cancels_through() -> None:
     assert times_away([KILLED, *BACK], "shard-1", 40.0) == []
 
 
+def test_a_shard_is_away_whose_node_is_cut_off_until_its_standby_has_taken_over() -> None:
+    cut = event(11.0, "fault", "cut-peers", "injected", "node-1", "of shard-0")
+    taken_over = event(12.5, "stage", "shard-0", "CANCEL_ONLY")
+    healed = event(15.0, "rollback", "cut-peers", "taken back", "node-1", "of shard-0")
+    assert times_away([cut, taken_over, healed], "shard-0", 40.0) == [(11.0, 12.5)]
+    assert times_away([cut, healed], "shard-0", 40.0) == [(11.0, 16.0)], "where none takes over, until it is healed"
+    assert times_away([cut, healed], "shard-1", 40.0) == []
+
+
 def test_a_shard_that_is_halted_stays_away_when_another_fault_is_taken_back() -> None:
     slowed = event(5.0, "fault", "slow-machine", "injected", "shard-0")
     halted = event(15.0, "stage", "shard-0", "HALTED")
