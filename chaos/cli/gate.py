@@ -20,7 +20,7 @@ from chaos.report import words
 from chaos.report.incident_report import write_incident
 from chaos.report.page import write_report
 from chaos.report.reading import is_run, read_run
-from chaos.run.directory import default_directory
+from chaos.run.directory import check_is_new, default_directory
 from chaos.run.record import REPORT_FILE, ExitCode
 
 _STYLES = {Result.PASSED: "green", Result.FAILED: "bold red", Result.ERROR: "bold yellow"}
@@ -42,6 +42,8 @@ def gate(
     console = Console()
     begun = datetime.now(UTC)
     planned = plan_of(suite_of(suite), seeds, out or default_directory(f"gate-{suite}"))
+    for one in planned:
+        check_is_new(one.directory)
     total_s = sum(one.source.experiment.duration_s for one in planned)
     console.print(f"{suite}: {len(planned)} runs, {total_s / 60:.0f} minutes of load", highlight=False)
     outcomes: list[Outcome] = []

@@ -26,10 +26,15 @@ def default_directory(name: str, now: datetime | None = None) -> Path:
     return RUNS / f"{name}-{moment}"
 
 
-def make_directory(directory: Path, source: Source, seed: int) -> None:
-    """Make a run's directory, with the experiment as it is run. Raises `DirectoryNotEmpty`."""
+def check_is_new(directory: Path) -> None:
+    """Raise `DirectoryNotEmpty` if a run cannot have it."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise DirectoryNotEmpty(f"expected a new directory or an empty one for the run, found {directory} with files")
+
+
+def make_directory(directory: Path, source: Source, seed: int) -> None:
+    """Make a run's directory, with the experiment as it is run. Raises `DirectoryNotEmpty`."""
+    check_is_new(directory)
     for part in (LOGS, HISTORY):
         (directory / part).mkdir(parents=True)
     (directory / EXPERIMENT_FILE).write_text(_as_run(source, seed), encoding="utf-8")

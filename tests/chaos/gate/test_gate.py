@@ -174,3 +174,12 @@ def test_the_command_writes_all_files_and_exits_with_the_gravest_code(
     assert (tmp_path / "summary.md").read_text(encoding="utf-8").startswith("## ✅ chaos gate: clock")
     assert (tmp_path / "out" / "clock-jump-seed-20" / "report.html").is_file()
     assert chaos(["gate", "--suite", "nothing"]) == 2
+
+
+def test_where_runs_are_already_nothing_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "clock-jump").mkdir()
+    (tmp_path / "clock-jump" / "verdict.json").write_text("{}", encoding="utf-8")
+    assert chaos(["gate", "--suite", "clock", "--out", str(tmp_path)]) == 2
+    told = capsys.readouterr()
+    assert "error OUT_NOT_EMPTY" in told.err
+    assert not told.out
