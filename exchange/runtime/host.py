@@ -43,6 +43,8 @@ from exchange.runtime.standby import Standby
 from exchange.runtime.transit import Transit
 from exchange.settings import Settings
 
+ANSWER_STEPS = 4
+"""Of the event loop, in which an answer is on its way out of this process, before readers of the feed get theirs."""
 REOPEN_INTERVAL_S = 0.5
 LOCK_WAIT_S = 2.0
 """How long a journal may be locked by a process that was killed; the kernel lets go of it within milliseconds."""
@@ -382,10 +384,13 @@ class Host:
         busy_s += self._monotonic_s() - applying_since_s
         self.metering.note_record(letters, batches, commands, busy_s)
         self._answer(letters, [self.metering.tell(a, x.busy_s) for a, x in zip(answers, letters, strict=True)])
-        if self.snapshotter.see(self.at):
-            await self._in_writer(self._trim)
         if self.on_applied is not None:
             self.on_applied()
+        for _ in range(ANSWER_STEPS):
+            await asyncio.sleep(0)
+        self.at.feed.settle()
+        if self.snapshotter.see(self.at):
+            await self._in_writer(self._trim)
 
     def _apply(
         self, record: int, epoch: int, payload: RecordPayload, decoded: list[list[list[Any]]] | None = None
@@ -423,6 +428,7 @@ class Host:
             else:
                 for record in late:
                     self._apply(record.sequence, record.epoch, unpack_record(record.payload))
+                    self.at.feed.settle()
                     if self.on_applied is not None:
                         self.on_applied()
                 self.failure = None

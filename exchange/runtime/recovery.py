@@ -89,7 +89,7 @@ def apply_record(
 ) -> Sequence[Any]:
     """Apply a record to the machine and publish its events; return the results of its commands in order.
 
-    The same function serves live commands and replay. `decoded`: the commands by batch and segment, if the caller has
+    The same function serves live commands and replay. Readers of the feed are woken by its `settle`. `decoded`: the commands by batch and segment, if the caller has
     them already.
     """
     machine = at.machine

@@ -198,6 +198,18 @@ async def test_switches_that_ran_out_while_the_shard_was_away_fire_together_once
     await again.stop()
 
 
+async def test_an_answer_goes_out_before_readers_of_the_feed_are_woken(make_host: Callable[..., Host]) -> None:
+    host = await opened(make_host(MemoryJournal("shard-0")))
+    reader = asyncio.create_task(host.at.feed.wait(host.machine.sequence, 10.0))
+    await asyncio.sleep(0)
+    await host.submit(LinkBatch("gateway-0", 1, 1, [place("a")]))
+    assert not reader.done()
+    # Whoever comes by himself meanwhile gets everything.
+    (data,) = host.at.feed.read(host.machine.sequence - 1)
+    assert await reader == [data]
+    await host.stop()
+
+
 async def test_a_batch_that_is_sent_again_takes_effect_once(make_host: Callable[..., Host]) -> None:
     host = await opened(make_host(MemoryJournal("shard-0")))
     batch = LinkBatch("gateway-0", 1, 1, [place("a")])
