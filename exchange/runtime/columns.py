@@ -119,8 +119,10 @@ def decode_columns(request: trading_pb2.TradeRequest, data: bytes, account: int,
         return None
 
 
-def _make_classes() -> tuple[Any, Any]:
-    """Return the class whose messages are the columns of a TradeRequest, and the one that has its commands as bytes."""
+def _make_classes() -> dict[str, Any]:
+    """Return classes by name: `TradeRequest`, whose messages are columns, those in it, and `EachCommand`, which has the
+    commands as bytes.
+    """
     file = FileDescriptorProto(name="evenkeel/columns.proto", package=_PACKAGE, syntax="proto3")
     _add_columns(file, trading_pb2.TradeRequest.DESCRIPTOR, of_commands=False)
     each = file.message_type.add(name="EachCommand")
@@ -128,9 +130,10 @@ def _make_classes() -> tuple[Any, Any]:
     _add_field(each, commands, FieldDescriptorProto.TYPE_BYTES, repeated=True)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    names = (f"{_PACKAGE}.TradeRequest", f"{_PACKAGE}.EachCommand")
-    columns_class, each_class = (message_factory.GetMessageClass(pool.FindMessageTypeByName(name)) for name in names)
-    return columns_class, each_class
+    return {
+        message.name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{message.name}"))
+        for message in file.message_type
+    }
 
 
 def _add_columns(file: FileDescriptorProto, message: Descriptor, *, of_commands: bool) -> None:
@@ -153,4 +156,6 @@ def _add_field(to: DescriptorProto, field: FieldDescriptor, kind: Any, *, repeat
         added.type_name = f".{_PACKAGE}.{field.message_type.name}"
 
 
-_Columns, _EachCommand = _make_classes()
+# All are kept: protobuf would make those that nobody keeps anew, again and again.
+_CLASSES = _make_classes()
+_Columns, _EachCommand = _CLASSES["TradeRequest"], _CLASSES["EachCommand"]

@@ -10,12 +10,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
 from enum import IntEnum
 from typing import Any
 
 import structlog
 
 from exchange.engine.words import RejectReason
+from exchange.runtime.collector import collector_spared
 from exchange.runtime.journal import (
     Journal,
     JournalCorrupt,
@@ -45,6 +47,8 @@ from exchange.settings import Settings
 
 ANSWER_STEPS = 4
 """Of the event loop, in which an answer is on its way out of this process, before readers of the feed get theirs."""
+SPARED_BYTES_MIN = 4 << 10
+"""Of records of some 100 commands: for less, to keep the collector off them takes more than it saves."""
 REOPEN_INTERVAL_S = 0.5
 LOCK_WAIT_S = 2.0
 """How long a journal may be locked by a process that was killed; the kernel lets go of it within milliseconds."""
@@ -295,7 +299,9 @@ class Host:
             await self._wait_for_work()
             letters = self._take_letters()
             if letters and not self._stopping:
-                await self._write(letters)
+                is_large = sum(letter.size for letter in letters) >= SPARED_BYTES_MIN
+                with collector_spared() if is_large else nullcontext():
+                    await self._write(letters)
             else:
                 self._leave(letters)
             if self.failure is not None:

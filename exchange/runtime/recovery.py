@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 from exchange.engine.words import RejectReason
 from exchange.runtime.aside import Aside, AsideFailed
+from exchange.runtime.collector import collector_off
 from exchange.runtime.feed import Feed, FeedBatch
 from exchange.runtime.journal import Journal, Record
 from exchange.runtime.machine import Machine, MachineType, hash_of, state_hash
@@ -89,8 +89,8 @@ def apply_record(
 ) -> Sequence[Any]:
     """Apply a record to the machine and publish its events; return the results of its commands in order.
 
-    The same function serves live commands and replay. Readers of the feed are woken by its `settle`. `decoded`: the commands by batch and segment, if the caller has
-    them already.
+    The same function serves live commands and replay. Readers of the feed are woken by its `settle`. `decoded`: the
+    commands by batch and segment, if the caller has them already.
     """
     machine = at.machine
     first_sequence = machine.sequence + 1
@@ -143,7 +143,7 @@ def recover(
         JournalCorrupt, JournalTrimmed, SnapshotCorrupt: what is stored is damaged or has a hole.
         MachineVersionMismatch, StateHashMismatch: the snapshot is not of this build.
     """
-    with _collector_off():
+    with collector_off():
         snapshot = snapshots.latest()
         recovered = Recovered(kind.new()) if snapshot is None else _restore(kind, snapshot)
         commands_before = recovered.machine.sequence
@@ -184,18 +184,6 @@ class Replay:
         self._last_of_link.clear()
 
 
-@contextmanager
-def _collector_off() -> Iterator[None]:
-    """Keep the garbage collector from going through a growing state again and again."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
 def take_snapshot(kind: MachineType, at: Recovered, snapshots: SnapshotStore) -> Snapshot:
     """Write the state down; afterwards the journal may be trimmed up to the older snapshot."""
     links = [(name, *link) for name, link in at.links.items()]
@@ -213,7 +201,7 @@ def load_latest(kind: MachineType, snapshots: SnapshotStore) -> Recovered:
     snapshot = snapshots.latest()
     if snapshot is None:
         return Recovered(kind.new())
-    with _collector_off():
+    with collector_off():
         recovered = _restore(kind, snapshot)
         _check(state_hash(kind, recovered.machine), snapshot)
     return recovered
