@@ -20,6 +20,7 @@ from exchange.runtime.aside import AsideFailed, do_aside
 from exchange.runtime.carrier import Carrier
 from exchange.runtime.feed import FeedGap
 from exchange.runtime.host import Host, Role
+from exchange.runtime.large_pages import keep_large_pages
 from exchange.runtime.load_messages import gateway_load
 from exchange.runtime.messages import pack, unpack, unpack_batch
 from exchange.runtime.peers import PeerUnavailable
@@ -105,6 +106,7 @@ class HostActor:
             await self._host.start()
             self._begin_to_carry()
         _settle_memory()
+        self._pages = asyncio.create_task(keep_large_pages())
 
     def _begin_to_carry(self) -> None:
         if self._host.kind.name == "shard":
@@ -227,6 +229,7 @@ class HostActor:
         return vitals
 
     async def stop(self) -> None:
+        self._pages.cancel()
         if self._carrier is not None:
             await self._carrier.stop()
         await self._host.stop()

@@ -10,6 +10,7 @@ from exchange.cli.bench.engine import no_collection
 from exchange.cli.bench.flow import OrderFlow, open_shard
 from exchange.engine.commands import Command
 from exchange.engine.shard import Shard
+from exchange.runtime.large_pages import collapse_pages
 
 DEPTHS = (1_000, 100_000, 1_000_000)
 PRICES_PER_SIDE_MAX = 20_000
@@ -59,6 +60,8 @@ def _filled(resting: list[Command]) -> Shard:
     shard = open_shard()
     with no_collection():
         shard.apply(1, resting)
+    # As hosts do from time to time.
+    collapse_pages()
     return shard
 
 
