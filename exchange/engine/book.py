@@ -221,6 +221,8 @@ class Book:
         for trader in self.traders.values():
             own = list(trader)
             assert len(own) == trader.open_orders, f"account {trader.account}: counts {trader.open_orders} open orders"
+            for place, order in enumerate(trader.orders):
+                assert order.own_place == place, f"{order.describe()}: knows another place than the one where it stands"
             for order in own:
                 assert order.trader is trader, f"{order.describe()}: is among the orders of account {trader.account}"
                 indexed[order.order_id] = order

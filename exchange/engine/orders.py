@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class Order:
     """One order: the request as it came, and what became of it.
 
-    `open` is what is left of `quantity`; once closed it stays as it was then. An order that rests knows its `level`
-    and its neighbours, in the queue there and among the open orders of its `trader`; an order that does not has none of
-    them. `watched` says that a timer or a session will look for it, so that the many others need not be looked up
+    `open` is what is left of `quantity`; once closed it stays as it was then. An order that rests knows its `level`,
+    its neighbours in the queue there, and its place among the open orders of its `trader`; an order that does not has
+    none of them. `watched` says that a timer or a session will look for it, so that the many others need not be looked up
     there. `rested_filled` is what was filled when it first came to rest, -1 if it never did: enough to tell its first
     outcome to who asks again. An order that waits for money is `parked`, and in no book yet.
     """
@@ -29,8 +29,7 @@ class Order:
         "next",
         "open",
         "order_id",
-        "own_next",
-        "own_previous",
+        "own_place",
         "parked",
         "previous",
         "price",
@@ -61,8 +60,7 @@ class Order:
     level: Level | None
     previous: Order | None
     next: Order | None
-    own_previous: Order | None
-    own_next: Order | None
+    own_place: int
 
     @property
     def account(self) -> int:
@@ -109,5 +107,6 @@ def new_order(
     order.rested_filled = -1
     order.watched = watched
     order.parked = False
-    order.level = order.previous = order.next = order.own_previous = order.own_next = None
+    order.level = order.previous = order.next = None
+    order.own_place = -1
     return order
