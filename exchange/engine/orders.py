@@ -17,9 +17,9 @@ class Order:
 
     `open` is what is left of `quantity`; once closed it stays as it was then. An order that rests knows its `level`,
     its neighbours in the queue there, and its place among the open orders of its `trader`; an order that does not has
-    none of them. `watched` says that a timer or a session will look for it, so that the many others need not be looked up
-    there. `rested_filled` is what was filled when it first came to rest, -1 if it never did: enough to tell its first
-    outcome to who asks again. An order that waits for money is `parked`, and in no book yet.
+    none of them. `watched` says that a timer or a session will look for it, so that the many others need not be looked
+    up there. `rested_filled` is what was filled when it first came to rest, -1 if it never did: enough to tell its
+    first outcome to who asks again. An order that waits for money is `parked`, and in no book yet.
     """
 
     __slots__ = (
