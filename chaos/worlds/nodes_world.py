@@ -10,7 +10,7 @@ from chaos.faults.away import Taker
 from chaos.faults.fault import FaultKind, Injector, Target
 from chaos.faults.processes import PAUSE_S, ProcessKiller, ProcessPauser
 from chaos.invariants.history import History, StreamHistory
-from chaos.worlds.reach import CLOSED_PORT, passes
+from chaos.worlds.reach import CLOSED_PORT, listens, passes
 from chaos.worlds.world import ROLES, supervisors_among
 from exchange.config import ExchangeConfig
 from exchange.netns import missing
@@ -171,7 +171,7 @@ class NodesWorld:
             case FaultKind.KILL_NATS:
                 number = servers.names.index(name)
                 where = self._server_places()[number]
-                return "" if servers.pids[number] or passes(*where) else f"nothing listens at port {where[1]}"
+                return "" if servers.pids[number] or listens(*where) else f"nothing listens at port {where[1]}"
             case FaultKind.KILL_GCS:
                 return "" if nodes.gcs_pid else f"nothing listens at {nodes.address}"
         node = nodes.node(name)

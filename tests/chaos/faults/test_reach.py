@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chaos.worlds.reach import CLOSED_PORT, passes
+from chaos.worlds.reach import CLOSED_PORT, listens, passes
 from exchange.netns import LocalNetwork, missing
 
 
@@ -15,9 +15,9 @@ def test_who_listens_and_who_refuses_is_there() -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
-        assert passes("127.0.0.1", port)
+        assert (passes("127.0.0.1", port), listens("127.0.0.1", port)) == (True, False)
         server.listen()
-        assert passes("127.0.0.1", port)
+        assert (passes("127.0.0.1", port), listens("127.0.0.1", port)) == (True, True)
 
 
 @pytest.fixture
