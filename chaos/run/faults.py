@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from chaos.experiment.model import FaultStep
 from chaos.run.ending import Ended
 from chaos.run.parts import Agent, Fault
-from chaos.run.record import ExitCode
+from chaos.run.record import ExitCode, found_by
 from chaos.run.writer import RunWriter
 
 INJECT_S_MAX = 120.0
@@ -26,14 +26,6 @@ class _Injection:
     work: asyncio.Task[None]
     fault: Fault | None = None
     is_back: bool = False
-
-
-def whose(step: FaultStep, target: str) -> str:
-    """Return the component by which a target was found, such as a shard whose node is cut off; "" if it is the target.
-
-    An event of a fault has it as its detail.
-    """
-    return "" if step.target in ("", target) else f"of {step.target}"
 
 
 class Faults:
@@ -83,7 +75,7 @@ class Faults:
                 injection.fault = await self._agent.make(injection.number, step)
                 target = injection.fault.target
                 await injection.fault.inject()
-                self._writer.note("fault", step.fault, "injected", whose(step, target), target)
+                self._writer.note("fault", step.fault, "injected", found_by(step.target, target), target)
                 proof = await injection.fault.proof()
             self._writer.note("proof", step.fault, "took effect", proof, target)
         except asyncio.CancelledError:
@@ -107,7 +99,8 @@ class Faults:
             except Exception as error:
                 why = str(error) or f"not done within {ROLLBACK_S_MAX:g} s"
             else:
-                self._writer.note("rollback", step.fault, "taken back", whose(step, fault.target), fault.target)
+                detail = found_by(step.target, fault.target)
+                self._writer.note("rollback", step.fault, "taken back", detail, fault.target)
                 return
         self._writer.note("rollback", step.fault, "failed", why, fault.target)
         what = f"{step.fault} {fault.target} could not be taken back: {why}"

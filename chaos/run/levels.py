@@ -11,7 +11,7 @@ from chaos.experiment.model import Experiment, ServiceLevels
 from chaos.faults.catalogue import CATALOGUE
 from chaos.load.client_log import REJECTED
 from chaos.run.answers import Answer, percentile_ms
-from chaos.run.record import Check, Event, Sample
+from chaos.run.record import Check, Event, Sample, found_by
 
 WINDOW_S = 3
 """Goodput is looked at by so many seconds together: what is offered in one comes by chance."""
@@ -123,7 +123,7 @@ def times_away(events: Sequence[Event], shard: str, end_s: float) -> list[tuple[
 
 def _is_of(event: Event, shard: str) -> bool:
     """Return whether what an event tells of was done to a shard, or to the node that it was on."""
-    return event.target == shard or event.detail == f"of {shard}"
+    return event.target == shard or event.detail == found_by(shard, event.target)
 
 
 def times_cut_off(events: Sequence[Event], end_s: float, node: str = "") -> list[tuple[float, float]]:

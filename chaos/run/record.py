@@ -74,6 +74,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     target: str = ""
 
 
+def found_by(component: str, target: str) -> str:
+    """Return the detail of a fault's event whose target was found by a component, as a node is by a shard on it.
+
+    "" if the component is the target, or none was named.
+    """
+    return "" if component in ("", target) else f"of {component}"
+
+
 class Delay(msgspec.Struct, frozen=True, kw_only=True):
     """Latency of one class of requests in one second, from the intended time, in ms."""
 
