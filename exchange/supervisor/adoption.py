@@ -58,6 +58,7 @@ class Adoption:
         incarnation = incarnations.get(component.name, 0)
         if not incarnation:
             return
+        component.next_start_s = self._monotonic_s()
         try:
             has_standby = incarnations.get(standby_of(component.machine), 0) != 0
             async with asyncio.timeout(ADOPT_WITH_STANDBY_S if has_standby else ADOPT_TIMEOUT_S):

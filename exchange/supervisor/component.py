@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from math import inf
 from typing import Any, Protocol
 
 from exchange.engine.control import standby_of
@@ -128,7 +129,8 @@ class Component:
     start_duration_ms: int = 0
     task: asyncio.Task[Any] | None = None
     since_s: float = 0.0
-    next_start_s: float = 0.0
+    next_start_s: float = -inf
+    """When it is due; long ago for the first start."""
     next_ping_s: float = 0.0
     port: int = 0
     """Where a gateway listened last."""
@@ -174,6 +176,11 @@ class Component:
     def is_shard(self) -> bool:
         """Whether it is the primary of a shard."""
         return self.kind == "shard" and not self.is_standby
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether trading does not wait for it."""
+        return self.is_standby or self.name == AUDITOR
 
     @property
     def is_up(self) -> bool:

@@ -20,6 +20,8 @@ from exchange.supervisor.takeover import StandbyOutdated, Takeover
 from exchange.supervisor.topology import TopologyPublisher
 
 START_TIMEOUT_S = 120.0
+GIVE_WAY_MAX_S = 10.0
+"""How long a standby or the auditor, once lost, waits for what people wait for: a start takes two seconds of a core."""
 TAKE_DOWN_TIMEOUT_S = 12.0
 """A gateway that drains cuts off after 10 s what it has not finished."""
 
@@ -33,7 +35,10 @@ class CannotHandOver(Exception):
 
 
 class Lifecycle:
-    """Moves components from state to state. `wake` is called when something that was begun has ended."""
+    """Moves components from state to state.
+
+    `is_calm` tells whether trading is as it should be; `wake` is called when something that was begun has ended.
+    """
 
     def __init__(
         self,
@@ -45,6 +50,7 @@ class Lifecycle:
         takeover: Takeover,
         topology: TopologyPublisher,
         governor: RestartGovernor,
+        is_calm: Callable[[], bool],
         wake: Callable[[], None],
         monotonic_s: Callable[[], float],
     ) -> None:
@@ -53,6 +59,7 @@ class Lifecycle:
         self._events = events
         self._detector = detector
         self._governor = governor
+        self._is_calm = is_calm
         self._parking: set[asyncio.Task[Any]] = set()
         self._starter = starter
         self._takeover = takeover
@@ -96,6 +103,8 @@ class Lifecycle:
             return True
         if component.parked or now_s < component.next_start_s:
             return False
+        if component.gives_way and now_s < component.next_start_s + GIVE_WAY_MAX_S and not self._has_room():
+            return False
         if component.is_standby:
             # Who is to be followed comes first.
             return self._components[component.machine].state == ComponentState.UP and (
@@ -107,6 +116,10 @@ class Lifecycle:
             return False
         # The auditor comes up last, so that it takes no time from what people wait for.
         return component.name != AUDITOR or component.restarts >= 0 or self.is_ready
+
+    def _has_room(self) -> bool:
+        """Whether a start that can wait would hold up neither another start nor a shard that reopens."""
+        return self._is_calm() and all(c.state != ComponentState.STARTING for c in self._components.values())
 
     def _begin_start(self, component: Component, now_s: float) -> None:
         component.state, component.since_s = ComponentState.STARTING, now_s

@@ -82,7 +82,17 @@ class Reconciler:
         starter = Starter(config, parts, commands, nodes, shards, launcher, in_force)
         takeover = Takeover(commands, shards, events, monotonic_s)
         self.lifecycle = Lifecycle(
-            parts, commands, events, detector, starter, takeover, topology, governor, wake, monotonic_s
+            parts,
+            commands,
+            events,
+            detector,
+            starter,
+            takeover,
+            topology,
+            governor,
+            lambda: reopening.all_open,
+            wake,
+            monotonic_s,
         )
         self._adoption = Adoption(
             parts, commands, events, launcher, self.lifecycle, shards, takeover, monotonic_s=monotonic_s
