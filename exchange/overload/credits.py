@@ -38,9 +38,9 @@ class Credits:
     def on_reply(self, delay_s: float, used: int, capacity_per_s: float = 0.0) -> None:
         """Take note of how long the work of a batch of `used` commands took, with all that was before it.
 
-        `capacity_per_s` is what the shard could do, 0 if it does not know.
+        `capacity_per_s` is what the shard could do, 0 if it does not know: after a takeover it goes by what the one
+        before it said, whose work it has to catch up with.
         """
-        self._bound = CREDITS_MAX
         if capacity_per_s:
             self._bound = min(math.ceil(CAPACITY_FACTOR * capacity_per_s * self._target_s), CREDITS_MAX)
         if delay_s > self._target_s:

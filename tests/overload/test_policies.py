@@ -180,6 +180,8 @@ def test_what_a_shard_can_do_bounds_even_the_first_large_batch() -> None:
     given_credits.on_reply(0.008, 1, 125)
     assert given_credits.limit == 7
     given_credits.on_reply(0.008, 1, 0)
+    assert given_credits.limit == 7, "one that took over a moment ago does not know yet"
+    given_credits.on_reply(0.008, 1, 100_000)
     assert given_credits.limit == 64
 
 
