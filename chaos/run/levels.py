@@ -166,16 +166,13 @@ def cancels_outside_replay(seen: Seen) -> list[Answer]:
 
 
 def longest_pause_s(answers: Sequence[Answer], from_s: float, to_s: float) -> float:
-    """Return the longest time in which a market took no new order; 0 if none was taken at all."""
+    """Return the longest time in which a market took no new order that had some to take; 0 if none had."""
     taken: dict[str, list[float]] = defaultdict(lambda: [from_s])
     for answer in answers:
-        if (
-            answer.kind == "place"
-            and answer.is_definite
-            and not answer.is_duplicate
-            and from_s <= answer.done_s <= to_s
-        ):
-            taken[answer.market].append(answer.done_s)
+        if answer.kind == "place" and from_s <= answer.done_s <= to_s:
+            times = taken[answer.market]
+            if answer.is_definite and not answer.is_duplicate:
+                times.append(answer.done_s)
     pauses = [b - a for times in taken.values() for a, b in zip(times, [*times[1:], to_s], strict=True)]
     return max(pauses, default=0.0)
 

@@ -149,6 +149,11 @@ def test_a_pause_is_between_new_orders_of_a_market_and_to_the_end() -> None:
     assert longest_pause_s(duplicates, 10.0, 20.0) == pytest.approx(10.0, abs=0.1)
 
 
+def test_a_market_that_takes_no_new_order_any_more_pauses_to_the_end() -> None:
+    answers = [answer(9.0), answer(12.0, outcome=UNKNOWN), answer(13.0, outcome=REJECTED, reason=504)]
+    assert longest_pause_s(answers, 10.0, 20.0) == pytest.approx(10.0)
+
+
 def test_the_percentile_of_one_is_it_and_of_none_is_nothing() -> None:
     assert percentile_ms([answer(1.0, 0.5)], 99.0) == pytest.approx(500.0)
     assert percentile_ms([], 99.0) == 0.0
