@@ -29,21 +29,20 @@ class Bug(NamedTuple):
 
 
 def _acknowledges_early(file: Any) -> None:
-    """Hold each record back until the next one comes."""
+    """Hold each record back until three more have come: one alone may have nothing of a client's."""
     journal = file.FileJournal
     append, close, acquire = journal.append, journal.close, journal.acquire
-    held: dict[int, tuple[int, int, bytes]] = {}
+    held: dict[int, list[tuple[int, int, bytes]]] = {}
 
     def append_later(self: Any, epoch: int, sequence: int, payload: bytes) -> None:
-        before = held.pop(id(self), None)
-        if before is not None:
-            append(self, *before)
-        held[id(self)] = epoch, sequence, payload
+        waiting = held.setdefault(id(self), [])
+        waiting.append((epoch, sequence, payload))
+        if len(waiting) > 3:
+            append(self, *waiting.pop(0))
 
     def close_after(self: Any) -> None:
-        before = held.pop(id(self), None)
-        if before is not None:
-            append(self, *before)
+        for waiting in held.pop(id(self), []):
+            append(self, *waiting)
         close(self)
 
     def acquire_anew(self: Any) -> Any:
@@ -271,7 +270,7 @@ BUGS = {
         Bug(
             "acknowledges-early",
             ("I1",),
-            "a record is acknowledged before it is written: the last one is lost with its process",
+            "a record is acknowledged before it is written: the last three are lost with their process",
             "double-fault",
             "exchange.runtime.journal.file",
             _acknowledges_early,
