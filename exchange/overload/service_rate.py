@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-FASTER = 50
+FASTER = 10
 """How much sooner a rate is believed that is higher: nothing is served faster than it can be, but much may delay it."""
 WINDOW_S = 0.1
 """Of work that is looked at as one: what a single batch took says little."""

@@ -48,14 +48,6 @@ def test_a_rate_that_rises_is_believed_sooner() -> None:
     assert rate.per_s > 300
 
 
-def test_a_flood_after_light_load_shows_what_can_be_served_within_half_a_second() -> None:
-    rate = ServiceRate(half_life_s=5)
-    rate.observe(1, 0.003)
-    for _ in range(5):
-        rate.observe(10_000, 0.1)
-    assert rate.per_s > 80_000
-
-
 def test_time_in_which_nothing_was_served_counts() -> None:
     rate = ServiceRate(half_life_s=5)
     rate.observe(0, 1.0)
