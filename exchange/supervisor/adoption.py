@@ -58,6 +58,7 @@ class Adoption:
         incarnation = incarnations.get(component.name, 0)
         if not incarnation:
             return
+        # It ran before, so if it is not there any more its start is a restart, which may have to give way.
         component.next_start_s = self._monotonic_s()
         try:
             has_standby = incarnations.get(standby_of(component.machine), 0) != 0

@@ -130,7 +130,7 @@ class Component:
     task: asyncio.Task[Any] | None = None
     since_s: float = 0.0
     next_start_s: float = -inf
-    """When it is due; long ago for the first start."""
+    """When it is due; long ago for the first start, which gives way to nothing."""
     next_ping_s: float = 0.0
     port: int = 0
     """Where a gateway listened last."""
