@@ -299,7 +299,7 @@ class Rollout(_Section, frozen=True, forbid_unknown_fields=True):
     refused_max: Annotated[
         float,
         Meta(ge=0, le=1, description="a share of what was asked, at most all of it"),
-    ] = 0.05
+    ] = 0.01
 
 
 class Settings(_Section, frozen=True, forbid_unknown_fields=True):

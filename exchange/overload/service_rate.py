@@ -8,6 +8,8 @@ FASTER = 10
 """How much sooner a rate is believed that is higher: nothing is served faster than it can be, but much may delay it."""
 WINDOW_S = 0.1
 """Of work that is looked at as one: what a single batch took says little."""
+SURE_SHARE = 0.5
+"""Of the rate within one such window: chance does not make it twice what it is, so that much is believed at once."""
 
 
 class ServiceRate:
@@ -37,6 +39,7 @@ class ServiceRate:
         self._spent_s += spent_s
         if self._done > 0 and (self._spent_s >= WINDOW_S or (self._spent_s > 0 and not self.per_s)):
             self._learn(self._done, self._spent_s)
+            self.per_s = max(self.per_s, SURE_SHARE * self._done / self._spent_s)
             self._done = self._spent_s = 0.0
 
     def _learn(self, done: float, spent_s: float) -> None:

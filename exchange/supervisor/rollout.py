@@ -16,7 +16,7 @@ settings that end an overload must be able to come."""
 ASKED_MIN = 20
 """A share of fewer says nothing."""
 WINDOW_SHARE = 0.25
-"""What is judged at any moment is the last quarter of the time that a step is watched."""
+"""A step is judged from its first quarter on: by all of what was refused, and by the last quarter."""
 PATIENCE = 10
 """A step that for so many times its watch cannot be judged, as something is away or does not answer, is a breach."""
 
@@ -140,20 +140,32 @@ class Rollout:
 
     def _breach(self, now_s: float) -> str:
         """Return what is worse than promised, than before, and than with those that have the old settings; or ""."""
-        since_s = now_s - WINDOW_SHARE * self._watch_s
-        # A link has the new settings if one end has: either may be why it is slow, or refuses.
-        has_new = set(self._steps[self.step])
-        new = self._samples.levels(lambda part: not has_new.isdisjoint(part), since_s)
-        old = self._samples.levels(has_new.isdisjoint, since_s)
-        before = self._before.levels(lambda part: not has_new.isdisjoint(part), 0.0)
-        seen = f"with the new settings {_told(new)}; with the old ones {_told(old)}; before {_told(before)}"
+        recently_s = now_s - WINDOW_SHARE * self._watch_s
+        new, old, before = self._levels(recently_s)
         p99_max_ms = max(self._rules.p99_max_ms, SLOWER_MAX * max(before.p99_ms, old.p99_ms))
         if new.p99_ms > p99_max_ms:
-            return f"p99 delay: expected at most {p99_max_ms:.0f} ms; {seen}"
-        refused_max = self._rules.refused_max + max(before.refused_share, old.refused_share)
-        if new.asked >= ASKED_MIN and new.refused_share > refused_max:
-            return f"refused: expected at most {refused_max:.1%}; {seen}"
+            return f"p99 delay: expected at most {p99_max_ms:.0f} ms; {_seen(new, old, before)}"
+        # A few in a hundred show only in many, and what has just begun only in the latest.
+        for since_s in (self._watched_s, recently_s):
+            new, old, before = self._levels(since_s)
+            refused_max = self._rules.refused_max + max(before.refused_share, old.refused_share)
+            if new.asked >= ASKED_MIN and new.refused_share_min > refused_max:
+                return f"refused: expected at most {refused_max:.1%}; {_seen(new, old, before)}"
         return ""
+
+    def _levels(self, since_s: float) -> tuple[Levels, Levels, Levels]:
+        """Return those with the new settings and with the old ones, since then, and the former before the rollout."""
+        # A link has the new settings if one end has: either may be why it is slow, or refuses.
+        has_new = set(self._steps[self.step])
+        return (
+            self._samples.levels(lambda part: not has_new.isdisjoint(part), since_s),
+            self._samples.levels(has_new.isdisjoint, since_s),
+            self._before.levels(lambda part: not has_new.isdisjoint(part), 0.0),
+        )
+
+
+def _seen(new: Levels, old: Levels, before: Levels) -> str:
+    return f"with the new settings {_told(new)}; with the old ones {_told(old)}; before {_told(before)}"
 
 
 def _told(levels: Levels) -> str:

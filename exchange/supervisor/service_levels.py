@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from statistics import median
+from math import sqrt
+from statistics import NormalDist, median
 from typing import Any, NamedTuple
 
 from exchange.supervisor.component import Component
 
 SAMPLES_MAX = 256
+CONFIDENCE = 0.99
+_Z = NormalDist().inv_cdf(CONFIDENCE)
 _ORDER_CLASSES = (1, 2, 3)
 """Control goes ahead of everything, and nobody is promised anything for queries."""
 
@@ -37,6 +40,15 @@ class Levels(NamedTuple):
     @property
     def refused_share(self) -> float:
         return self.refused / self.asked if self.asked else 0.0
+
+    @property
+    def refused_share_min(self) -> float:
+        """What is refused of all that could be asked, at least: the lower bound of Wilson's interval, one-sided."""
+        if not self.asked:
+            return 0.0
+        share, spread = self.refused_share, _Z * _Z / self.asked
+        deviation = _Z * sqrt(share * (1 - share) / self.asked + spread / (4 * self.asked))
+        return max(0.0, (share + spread / 2 - deviation) / (1 + spread))
 
 
 class Samples:

@@ -48,6 +48,20 @@ def test_a_rate_that_rises_is_believed_sooner() -> None:
     assert rate.per_s > 300
 
 
+def test_a_flood_after_light_load_shows_what_can_be_served_at_once() -> None:
+    rate = ServiceRate(half_life_s=5)
+    rate.observe(1, 0.003)
+    rate.observe(10_000, 0.1)
+    assert rate.per_s >= 50_000
+
+
+def test_what_varies_by_half_is_not_overrated() -> None:
+    rate = ServiceRate(half_life_s=5)
+    for done in [10, 5, 10, 15] * 50:
+        rate.observe(done, 0.1)
+    assert 90 < rate.per_s < 140
+
+
 def test_time_in_which_nothing_was_served_counts() -> None:
     rate = ServiceRate(half_life_s=5)
     rate.observe(0, 1.0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import sqrt
+from statistics import NormalDist
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from exchange.settings import Rollout as Rules
 from exchange.settings_text import parse_settings
 from exchange.supervisor.rollout import PATIENCE, Action, Rollout, Verdict, View, steps_of
-from exchange.supervisor.service_levels import Part, Reading, Samples, read
+from exchange.supervisor.service_levels import CONFIDENCE, Levels, Part, Reading, Samples, read
 from tests.supervisor.parts import gateway, primary
 
 GATEWAYS = ["gateway-0", "gateway-1"]
@@ -207,6 +209,38 @@ def test_a_shard_that_was_open_and_steps_back_is_a_breach_and_one_that_recovers_
     assert world.run() == [(Action.TAKE_BACK, "shard-0 no longer open with the new settings")]
 
 
+def test_a_few_in_a_hundred_show_although_a_moment_has_too_few_to_tell() -> None:
+    world = World(rules=Rules(watch_ms=4_000))
+    world.begin()
+    world.refused["gateway-0",] = 0.04
+    (verdict,) = world.run()
+    assert verdict.action == Action.TAKE_BACK
+    assert verdict.detail.startswith("refused: expected at most 1.0%; with the new settings p99 10 ms, ")
+
+
+def test_one_that_is_refused_now_and_then_is_no_breach() -> None:
+    world = World(rules=Rules(watch_ms=4_000))
+    world.begin()
+    world.refused["gateway-0",] = world.refused["gateway-1",] = 0.008
+    assert actions(world.run()) == [Action.NEXT, Action.APPLY]
+
+
+def test_refusals_that_begin_late_are_not_hidden_by_what_went_well_before() -> None:
+    world = World()
+    world.begin()
+    world.pass_time(RULES.watch_ms / 1_000 * 0.75)
+    refusing(world)
+    (verdict,) = world.pass_time(RULES.watch_ms / 1_000 * 0.25)
+    assert verdict.action == Action.TAKE_BACK
+
+
+def test_overload_that_goes_on_alike_is_no_breach() -> None:
+    world = World(rules=Rules(watch_ms=4_000))
+    world.refused = {("gateway-0",): 0.3, ("gateway-1",): 0.3}
+    world.begin()
+    assert actions(world.run()) == [Action.NEXT, Action.APPLY]
+
+
 def test_a_share_of_few_says_nothing() -> None:
     world = World()
     world.begin()
@@ -234,6 +268,20 @@ def test_whatever_happens_it_ends_and_a_loss_is_never_applied(happenings: list[t
         verdicts = world.run()
     assert verdicts[-1].action == (Action.TAKE_BACK if was_lost else verdicts[-1].action)
     assert verdicts[-1].action in (Action.APPLY, Action.TAKE_BACK)
+
+
+@given(st.integers(1, 100_000).flatmap(lambda asked: st.tuples(st.integers(1, asked), st.just(asked))))
+def test_if_as_much_as_at_least_is_refused_one_in_a_hundred_would_see_so_much(counts: tuple[int, int]) -> None:
+    refused, asked = counts
+    levels = Levels(0.0, asked, refused)
+    share = levels.refused_share_min
+    deviations = (levels.refused_share - share) / sqrt(share * (1 - share) / asked)
+    assert NormalDist().cdf(deviations) == pytest.approx(CONFIDENCE, abs=1e-6)
+
+
+def test_of_none_refused_none_are_at_least() -> None:
+    assert Levels(0.0, 0, 0).refused_share_min == 0.0
+    assert Levels(0.0, 50, 0).refused_share_min == 0.0
 
 
 def test_the_counts_begin_again_with_a_new_process() -> None:
