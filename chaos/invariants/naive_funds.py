@@ -199,7 +199,8 @@ class NaiveFunds:
             missing = max(amount - self.free(account, asset), 0)
             if (parked.account, parked.asset) == (account, asset):
                 parked.part -= min(parked.part, missing)
-        self.give_back(account, asset, min(self.free(account, asset), amount), m)
+        free = self.free(account, asset)
+        self.give_back(account, asset, free if free <= amount else amount + (free - amount) // 2, m)
 
     # ---------------------------------------------------------------- waiting
 

@@ -18,6 +18,8 @@ from exchange.engine.instrument import Instrument
 
 HOUSE = 1
 """The account that fees go to and rebates come from: the first one that the ledger makes, which is the operator's."""
+AHEAD_SHARE = 2
+"""One part of so many of what is free beyond what is asked for goes along, for the orders to come."""
 
 
 class AnswerStatus(IntEnum):
@@ -96,7 +98,7 @@ class AnswerFunds(NamedTuple):
 
 
 class RecallFunds(NamedTuple):
-    """To a shard: give back up to `amount`. All recalls below `low` are settled."""
+    """To a shard: give back `amount` and a part of what is free beyond. All recalls below `low` are settled."""
 
     m: int
     low: int

@@ -15,13 +15,20 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from exchange.engine.balances import Balances
-from exchange.engine.channel import HOUSE, AnswerStatus, AskFunds, FundsAnswer, RecallFunds, ReturnFunds, Seen
+from exchange.engine.channel import (
+    AHEAD_SHARE,
+    HOUSE,
+    AnswerStatus,
+    AskFunds,
+    FundsAnswer,
+    RecallFunds,
+    ReturnFunds,
+    Seen,
+)
 from exchange.engine.ledger_words import AnswerMade, LedgerEventKind, Moved, RecallMade
 
 WAIT_NS_MAX = 900_000_000
 """How long a wait takes at most: less than a shard lets an order wait, so that it learns the reason."""
-AHEAD_SHARE = 2
-"""One part of so many of what is free beyond what is asked for goes along, for the orders to come."""
 _WAITING, _GRANTED, _DENIED, _UNAVAILABLE, _DONE = (
     int(s)
     for s in (

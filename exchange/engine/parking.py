@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exchange.engine.channel import AnswerFunds, AnswerStatus, Ask, RecallFunds
+from exchange.engine.channel import AHEAD_SHARE, AnswerFunds, AnswerStatus, Ask, RecallFunds
 from exchange.engine.commands import AmendOrder, PlaceOrder
 from exchange.engine.events import EscrowChanged, EventKind, ParkedResolved, Result
 from exchange.engine.funds import DRY_NS, Purse, Trader
@@ -246,6 +246,7 @@ def answer(shard: Shard, command: AnswerFunds) -> Result:
 def recall(shard: Shard, command: RecallFunds) -> Result:
     """Give back what is free of what the ledger asks for, as it is another shard's turn to have it.
 
+    A part of what is free beyond that goes along, so that the next order there need not have it fetched, too.
     What parked commands have bound counts as free: they asked later, and ask again for what they lack then.
     """
     m, low, account, asset, amount = command
@@ -261,7 +262,8 @@ def recall(shard: Shard, command: RecallFunds) -> Result:
             break
         if parked.purse is purse:
             parked.bind(-min(parked.part, missing))
-    give_back(shard, purse, min(purse.available, amount), m)
+    asked = min(purse.available, amount)
+    give_back(shard, purse, asked + (purse.available - asked) // AHEAD_SHARE, m)
     return shard.done()
 
 

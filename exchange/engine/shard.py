@@ -62,7 +62,7 @@ class Applied(NamedTuple):
 class Shard:
     """Books, open orders, escrow, remembered client order ids, timers and stages of one shard."""
 
-    VERSION: ClassVar[int] = 4
+    VERSION: ClassVar[int] = 5
 
     def __init__(self) -> None:
         self.sequence = 0

@@ -126,11 +126,12 @@ def test_nothing_is_asked_for_in_advance_for_a_second_after_there_was_nothing(ma
 def test_a_recall_gets_what_is_free_once(market: Market) -> None:
     market.shard.funds.endow(2, "USDT", 1_000)
     market.place(2, "a", BUY, 100, 4)
-    market.apply(RecallFunds(1, 1, 2, "USDT", 500))
+    # Half of what is free beyond goes along.
+    market.apply(RecallFunds(1, 1, 2, "USDT", 401))
     assert market.events == [EscrowChanged(EventKind.ESCROW, market.shard.sequence, 2, "USDT", -500, 1)]
     assert outbox(market) == [Return(1, 2, "USDT", 500, 1)]
     for m, low in ((1, 1), (1, 2)):
-        market.apply(RecallFunds(m, low, 2, "USDT", 500))
+        market.apply(RecallFunds(m, low, 2, "USDT", 401))
         assert market.money(2, "USDT") == (100, 400)
     market.apply(RecallFunds(2, 2, 2, "USDT", 500))
     assert outbox(market)[1:] == [Return(2, 2, "USDT", 100, 2)]
@@ -146,10 +147,10 @@ def test_a_recall_that_is_settled_elsewhere_is_not_obeyed(market: Market) -> Non
     market.apply(RecallFunds(5, 5, 2, "USDT", 100))
     for m in (3, 4, 5):
         market.apply(RecallFunds(m, 1, 2, "USDT", 100))
-    assert outbox(market) == [Return(1, 2, "USDT", 100, 5)]
+    assert outbox(market) == [Return(1, 2, "USDT", 100 + 450, 5)]
     market.apply(RecallFunds(7, 5, 2, "USDT", 100))
     market.apply(RecallFunds(6, 5, 2, "USDT", 100))
-    assert [message.amount for message in outbox(market)] == [100, 100, 100]
+    assert [message.amount for message in outbox(market)] == [550, 100 + 175, 100 + 37]
 
 
 def test_a_recall_of_what_was_never_here_is_answered(market: Market) -> None:
@@ -164,10 +165,10 @@ def test_a_recall_takes_first_what_is_free_and_then_from_who_waits_shortest(mark
         market.place(2, name, BUY, 100, 10)
     funds.endow(2, "USDT", 100)
     old, new = market.shard.parked.values()
-    for m, amount, parts in ((1, 50, (300, 200)), (2, 150, (300, 100)), (3, 150, (250, 0)), (4, 999, (0, 0))):
+    for m, amount, parts in ((1, 100, (300, 200)), (2, 100, (300, 100)), (3, 150, (250, 0)), (4, 999, (0, 0))):
         market.apply(RecallFunds(m, 1, 2, "USDT", amount))
         assert (old.part, new.part) == parts
-    assert [m.amount for m in outbox(market) if isinstance(m, Return)] == [50, 150, 150, 250]
+    assert [m.amount for m in outbox(market) if isinstance(m, Return)] == [100, 100, 150, 250]
     # With its answer a command asks for what it lacks then.
     market.apply(AnswerFunds(1, GRANTED, 700))
     assert outbox(market)[-1] == Ask(7, 2, "USDT", 300, True)
