@@ -107,7 +107,9 @@ class Market:
     def leave(self, order: Resting) -> None:
         self.sides[order.side].remove(order)
         del self.open[order.order_id]
-        del self.by_name[order.account, order.id]
+        # In a broken history two orders may have one name.
+        if self.by_name.get((order.account, order.id)) is order:
+            del self.by_name[order.account, order.id]
 
     def meets(self, side: int, price: int) -> Resting | None:
         """Return the best order of the other side that an order at this price would trade with."""
