@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from enum import Enum
 
@@ -71,7 +72,12 @@ def _code_and_message(error: Exception) -> tuple[str, str]:
         message = message.removesuffix(f" ({reason})")
     if isinstance(code, Enum):
         code = code.name
-    return str(code or type(error).__name__), message
+    return str(code or _code_of(type(error))), message
+
+
+def _code_of(kind: type[Exception]) -> str:
+    """Return an error's class as a code: INVALID_NUMBER of `InvalidNumber`."""
+    return re.sub("(?<=[a-z])(?=[A-Z])", "_", kind.__name__).upper()
 
 
 def _one_line(text: str) -> str:

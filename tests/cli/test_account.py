@@ -245,7 +245,7 @@ def test_a_gap_ends_following_with_one_line(
 ) -> None:
     connected(stream_balances=Stream(GapDetected("StreamBalances: OUT_OF_RANGE: not held")))
     assert run(["account", "follow", "--after", "ledger=1"]) == 1
-    assert capsys.readouterr().err == "error GapDetected: StreamBalances: OUT_OF_RANGE: not held\n"
+    assert capsys.readouterr().err == "error GAP_DETECTED: StreamBalances: OUT_OF_RANGE: not held\n"
 
 
 def test_executions_are_a_line_each_and_trades_show_their_fee(

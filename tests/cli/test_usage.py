@@ -144,7 +144,7 @@ def test_help_loads_neither_ray_nor_the_engine() -> None:
     ("error", "line"),
     [
         (CommandFailed("NO_TIMES", "no times"), "error NO_TIMES: no times"),
-        (ValueError("two\nlines"), "error ValueError: two lines"),
+        (ValueError("two\nlines"), "error VALUE_ERROR: two lines"),
         (
             Unavailable("UNAVAILABLE: failed to connect", code=grpc.StatusCode.UNAVAILABLE),
             "error UNAVAILABLE: failed to connect (is an exchange running there? `exchange up` starts one)",
@@ -171,7 +171,7 @@ def test_help_loads_neither_ray_nor_the_engine() -> None:
         ),
         (
             OutcomeUnknown("Deposit 'r-1': may or may not have been executed", reference="r-1"),
-            "error OutcomeUnknown: Deposit 'r-1': may or may not have been executed"
+            "error OUTCOME_UNKNOWN: Deposit 'r-1': may or may not have been executed"
             " (`--reference r-1` sends it again, and it happens once)",
         ),
         (
