@@ -158,10 +158,14 @@ class Grants:
             if command.is_urgent:
                 channel.answers[n] = FundsAnswer(n, _WAITING, 0)
                 self._wait(Wait(command.shard, n, account, asset, amount, time_ns + WAIT_NS_MAX))
-            elif line in self.lines or not free:
+            elif line in self.lines:
                 channel.answers[n] = FundsAnswer(n, _DENIED, 0)
             else:
-                self._grant(command.shard, n, account, asset, free)
+                self._recall_ahead(command.shard, line, time_ns)
+                if free:
+                    self._grant(command.shard, n, account, asset, free)
+                else:
+                    channel.answers[n] = FundsAnswer(n, _DENIED, 0)
         else:
             self._grant(command.shard, n, account, asset, amount + (free - amount) // AHEAD_SHARE)
         self.settle(time_ns)
@@ -276,12 +280,23 @@ class Grants:
                 wait.is_unsure |= shard != wait.shard
                 continue
             self._tell_grants(shard, (wait.account, wait.asset))
-            m = channel.next_m
-            channel.next_m = m + 1
-            channel.recalls[m] = Recall(m, wait.account, wait.asset, missing, time_ns)
-            wait.recalls[shard, m] = None
-            recall = RecallFunds(m, channel.recalls_low, wait.account, wait.asset, missing)
-            self._emit(LedgerEventKind.RECALL, RecallMade(shard, *recall))
+            wait.recalls[shard, self._recall_from(shard, (wait.account, wait.asset), missing, time_ns)] = None
+
+    def _recall_ahead(self, shard: str, of: Line, time_ns: int) -> None:
+        """Have the other shards give back a part of what is free there: nobody waits for it yet, but soon may."""
+        for other in self._shards_of(of[0]):
+            recalls = self.channels[other].recalls.values()
+            if other != shard and not any((recall.account, recall.asset) == of for recall in recalls):
+                self._recall_from(other, of, 0, time_ns)
+
+    def _recall_from(self, shard: str, of: Line, amount: int, time_ns: int) -> int:
+        """Tell a shard to give back so much; return the number of the recall."""
+        channel = self.channels[shard]
+        m = channel.next_m
+        channel.next_m = m + 1
+        channel.recalls[m] = Recall(m, *of, amount, time_ns)
+        self._emit(LedgerEventKind.RECALL, RecallMade(shard, m, channel.recalls_low, *of, amount))
+        return m
 
     def _tell_grants(self, shard: str, of: Line) -> None:
         """Tell a shard again what it was granted and may not have yet; what follows does not come before that."""

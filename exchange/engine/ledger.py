@@ -56,7 +56,7 @@ class LedgerApplied(NamedTuple):
 class Ledger:
     """Accounts by id and by name, API keys by id, balances, what is out in shards, movements that wait for that."""
 
-    VERSION = 5
+    VERSION = 6
 
     def __init__(self) -> None:
         self.sequence = 0

@@ -153,6 +153,12 @@ def test_a_recall_that_is_settled_elsewhere_is_not_obeyed(market: Market) -> Non
     assert [message.amount for message in outbox(market)] == [550, 100 + 175, 100 + 37]
 
 
+def test_a_recall_of_nothing_gets_half_of_what_is_free(market: Market) -> None:
+    market.shard.funds.endow(2, "USDT", 1_001)
+    market.apply(RecallFunds(1, 1, 2, "USDT", 0))
+    assert outbox(market) == [Return(1, 2, "USDT", 500, 1)]
+
+
 def test_a_recall_of_what_was_never_here_is_answered(market: Market) -> None:
     market.apply(RecallFunds(1, 1, 77, "DOGE", 100))
     assert outbox(market) == [Return(1, 77, "DOGE", 0, 1)]

@@ -236,6 +236,28 @@ def test_money_asked_for_in_advance_is_refused_while_others_wait() -> None:
     assert till.ask("s0", ALICE, 10, is_urgent=False) == (2, DENIED, 0)
 
 
+def test_money_asked_for_in_advance_that_is_elsewhere_is_fetched_for_the_next_order_and_nobody_waits_for_it() -> None:
+    till = Till()
+    till.deposit(ALICE, 100)
+    till.ask("s0", ALICE, 100)
+    assert till.ask("s1", ALICE, 30, is_urgent=False) == (1, DENIED, 0)
+    assert till.said == [RecallMade("s0", 1, 1, ALICE, "USDT", 0)]
+    # One at a time.
+    assert till.ask("s2", ALICE, 30, is_urgent=False) == (1, DENIED, 0)
+    assert till.said == []
+    till.give("s0", ALICE, 50, 1)
+    assert till.said == []
+    assert till.ask("s1", ALICE, 30) == (2, GRANTED, 30 + 20 // 2)
+
+
+def test_what_there_is_of_money_asked_for_in_advance_is_granted_at_once() -> None:
+    till = Till()
+    till.deposit(ALICE, 100)
+    till.ask("s0", ALICE, 80)
+    assert till.ask("s1", ALICE, 30, is_urgent=False) == (1, GRANTED, 10)
+    assert till.said == [RecallMade("s0", 1, 1, ALICE, "USDT", 0)]
+
+
 def test_a_recall_is_open_until_it_is_answered_and_its_answer_counts_once() -> None:
     till = Till()
     till.deposit(ALICE, 100)

@@ -316,6 +316,24 @@ async def test_a_gap_in_right_books_is_a_note_and_no_alarm() -> None:
     assert (await books.balanced()).notes == []
 
 
+async def test_a_return_whose_answer_is_awaited_through_two_gaps_is_no_alarm() -> None:
+    books = await traded()
+    node = books.shards["shard-0"]
+    for _ in range(3):
+        books.pass_time(11 * S)
+    returns = books.to_ledger("shard-0")
+    assert all(isinstance(command, ReturnFunds) and command.amount for command in returns)
+    assert returns
+    books.ledger.apply(books.time_ns, returns)
+    await books.balanced()
+    for _ in range(2):
+        node.apply(books.time_ns, [books.order(SYMBOL, 4, BUY, 10_000, 50)])
+        node.restart(tail=0)
+        await books.balanced()
+    books.settle()
+    await books.balanced()
+
+
 async def test_a_machine_that_is_away_makes_an_audit_incomplete_and_no_break() -> None:
     books = await traded()
     for name in ("shard-1", "ledger"):

@@ -53,14 +53,16 @@ class AuditedChannel:
 
     def _begin(self, shard: ShardCut, ledger: LedgerCut, moves: list[Change], *, is_new_ledger: bool) -> None:
         """Take what is open from what both say: who was first asked knew no more than the other learned later."""
-        self._done = Seen()
+        # A shard keeps a message that both have shown until it has the answer.
+        done = [] if is_new_ledger else [n for n in shard.outbox if n in self._done]
+        self._done = Seen(numbers=done)
         answered: dict[int, int | None] = {}
         if is_new_ledger:
             self.moved = {}
             answered = ledger.answers.get(self.shard, {})
         moved = {**self.moved, **{move.n: move for move in moves}}
         self.moved = {n: move for n, move in moved.items() if n in shard.outbox or n >= shard.next_n}
-        self.changed = {n: message for n, message in shard.outbox.items() if message.change}
+        self.changed = {n: message for n, message in shard.outbox.items() if message.change and n not in self._done}
         for n, amount in answered.items():
             message = shard.outbox.get(n)
             if message is None:
