@@ -78,7 +78,8 @@ async def test_what_is_written_aside_is_the_moment_at_which_it_was_begun(tmp_pat
 
 def has_hashed(host: Host) -> bool:
     """Whether its last snapshot, one every 7 commands, is done."""
-    return host.at.hashed.sequence >= host.machine.sequence // 7 * 7
+    due: int = host.machine.sequence // 7 * 7
+    return host.at.hashed.sequence >= due
 
 
 async def test_hosts_of_one_machine_take_them_after_the_same_records(tmp_path: Path) -> None:
