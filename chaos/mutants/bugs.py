@@ -170,13 +170,14 @@ def _writes_on_when_fenced(nats: Any) -> None:
 
 
 def _fills_after_cancel(shard: Any) -> None:
+    """Not at once: the exchange's own auditor sees it, and there would be no steady state."""
     cancel = shard.Shard._cancel
 
     def cancel_in_name(self: Any, command: Any) -> Any:
         account, symbol, name, _ = command
         order = self.orders_by_client_id.get(account, {}).get(name)
         resting = order is not None and order.level is not None and order.level.side.symbol == symbol
-        if not resting or not self.stages.is_open or order.order_id % 20:
+        if not resting or not self.stages.is_open or order.order_id % 20 or self.sequence < 600:
             return cancel(self, command)
         self.events.append((_CLOSED, self.sequence, symbol, order.order_id, _REQUESTED, order.open))
         filled = order.quantity - order.open
@@ -336,7 +337,7 @@ BUGS = {
         Bug(
             "fills-after-cancel",
             ("I8", "I5"),
-            "every twentieth order that is cancelled stays in the book",
+            "every twentieth order that is cancelled stays in the book, from the 600th command on",
             "torn-journal",
             _SHARD,
             _fills_after_cancel,
