@@ -151,8 +151,14 @@ async def conduct(
 def interrupted_by_signals(director: Director) -> Iterator[None]:
     """Have Ctrl-C and SIGTERM end the run: the first takes everything back, the next ones say that it is under way."""
     loop = asyncio.get_running_loop()
+
+    def interrupt() -> None:
+        # Ray's own handler of SIGTERM, which comes before, has set an alarm that would abort this process in 3 s.
+        signal.alarm(0)
+        director.interrupt()
+
     for number in _SIGNALS:
-        loop.add_signal_handler(number, director.interrupt)
+        loop.add_signal_handler(number, interrupt)
     try:
         yield
     finally:
