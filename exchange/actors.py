@@ -17,6 +17,7 @@ from exchange.gateway.metrics_server import MetricsServer
 from exchange.gateway.server import LEDGER, Gateway
 from exchange.ray_calls import RayPeers, RaySupervisor, end_if_ours
 from exchange.runtime.aside import AsideFailed, do_aside
+from exchange.runtime.calls import CallServer
 from exchange.runtime.carrier import Carrier
 from exchange.runtime.feed import FeedGap
 from exchange.runtime.host import Host, Role
@@ -75,6 +76,40 @@ def directory_of(config: ExchangeConfig) -> Path:
     return Path(os.environ.get(DATA_DIR_VARIABLE) or config.data_dir)
 
 
+class _HostCalls:
+    """What a host is asked often, by gateways, shards and the auditor, past Ray.
+
+    Not methods of the actor, as Ray would wrap each.
+    """
+
+    def __init__(self, host: Host, at_once_max: int) -> None:
+        self._host = host
+        self._at_once_max = at_once_max
+        self.server = CallServer({"submit": self.submit, "feed": self.feed, "query": self.query})
+
+    async def submit(self, batch: bytes) -> bytes:
+        return await self._host.submit(unpack_batch(unpack(batch)))
+
+    async def feed(self, after_sequence: int, timeout_s: float) -> list[bytes] | None:
+        try:
+            return await self._host.at.feed.wait(after_sequence, timeout_s)
+        except FeedGap:
+            return None
+
+    async def query(self, request: bytes) -> bytes:
+        host = self._host
+        if request == _MONEY and self._purses() > self._at_once_max:
+            try:
+                return await do_aside(lambda: host.kind.query(host.machine, request), DUMP_TIMEOUT_S)
+            except AsideFailed as error:
+                _log.error("query.failed", machine=host.journal.machine_name, error=str(error))
+        return host.kind.query(host.machine, request)
+
+    def _purses(self) -> int:
+        machine = self._host.machine
+        return len(machine.balances.available if self._host.kind.name == LEDGER else machine.funds.wallets)
+
+
 class HostActor:
     """One machine's host: a shard or the ledger, as primary or as standby.
 
@@ -100,6 +135,8 @@ class HostActor:
         self._dump: asyncio.Task[bytes] | None = None
         self._carrier: Carrier | None = None
         self._peers = RayPeers()
+        self._calls = _HostCalls(self._host, config.dump_at_once_orders_max)
+        self._endpoint = await self._calls.server.start(ray.util.get_node_ip_address())
         if standby:
             await self._host.follow(self._fetch_snapshot if config.nats else None)
         else:
@@ -112,6 +149,10 @@ class HostActor:
         if self._host.kind.name == "shard":
             self._carrier = Carrier(self._name, self._host)
             self._carrier.set_ledger(self._peers.primaries.get(LEDGER))
+
+    async def endpoint(self) -> tuple[Any, ...]:
+        """Return where what is asked often is to be asked: an `Endpoint`."""
+        return tuple(self._endpoint)
 
     async def configure(self, topology: bytes) -> None:
         """Take where the other machines are."""
@@ -150,13 +191,8 @@ class HostActor:
             return False
 
     async def submit(self, batch: bytes) -> bytes:
-        return await self._host.submit(unpack_batch(unpack(batch)))
-
-    async def feed(self, after_sequence: int, timeout_s: float) -> list[bytes] | None:
-        try:
-            return await self._host.at.feed.wait(after_sequence, timeout_s)
-        except FeedGap:
-            return None
+        """Take what the supervisor says."""
+        return await self._calls.submit(batch)
 
     async def dump(self) -> bytes:
         """Return the state as of some moment between the call and the answer; the feed goes on from there."""
@@ -184,18 +220,6 @@ class HostActor:
             return 0
         books = self._host.machine.books.values()
         return sum(trader.open_orders for book in books for trader in book.traders.values())
-
-    async def query(self, request: bytes) -> bytes:
-        if request == _MONEY and self._purses() > self._config.dump_at_once_orders_max:
-            try:
-                return await do_aside(lambda: self._host.kind.query(self._host.machine, request), DUMP_TIMEOUT_S)
-            except AsideFailed as error:
-                _log.error("query.failed", machine=self._name, error=str(error))
-        return self._host.kind.query(self._host.machine, request)
-
-    def _purses(self) -> int:
-        machine = self._host.machine
-        return len(machine.balances.available if self._host.kind.name == LEDGER else machine.funds.wallets)
 
     async def ping(self, record: int, checksum: int) -> dict[str, Any]:
         """Return how the host is; of a standby, whether its feed had that checksum after that record."""
@@ -233,6 +257,7 @@ class HostActor:
         if self._carrier is not None:
             await self._carrier.stop()
         await self._host.stop()
+        await self._calls.server.stop()
 
 
 class GatewayActor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -14,6 +15,7 @@ from ray._private.state import actors as ray_actors
 
 from exchange.engine.control import ControlResult
 from exchange.engine.instrument import Instrument
+from exchange.runtime.calls import Caller, Endpoint
 from exchange.runtime.peers import PeerUnavailable
 from exchange.runtime.snapshot_transfer import Part
 from exchange.runtime.topology import Topology
@@ -34,45 +36,56 @@ def actor_name(name: str, incarnation: int) -> str:
 
 
 class RayPeer:
-    """A host behind Ray. Calls that fail have an unknown effect."""
+    """A host behind Ray, which tells where its own server is; what is called often goes there. Calls that fail have an
+    unknown effect."""
 
     def __init__(self, name: str, incarnation: int) -> None:
         self.incarnation = incarnation
         self._actor_name = actor_name(name, incarnation)
         self._handle: Any = None
+        self._caller = Caller(self._endpoint)
 
     def look_up(self) -> None:
-        """Find the actor now, while Ray's books are in reach, so that it can be called when they are not."""
+        """Find the actor and connect while Ray's books are in reach, so that it can be called when they are not."""
         if self._handle is None:
             self._handle = ray.get_actor(self._actor_name, namespace=NAMESPACE)
             # Without the books, the first call of all would wait for them (measured, Ray 2.60).
-            self._handle.ping.remote(0, 0)
+            self._caller.open()
 
-    async def _call(self, method: str, *arguments: Any) -> Any:
+    async def _endpoint(self) -> Endpoint:
+        return Endpoint(*await self._over_ray("endpoint"))
+
+    async def _over_ray(self, method: str, *arguments: Any) -> Any:
         try:
             self.look_up()
             return await getattr(self._handle, method).remote(*arguments)
         except (*LOST, ValueError) as error:
             raise PeerUnavailable(f"{self._actor_name}.{method}: {type(error).__name__}") from error
 
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return await self._caller.call(method, *arguments)
+        except PeerUnavailable as error:
+            raise PeerUnavailable(f"{self._actor_name}.{method}: {error}") from error
+
     async def submit(self, batch: bytes) -> bytes:
         answer: bytes = await self._call("submit", batch)
         return answer
 
-    async def feed(self, after_sequence: int, timeout_s: float) -> list[bytes] | None:
-        batches: list[bytes] | None = await self._call("feed", after_sequence, timeout_s)
+    async def feed(self, after_sequence: int, timeout_s: float) -> Sequence[bytes] | None:
+        batches: Sequence[bytes] | None = await self._call("feed", after_sequence, timeout_s)
         return batches
-
-    async def dump(self) -> bytes:
-        dump: bytes = await self._call("dump")
-        return dump
 
     async def query(self, request: bytes) -> bytes:
         answer: bytes = await self._call("query", request)
         return answer
 
+    async def dump(self) -> bytes:
+        dump: bytes = await self._over_ray("dump")
+        return dump
+
     async def snapshot_part(self, offset: int) -> Part | None:
-        part = await self._call("snapshot_part", offset)
+        part = await self._over_ray("snapshot_part", offset)
         return None if part is None else Part(*part)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -19,7 +20,7 @@ class Peer(Protocol):
         """Journal and apply a packed LinkBatch; returns the packed replies."""
         ...
 
-    async def feed(self, after_sequence: int, timeout_s: float) -> list[bytes] | None:
+    async def feed(self, after_sequence: int, timeout_s: float) -> Sequence[bytes] | None:
         """Return packed FeedBatches after a sequence, waiting for some; None: start again from a dump."""
         ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -21,7 +22,7 @@ from exchange.cluster import LocalExchange
 from exchange.config import ExchangeConfig
 from exchange.engine.channel import AnswerFunds, AnswerStatus
 from exchange.engine.commands import PlaceOrder
-from exchange.ray_calls import NAMESPACE
+from exchange.ray_calls import NAMESPACE, RayPeer
 from exchange.runtime.messages import LinkBatch, ReplyStatus, pack, unpack, unpack_replies
 from exchange.runtime.rows import rows_segment
 from exchange.settings import opening_at_once
@@ -171,7 +172,8 @@ def test_money_that_the_ledger_never_granted_stops_the_shard_that_credited_it(
     forger = operator.create_account("forger").account_id
     key = operator.create_api_key(forger, [Permission.READ, Permission.TRADE])
     host = ray.get_actor(f"{shard.name}.{shard.incarnation}", namespace=NAMESPACE)
-    next_n = unpack(ray.get(host.query.remote(pack(("money",)))))[-1]
+    money = asyncio.run(RayPeer(shard.name, shard.incarnation).query(pack(("money",))))
+    next_n = unpack(money)[-1]
     # In one record: an order that asks the ledger for money, and an answer that the ledger never gave.
     order = PlaceOrder(forger, "forged", "BTC-USDT", int(Side.BUY), 1, 1, 5_000, 10_000)
     forged = [order, AnswerFunds(next_n, int(AnswerStatus.GRANTED), 77_000_000)]
