@@ -110,6 +110,11 @@ class Admission(Generic[T]):
         return self._segments > 0
 
     @property
+    def waiting(self) -> int:
+        """How many commands wait."""
+        return self._queues.total
+
+    @property
     def is_overloaded(self) -> bool:
         """Whether orders have been waiting for a whole interval."""
         return self._codels[WorkClass.ORDERS].is_overloaded

@@ -16,10 +16,9 @@ import grpc
 from exchange.gateway.errors import abort
 
 REASON = "GATEWAY_DRAINING"
-_OURS = "/exchange.v1."
 _END_BY_THEMSELVES = {
-    f"{_OURS}TradingService/StreamExecutions",
-    f"{_OURS}AccountService/StreamBalances",
+    "/exchange.v1.TradingService/StreamExecutions",
+    "/exchange.v1.AccountService/StreamBalances",
 }
 """Streams that have something to finish, or to tell, before they end."""
 
@@ -59,15 +58,13 @@ class Draining:
         """Take note of a call, also of one that will be refused."""
         self._arrivals += 1
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """Count what runs within."""
+    def begin_call(self) -> None:
+        """Count a call that is under way, until `end_call`."""
         self._calls += 1
-        try:
-            yield
-        finally:
-            self._calls -= 1
-            self._ended.set()
+
+    def end_call(self) -> None:
+        self._calls -= 1
+        self._ended.set()
 
     @contextmanager
     def watching(self, on_drain: Callable[[], None]) -> Iterator[None]:
@@ -111,27 +108,24 @@ class _StreamContext:
         await self._context.abort(*how)
 
 
-class DrainInterceptor(grpc.aio.ServerInterceptor):
-    """Counts the calls of the exchange's services, and keeps them out of a gateway that drains.
+class DrainedServer:
+    """A server as generated code sees it while it registers services, whose calls are counted, and kept out of a
+    gateway that drains.
 
-    Streams that have nothing to finish are ended where they are. Health and reflection are left alone.
+    Streams that have nothing to finish are ended where they are. What is not registered here, as health and reflection,
+    is left alone.
     """
 
-    def __init__(self, draining: Draining) -> None:
+    def __init__(self, server: Any, draining: Draining) -> None:
+        self._server = server
         self._draining = draining
-        self._wrapped: dict[str, Any] = {}
 
-    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
-        method = details.method
-        if not method.startswith(_OURS):
-            return await continuation(details)
-        wrapped = self._wrapped.get(method)
-        if wrapped is None:
-            handler = await continuation(details)
-            if handler is None:
-                return None
-            wrapped = self._wrapped[method] = self._wrap(method, handler)
-        return wrapped
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """Not used: the same methods come registered."""
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+        wrapped = {name: self._wrap(f"/{service}/{name}", handler) for name, handler in handlers.items()}
+        self._server.add_registered_method_handlers(service, wrapped)
 
     def _wrap(self, method: str, handler: Any) -> Any:
         codecs = {
@@ -147,11 +141,15 @@ class DrainInterceptor(grpc.aio.ServerInterceptor):
 
     def _counted(self, serve: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
         async def counted(request: Any, context: Any) -> Any:
-            self._draining.note_arrival()
-            if self._draining.is_on:
+            draining = self._draining
+            draining.note_arrival()
+            if draining.is_on:
                 await send_elsewhere(context)
-            with self._draining.call():
+            draining.begin_call()
+            try:
                 return await serve(request, context)
+            finally:
+                draining.end_call()
 
         return counted
 

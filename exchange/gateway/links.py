@@ -12,9 +12,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
@@ -44,6 +43,10 @@ RETRY_S = 0.05
 """Until a host is tried again that could not be reached, or does not know what it did."""
 WATCH_S = 0.05
 """How often deadlines are looked at while the link waits for a host."""
+GATHER_FROM, GATHER_TO = 4, 64
+"""If the last batch had so many commands, the next one waits until it has twice as many, or so many."""
+GATHER_S = 0.002
+"""But no longer: less than a record takes."""
 
 _SERVED = (WorkClass.CONTROL, WorkClass.CANCELS, WorkClass.PASSIVE, WorkClass.ORDERS)
 _SHED_REASONS = {
@@ -53,7 +56,7 @@ _SHED_REASONS = {
 }
 _OF_A_RECORD = (int(ReplyStatus.DONE), int(ReplyStatus.PARKED))
 
-_Call = asyncio.Future[bytes]
+_Call = asyncio.Task[bytes]
 
 _log = structlog.get_logger()
 
@@ -74,6 +77,32 @@ class _Entry:
     def answer(self, reply: SegmentReply) -> None:
         if not self.reply.done():
             self.reply.set_result(reply)
+
+
+class _Signal:
+    """What one task waits for."""
+
+    def __init__(self) -> None:
+        self._given: asyncio.Future[bool] | None = None
+
+    def give(self, _: object = None) -> None:
+        if self._given is not None and not self._given.done():
+            self._given.set_result(True)
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Return whether it is given in time."""
+        loop = asyncio.get_running_loop()
+        self._given = given = loop.create_future()
+        timer = loop.call_later(timeout_s, _give_up, given)
+        try:
+            return bool(await given)
+        finally:
+            timer.cancel()
+
+
+def _give_up(given: asyncio.Future[bool]) -> None:
+    if not given.done():
+        given.set_result(False)
 
 
 class Link:
@@ -102,7 +131,13 @@ class Link:
         self._interrupted_s: float | None = None
         """Since when no host has taken anything."""
         self._wake = asyncio.Event()
-        self._peer_changed: asyncio.Future[None] | None = None
+        self._news = _Signal()
+        """Another host, or the end of a call."""
+        self._enough = _Signal()
+        """So many commands wait as the next batch is to have."""
+        self._wanted = 0
+        self._last = 0
+        """How many commands the last batch had."""
         self._is_sending = False
         self._settled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -135,8 +170,7 @@ class Link:
         elif self.peer is not None and self._interrupted_s is None:
             self._interrupted_s = self._monotonic_s()
         self.peer = peer
-        if self._peer_changed is not None and not self._peer_changed.done():
-            self._peer_changed.set_result(None)
+        self._news.give()
         self._wake.set()
 
     def enqueue(
@@ -156,6 +190,8 @@ class Link:
         else:
             self.admission.put(entry)
             self._wake.set()
+            if self.admission.waiting >= self._wanted:
+                self._enough.give()
         return reply
 
     async def settle(self) -> None:
@@ -173,8 +209,10 @@ class Link:
                 self._wake.clear()
                 await self._wake.wait()
             while self.peer is None and self.admission.waits:
-                await self._watch((), WATCH_S)
+                await self._watch()
+            await self._gather()
             entries = self._take()
+            self._last = sum(entry.commands for entry in entries)
             if entries:
                 self._n += 1
                 self._is_sending = True
@@ -232,16 +270,19 @@ class Link:
             reason, shed, detail = RejectReason.DEADLINE_EXCEEDED, ShedReason.DEADLINE, "waited too long in the gateway"
         entry.answer(self.admission.refused(entry, shed, reason, detail))
 
-    async def _watch(self, calls: Iterable[_Call], timeout_s: float) -> set[_Call]:
-        """Wait for a call to end, another host, or a moment; then refuse what has been queued for too long."""
-        if self._peer_changed is None or self._peer_changed.done():
-            self._peer_changed = asyncio.get_running_loop().create_future()
-        waiting: set[asyncio.Future[Any]] = {*calls, self._peer_changed}
-        done, _ = await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if not done:
+    async def _gather(self) -> None:
+        """Let more come in where several came before: a record takes the same whether it has few commands or many.
+
+        Who is alone, or one of a few, waits for nobody.
+        """
+        self._wanted = min(2 * self._last, GATHER_TO, self.admission.batch_max)
+        if self._last >= GATHER_FROM and self.admission.waiting < self._wanted:
+            await self._enough.wait(GATHER_S)
+
+    async def _watch(self) -> None:
+        """Wait for news, or a moment; then refuse what has been queued for too long."""
+        if not await self._news.wait(WATCH_S):
             self._sweep()
-        done.discard(self._peer_changed)
-        return done
 
     def _sweep(self) -> None:
         for entry in self.admission.take_late(self._monotonic_s()):
@@ -264,8 +305,11 @@ class Link:
                     # Whatever the hosts before it did, this one has it in its history, or never will.
                     newest, is_open, retry_s = peer.incarnation, False, 0.0
                 if peer is not None and peer not in calls.values() and self._monotonic_s() >= retry_s:
-                    calls[asyncio.create_task(self._call(peer, entries, n))] = peer
-                for call in await self._watch(calls, WATCH_S):
+                    call = asyncio.create_task(self._call(peer, entries, n))
+                    call.add_done_callback(self._news.give)
+                    calls[call] = peer
+                await self._watch()
+                for call in [call for call in calls if call.done()]:
                     host = calls.pop(call)
                     try:
                         replies, load = unpack_answer(call.result())
@@ -286,6 +330,7 @@ class Link:
                 self._give_up(entries)
         finally:
             for call in calls:
+                call.remove_done_callback(self._news.give)
                 call.cancel()
                 call.add_done_callback(_forget)
 

@@ -17,7 +17,7 @@ from exchange.engine.words import Stage
 from exchange.gateway.account import AccountService
 from exchange.gateway.admin import AdminService, Supervisor
 from exchange.gateway.balance_stream import BalanceHub
-from exchange.gateway.draining import Draining, DrainInterceptor
+from exchange.gateway.draining import DrainedServer, Draining
 from exchange.gateway.executions import ExecutionHub
 from exchange.gateway.following import Follower, check_dump, check_writer
 from exchange.gateway.held import HeldOrders, Pace, pace_of
@@ -169,12 +169,12 @@ class Gateway:
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ],
             maximum_concurrent_rpcs=CONCURRENT_RPCS_MAX,
-            interceptors=[DrainInterceptor(self._draining)],
         )
-        add_trading_service(self._trading, self._server)
-        market_data_pb2_grpc.add_MarketDataServiceServicer_to_server(self._market_data, self._server)
-        account_pb2_grpc.add_AccountServiceServicer_to_server(self._account, self._server)
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(self._admin, self._server)
+        drained: Any = DrainedServer(self._server, self._draining)
+        add_trading_service(self._trading, drained)
+        market_data_pb2_grpc.add_MarketDataServiceServicer_to_server(self._market_data, drained)
+        account_pb2_grpc.add_AccountServiceServicer_to_server(self._account, drained)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(self._admin, drained)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         services = [
             trading_pb2.DESCRIPTOR.services_by_name["TradingService"].full_name,

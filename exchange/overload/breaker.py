@@ -22,7 +22,10 @@ class Breaker:
         self._factor = accepts_factor
         self._bucket_s = window_s / BUCKETS
         self._random = random
-        self._buckets: deque[_Bucket] = deque(maxlen=BUCKETS)
+        self._buckets: deque[_Bucket] = deque()
+        self._requests = 0
+        self._accepts = 0
+        """Of all buckets together."""
         self._next_probe_s = 0.0
         self._is_probing = False
 
@@ -30,10 +33,8 @@ class Breaker:
         """Return which part of what comes is refused here."""
         horizon_s = now_s - self._bucket_s * BUCKETS
         while self._buckets and self._buckets[0].since_s <= horizon_s:
-            self._buckets.popleft()
-        requests = sum(bucket.requests for bucket in self._buckets)
-        accepts = sum(bucket.accepts for bucket in self._buckets)
-        return max(0.0, (requests - self._factor * accepts) / (requests + 1))
+            self._drop_oldest()
+        return max(0.0, (self._requests - self._factor * self._accepts) / (self._requests + 1))
 
     def lets_through(self, now_s: float) -> bool:
         """Whether to ask the shard; `on_answers` is to follow."""
@@ -44,26 +45,36 @@ class Breaker:
             self._next_probe_s = now_s + PROBE_S
             self._is_probing = True
             return True
-        self._bucket(now_s).requests += 1
+        self._count(1, 0, now_s)
         return False
 
     def on_answers(self, requests: int, accepts: int, now_s: float) -> None:
         """The shard has answered so many requests, and done so many of them."""
         if accepts and self._is_probing:
             self.reset()
-        bucket = self._bucket(now_s)
-        bucket.requests += requests
-        bucket.accepts += accepts
+        self._count(requests, accepts, now_s)
 
     def reset(self) -> None:
         """Forget everything: the shard has another host, or takes again."""
         self._buckets.clear()
+        self._requests = self._accepts = 0
         self._is_probing = False
 
-    def _bucket(self, now_s: float) -> _Bucket:
+    def _count(self, requests: int, accepts: int, now_s: float) -> None:
         if not self._buckets or now_s - self._buckets[-1].since_s >= self._bucket_s:
+            if len(self._buckets) == BUCKETS:
+                self._drop_oldest()
             self._buckets.append(_Bucket(now_s))
-        return self._buckets[-1]
+        bucket = self._buckets[-1]
+        bucket.requests += requests
+        bucket.accepts += accepts
+        self._requests += requests
+        self._accepts += accepts
+
+    def _drop_oldest(self) -> None:
+        bucket = self._buckets.popleft()
+        self._requests -= bucket.requests
+        self._accepts -= bucket.accepts
 
 
 @dataclass(slots=True)

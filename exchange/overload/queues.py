@@ -28,6 +28,8 @@ class ClassQueues(Generic[T]):
         self.wait_s_max = wait_s_max
         self._queues: dict[WorkClass, deque[Waiting[T]]] = {work_class: deque() for work_class in WorkClass}
         self._commands = dict.fromkeys(WorkClass, 0)
+        self.total = 0
+        """How many commands wait, of all classes."""
 
     def __bool__(self) -> bool:
         return any(self._queues.values())
@@ -49,6 +51,7 @@ class ClassQueues(Generic[T]):
     def put(self, work_class: WorkClass, item: T, commands: int, now_s: float) -> None:
         self._queues[work_class].append(Waiting(item, commands, now_s))
         self._commands[work_class] += commands
+        self.total += commands
 
     def peek(self, work_class: WorkClass) -> Waiting[T] | None:
         queue = self._queues[work_class]
@@ -58,6 +61,7 @@ class ClassQueues(Generic[T]):
         """Take the first of a class, which must not be empty."""
         waiting = self._queues[work_class].popleft()
         self._commands[work_class] -= waiting.commands
+        self.total -= waiting.commands
         return waiting
 
     def remove_where(self, work_class: WorkClass, condition: Iterator[bool]) -> list[Waiting[T]]:
@@ -67,7 +71,9 @@ class ClassQueues(Generic[T]):
         for waiting, is_removed in zip(self._queues[work_class], condition, strict=True):
             (removed if is_removed else kept).append(waiting)
         self._queues[work_class] = kept
-        self._commands[work_class] -= sum(waiting.commands for waiting in removed)
+        commands = sum(waiting.commands for waiting in removed)
+        self._commands[work_class] -= commands
+        self.total -= commands
         return removed
 
     def waiting(self, work_class: WorkClass) -> Iterator[Waiting[T]]:

@@ -18,7 +18,7 @@ from exchange.overload.classes import ShedReason, WorkClass
 from exchange.overload.pushback import LEAST_MS
 from exchange.runtime.messages import HostLoad, ReplyStatus, Segment, SegmentReply, pack, with_load
 from exchange.settings import Codel, Queues, Settings
-from tests.gateway.test_links import ScriptedPeer, settled
+from tests.gateway.test_links import ScriptedPeer, settled, until
 
 DONE, REFUSED = ReplyStatus.DONE, ReplyStatus.REFUSED
 CONTROL, CANCELS, PASSIVE, ORDERS, _ = WorkClass
@@ -47,6 +47,8 @@ class Slow:
         """Answer that many batches; return the names of what was in them."""
         served: list[str] = []
         for _ in range(count):
+            await settled()
+            await until(lambda: not self.host.calls[-1][1].done() or not self.link.admission.waits)
             await settled()
             batch, answer = self.host.calls[-1]
             if answer.done():

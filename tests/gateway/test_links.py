@@ -9,10 +9,20 @@ from typing import Any
 import pytest
 
 from exchange.engine.words import RejectReason
-from exchange.gateway import admission
+from exchange.gateway import admission, links
 from exchange.gateway.links import HOLD_S, RETRY_S, UNKNOWN_AFTER_S, Link
 from exchange.overload.classes import WorkClass
-from exchange.runtime.messages import LinkBatch, ReplyStatus, Segment, SegmentReply, pack, unpack, unpack_batch
+from exchange.runtime.messages import (
+    HostLoad,
+    LinkBatch,
+    ReplyStatus,
+    Segment,
+    SegmentReply,
+    pack,
+    unpack,
+    unpack_batch,
+    with_load,
+)
 from exchange.runtime.peers import PeerUnavailable
 
 DONE, REFUSED, UNKNOWN, PARKED = ReplyStatus
@@ -94,6 +104,84 @@ async def world() -> AsyncIterator[World]:
     world.link.start()
     yield world
     await world.link.stop()
+
+
+# ---------------------------------------------------------------- what makes a batch
+
+
+async def answered(world: World, batches: int) -> None:
+    """Have the old host answer its last batch, and the link look at what is next."""
+    assert len(world.old.calls) == batches
+    world.old.answer(DONE)
+    await settled()
+
+
+@pytest.fixture
+async def patient(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A link with a batch in flight, to which time is no object."""
+    monkeypatch.setattr(links, "GATHER_S", 3_600)
+    await world.is_sent()
+    return world
+
+
+@pytest.mark.parametrize(("several", "wanted"), [(4, 8), (5, 10), (32, 64), (60, 64)])
+async def test_where_several_came_more_are_waited_for(patient: World, several: int, wanted: int) -> None:
+    for _ in range(several):
+        patient.sends()
+    await answered(patient, 1)
+    # The first of several came alone.
+    assert len((await patient.old.given(2)).segments) == several
+    await answered(patient, 2)
+    for _ in range(wanted - 1):
+        patient.sends()
+        await settled()
+    assert len(patient.old.calls) == 2
+    patient.sends()
+    assert len((await patient.old.given(3)).segments) == wanted
+
+
+@pytest.mark.parametrize("few", [1, 3])
+async def test_one_of_a_few_waits_for_nobody(patient: World, few: int) -> None:
+    for _ in range(few):
+        patient.sends()
+    await answered(patient, 1)
+    await patient.old.given(2)
+    await answered(patient, 2)
+    patient.sends()
+    assert len((await patient.old.given(3)).segments) == 1
+
+
+async def test_what_waits_already_goes_at_once(patient: World) -> None:
+    for count in (4, 8, 64):
+        for _ in range(count):
+            patient.sends()
+        await answered(patient, len(patient.old.calls))
+    assert [len(batch.segments) for batch, _ in patient.old.calls] == [1, 4, 8, 64]
+
+
+async def test_no_more_are_waited_for_than_the_host_takes_at_once(patient: World) -> None:
+    for _ in range(8):
+        patient.sends()
+    await answered(patient, 1)
+    assert len((await patient.old.given(2)).segments) == 8
+    # Of what it can do in a second, a batch is what it does in twice the target of 25 ms.
+    replies = pack([SegmentReply(int(DONE), 0, b"") for _ in range(8)])
+    patient.old.calls[-1][1].set_result(with_load(replies, HostLoad(1.0, 120.0)))
+    await settled()
+    for _ in range(6):
+        patient.sends()
+    assert len((await patient.old.given(3)).segments) == 6
+
+
+async def test_those_who_do_not_come_are_not_waited_for_long(world: World) -> None:
+    await world.is_sent()
+    for _ in range(10):
+        world.sends()
+    await answered(world, 1)
+    await world.old.given(2)
+    await answered(world, 2)
+    world.sends()
+    assert len((await world.old.given(3)).segments) == 1
 
 
 # ---------------------------------------------------------------- the batch in flight
