@@ -17,7 +17,7 @@ from exchange.engine.instrument import Instrument
 from exchange.engine.money import format_amount
 from exchange.gateway.draining import Draining
 from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort
-from exchange.gateway.execution_rows import OF_ORDERS, Execution, ExecutionBatch
+from exchange.gateway.execution_rows import OF_ORDERS, Execution, ExecutionBatch, PackedExecutions
 from exchange.gateway.replica import ShardReplica
 from exchange.v1 import trading_pb2
 
@@ -45,7 +45,7 @@ class _Chunk:
     """Executions in a row, of whole commands. Complete from the moment that somebody looks an account up."""
 
     def __init__(self) -> None:
-        self.batches: list[ExecutionBatch] = []
+        self.batches: list[PackedExecutions] = []
         self.events = 0
         self._by_account: dict[int, list[Execution]] | None = None
 
@@ -53,9 +53,9 @@ class _Chunk:
     def is_complete(self) -> bool:
         return self._by_account is not None or self.events >= CHUNK_MIN
 
-    def add(self, batch: ExecutionBatch) -> None:
+    def add(self, batch: PackedExecutions) -> None:
         self.batches.append(batch)
-        self.events += len(batch.events)
+        self.events += batch.events
 
     def of(self, account: int) -> list[Execution]:
         """Return the account's executions. The first call sorts out all accounts: many readers may come at once."""
@@ -78,11 +78,11 @@ class _Held:
         self._events_max = events_max
         self._events = 0
 
-    def add(self, batch: ExecutionBatch) -> None:
+    def add(self, batch: PackedExecutions) -> None:
         if not self.chunks or self.chunks[-1].is_complete:
             self.chunks.append(_Chunk())
         self.chunks[-1].add(batch)
-        self._events += len(batch.events)
+        self._events += batch.events
         while self._events > self._events_max and len(self.chunks) > 1:
             oldest = self.chunks.popleft()
             self._events -= oldest.events
@@ -187,7 +187,7 @@ class ExecutionHub:
                 reader.more.set()
 
     def _on_executions(self, shard: str, executions: ExecutionBatch) -> None:
-        self._held[shard].add(executions)
+        self._held[shard].add(executions.packed())
         if not self._readers:
             return
         readers_of = self._readers.get

@@ -213,8 +213,10 @@ class ShardReplica:
                 book.watch(watcher)
                 watcher.on_load()
 
-    def apply(self, batch: FeedBatch) -> None:
+    def apply(self, batch: FeedBatch, data: bytes = b"") -> None:
         """Go on with a record's events. What is known already, or of a writer that was fenced, changes nothing.
+
+        `data` is the batch as it came, if there is no need to pack it again.
 
         Raises:
             FeedBroken: the batch does not follow on the last one, or names an order that is not open.
@@ -234,7 +236,7 @@ class ShardReplica:
             raise FeedBroken(f"{self.shard}: no order or instrument {error} is known") from error
         self.sequence = batch.last_sequence
         if self.on_executions is not None and has_executions(batch.events):
-            self.on_executions(ExecutionBatch(batch.events, self._notes, batch.time_ns))
+            self.on_executions(ExecutionBatch(batch, data, self._notes))
 
     def _apply_events(self, events: Sequence[EventRow]) -> None:
         books, time_ns, changed = self.books, self.time_ns, self._changed

@@ -286,7 +286,7 @@ class _ShardCopy:
         batch = unpack_batch(data)
         check_writer(self, batch.epoch)
         known = len(self._replica.books)
-        self._replica.apply(batch)
+        self._replica.apply(batch, data)
         if len(self._replica.books) != known:
             self._learn_instruments()
 
