@@ -44,9 +44,9 @@ RETRY_S = 0.05
 WATCH_S = 0.05
 """How often deadlines are looked at while the link waits for a host."""
 GATHER_FROM, GATHER_TO = 4, 64
-"""If the last batch had so many commands, the next one waits until it has twice as many, or so many."""
+"""If the last batch had so many commands, the next one waits until it has twice as many, or so many ..."""
 GATHER_S = 0.002
-"""But no longer: less than a record takes."""
+"""... but no longer than that: docs/architecture.md has what it brings."""
 
 _SERVED = (WorkClass.CONTROL, WorkClass.CANCELS, WorkClass.PASSIVE, WorkClass.ORDERS)
 _SHED_REASONS = {
@@ -93,14 +93,14 @@ class _Signal:
         """Return whether it is given in time."""
         loop = asyncio.get_running_loop()
         self._given = given = loop.create_future()
-        timer = loop.call_later(timeout_s, _give_up, given)
+        timer = loop.call_later(timeout_s, _end_wait, given)
         try:
             return bool(await given)
         finally:
             timer.cancel()
 
 
-def _give_up(given: asyncio.Future[bool]) -> None:
+def _end_wait(given: asyncio.Future[bool]) -> None:
     if not given.done():
         given.set_result(False)
 
