@@ -101,10 +101,15 @@ def _check_table(name: str, kind: inspect.StructType, table: Mapping[str, Any]) 
 
 
 def _nearest(path: str) -> str:
+    """Return what may have been meant: of the section that a setting stands in, if there is such a one."""
     known = [name for name, _ in _values("", Settings())]
     sections = sorted({name.rpartition(".")[0] for name in known} - {""})
-    near = get_close_matches(path, [*known, *sections], 1)
-    return f", the nearest is {near[0]}" if near else f", expected one of {', '.join(sections)} or a value in them"
+    section = path.rpartition(".")[0]
+    own = [name for name in known if section and name.rpartition(".")[0] == section]
+    near = get_close_matches(path, own or [*known, *sections], 1)
+    if near:
+        return f", the nearest is {near[0]}"
+    return f", expected one of {', '.join(own)}" if own else f", expected one of {', '.join(sections)} or a value in them"
 
 
 def _is_within(kind: Any, value: Any) -> bool:

@@ -49,6 +49,7 @@ def test_what_is_not_named_keeps_its_default_also_within_a_table() -> None:
         ("profile = 'fast'", 'profile: expected one of "naive", "staged", was "fast"'),
         ("queues = 3", "queues: expected a table [queues], was 3"),
         ("[queues]\norder_wait_ms = 30", "queues.order_wait_ms: no such setting, the nearest is queues.orders_wait_ms"),
+        ("[codel]\nspeed = 3", "codel.speed: no such setting, expected one of codel.target_ms, codel.interval_ms"),
         ("[codels]\ntarget_ms = 3", "codels: no such setting, the nearest is codel"),
         ("[codel]\ntarget_ms = 200", "codel.target_ms: expected at most codel.interval_ms, which is 100, was 200"),
     ],
