@@ -31,7 +31,8 @@ from exchange.v1 import (
 )
 
 COMMANDS_PER_BATCH = 200
-BATCHES_IN_FLIGHT = 6
+BATCHES_IN_FLIGHT = 1
+"""A recording is entered in its order: of a message that waits behind others, cancels may go before the orders there."""
 COMMANDS_UNSEEN_MAX = 2_000
 """Commands that are answered but not yet seen in the streams. With those in flight, less than a gateway keeps for a
 reader before it merges changes."""
