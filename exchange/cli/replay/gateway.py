@@ -32,7 +32,7 @@ from exchange.v1 import (
 
 COMMANDS_PER_BATCH = 200
 BATCHES_IN_FLIGHT = 1
-"""A recording is entered in its order: of a message that waits behind others, cancels may go before the orders there."""
+"""A recording is entered in its order: the cancels of a message that waits may go before orders that wait longer."""
 COMMANDS_UNSEEN_MAX = 2_000
 """Commands that are answered but not yet seen in the streams. With those in flight, less than a gateway keeps for a
 reader before it merges changes."""
