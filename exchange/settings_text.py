@@ -109,9 +109,7 @@ def _nearest(path: str) -> str:
     near = get_close_matches(path, own or [*known, *sections], 1)
     if near:
         return f", the nearest is {near[0]}"
-    return (
-        f", expected one of {', '.join(own)}" if own else f", expected one of {', '.join(sections)} or a value in them"
-    )
+    return f", expected one of {', '.join(own or sections)}{'' if own else ' or a value in them'}"
 
 
 def _is_within(kind: Any, value: Any) -> bool:

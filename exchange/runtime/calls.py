@@ -4,7 +4,7 @@ A frame is its length (4 bytes, little-endian) and so many bytes. The first that
 then each is packed: (number, method, arguments) one way, (number, whether it was done, result or error) the other, in
 the order in which the calls end. A connection that breaks that is closed, and so is one whose other side is silent.
 
-NOTE: these calls are made for every record, so they are not made over Ray: docs/architecture.md has what either takes.
+NOTE: every gateway makes two such calls for a record, so not over Ray: docs/architecture.md has what either takes.
 """
 
 from __future__ import annotations
@@ -74,6 +74,9 @@ class _Frames(asyncio.Protocol):
                 frame = bytes(view[start:at])
             self._take(frame)
         del received[:at]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_closed = True
 
     def _take(self, frame: bytes) -> None:
         raise NotImplementedError
@@ -149,7 +152,7 @@ class _Served(_Frames):
         self._no_key = asyncio.get_running_loop().call_later(KEY_WAIT_S, self._break, "no key came")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._is_closed = True
+        super().connection_lost(exc)
         self._server.served.discard(self)
         self._end_wait_for_key()
         for task in self._tasks:
@@ -192,7 +195,7 @@ class _Served(_Frames):
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if len(self._tasks) == CALLS_MAX - 1:
+        if len(self._tasks) == CALLS_MAX - 1 and not self._is_closed:
             self._transport.resume_reading()
 
 
@@ -262,7 +265,7 @@ class _Line(_Frames):
         self._send(self._key)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._is_closed = True
+        super().connection_lost(exc)
         self.error = f"connection lost: {exc!r}"
         answers, self._answers = self._answers, {}
         for answer in answers.values():
