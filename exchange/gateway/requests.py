@@ -1,4 +1,4 @@
-"""What must be known of a client's TradeRequest to send it on its way: read by columns where that will do."""
+"""What must be known of a client's TradeRequest to send it on its way."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from exchange.overload.classes import WorkClass
-from exchange.runtime.columns import count_commands, read_columns
+from exchange.runtime.trade_wire import survey
 from exchange.v1 import trading_pb2
 
 _ORDERS = frozenset(("place", "amend"))
@@ -55,29 +55,15 @@ class Needs(NamedTuple):
 
 
 def needs_of(data: bytes) -> Needs:
-    """Read what must be known of a packed TradeRequest, by columns where each command names its instrument.
+    """Read what must be known of a packed TradeRequest.
 
     Raises `RequestInvalid` if it is none.
     """
-    columns = read_columns(data)
-    if columns is not None:
-        commands = columns.commands
-        place, amend = commands.place, commands.amend
-        orders = place.instrument[:] + amend.instrument[:]
-        instruments = orders + commands.cancel.instrument[:] + commands.cancel_all.instrument[:]
-        if len(instruments) == count_commands(data):
-            is_passive = (
-                sum(place.post_only) == len(place.instrument) and not any(amend.price) and not any(amend.requeue)
-            )
-            return Needs(
-                len(orders),
-                len(instruments) - len(orders),
-                columns.deadline_ms,
-                set(instruments),
-                any(commands.on_behalf_of),
-                _class_of(len(orders), is_passive=is_passive),
-                any(place.queue_for_ms),
-            )
+    seen = survey(data)
+    if seen is not None:
+        orders, cancels, deadline_ms, instruments, is_for_others, is_passive, queues = seen
+        work_class = _class_of(orders, is_passive=is_passive)
+        return Needs(orders, cancels, deadline_ms, instruments, is_for_others, work_class, queues)
     request = read_request(data)
     names: set[str] = set()
     count = 0
