@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from exchange.engine.book import Book
 from exchange.engine.commands import AmendOrder
@@ -16,9 +16,9 @@ from exchange.engine.words import CloseReason, OrderStatus, RejectReason, Side
 if TYPE_CHECKING:
     from exchange.engine.shard import Shard
 
-_BUY = int(Side.BUY)
-_PENDING = int(OrderStatus.PENDING_FUNDS)
-_WAITS = -1
+_BUY: Final = int(Side.BUY)
+_PENDING: Final = int(OrderStatus.PENDING_FUNDS)
+_WAITS: Final = -1
 
 
 def amend(shard: Shard, command: AmendOrder, parked: Parked | None) -> Result:

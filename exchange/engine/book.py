@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import gcd
+from typing import Final
 
 from exchange.engine.channel import base_unit, quote_terms
 from exchange.engine.funds import PPM, Purse, Trader
@@ -12,7 +13,7 @@ from exchange.engine.ladder import Ladder
 from exchange.engine.orders import Order
 from exchange.engine.words import Side
 
-_BUY = int(Side.BUY)
+_BUY: Final = int(Side.BUY)
 
 
 class Level:

@@ -12,13 +12,13 @@ shard makes a `Return`. What is under way is the difference between what one sid
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from exchange.engine.instrument import Instrument
 
-HOUSE = 1
+HOUSE: Final = 1
 """The account that fees go to and rebates come from: the first one that the ledger makes, which is the operator's."""
-AHEAD_SHARE = 2
+AHEAD_SHARE: Final = 2
 """One part of so many of what is free beyond what is asked for goes along, for the orders to come."""
 
 

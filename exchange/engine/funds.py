@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from typing import Final
 
 from exchange.engine.channel import HOUSE, Ask, Message, Return, Seen
 from exchange.engine.orders import Order
 
-PPM = 1_000_000
-NS_PER_S = 1_000_000_000
-IDLE_NS = 10 * NS_PER_S
+PPM: Final = 1_000_000
+NS_PER_S: Final = 1_000_000_000
+IDLE_NS: Final = 10 * NS_PER_S
 """What did not change for so long goes back to the ledger."""
-IDLE_WALLETS_PER_TICK = 256
+IDLE_WALLETS_PER_TICK: Final = 256
 """Bounds what one command does."""
-DRY_NS = NS_PER_S
+DRY_NS: Final = NS_PER_S
 """How long nothing is asked for in advance after the ledger had nothing."""
 
 

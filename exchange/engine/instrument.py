@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-PRICE_MAX = QUANTITY_MAX = 2**63 - 1
-SCALE_MAX = 18
-_SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9-]{2,31}")
-_ASSET = re.compile(r"[A-Z0-9]{1,16}")
+PRICE_MAX: Final = 2**63 - 1
+QUANTITY_MAX: Final = 2**63 - 1
+SCALE_MAX: Final = 18
+_SYMBOL: Final = re.compile(r"[A-Z0-9][A-Z0-9-]{2,31}")
+_ASSET: Final = re.compile(r"[A-Z0-9]{1,16}")
 
 
 class InstrumentInvalid(ValueError):

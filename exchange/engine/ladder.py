@@ -2,8 +2,9 @@
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
+from typing import Final
 
-_CHUNK_MAX = 512
+_CHUNK_MAX: Final = 512
 
 
 class Ladder:

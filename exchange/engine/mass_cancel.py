@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from exchange.engine import parking
 from exchange.engine.commands import CancelAll, CancelAllAfter, CancelSessions
@@ -13,7 +13,7 @@ from exchange.engine.words import CloseReason, RejectReason, Side
 if TYPE_CHECKING:
     from exchange.engine.shard import Shard
 
-_ANY_SESSION = (0, 1 << 64)
+_ANY_SESSION: Final = (0, 1 << 64)
 
 
 def cancel_all(shard: Shard, command: CancelAll) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from exchange.engine.book import Book, BookSide
 from exchange.engine.events import EventKind
@@ -13,11 +13,11 @@ from exchange.engine.words import CloseReason, SelfTradePrevention, Side
 if TYPE_CHECKING:
     from exchange.engine.shard import Shard
 
-_BUY = int(Side.BUY)
-_TRADED = int(EventKind.TRADED)
-_CANCEL_MAKER = int(SelfTradePrevention.CANCEL_MAKER)
-_CANCEL_TAKER = int(SelfTradePrevention.CANCEL_TAKER)
-_SELF_TRADE = int(CloseReason.SELF_TRADE)
+_BUY: Final = int(Side.BUY)
+_TRADED: Final = int(EventKind.TRADED)
+_CANCEL_MAKER: Final = int(SelfTradePrevention.CANCEL_MAKER)
+_CANCEL_TAKER: Final = int(SelfTradePrevention.CANCEL_TAKER)
+_SELF_TRADE: Final = int(CloseReason.SELF_TRADE)
 
 
 def match(shard: Shard, book: Book, side: BookSide, taker: Order) -> None:

@@ -7,7 +7,7 @@ is told by an event (`ParkedResolved`), as its result said no more than PENDING_
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from exchange.engine.channel import AHEAD_SHARE, AnswerFunds, AnswerStatus, Ask, RecallFunds
 from exchange.engine.commands import AmendOrder, PlaceOrder
@@ -20,20 +20,20 @@ from exchange.engine.words import OrderStatus, RejectReason, Side, TimeInForce
 if TYPE_CHECKING:
     from exchange.engine.shard import Shard
 
-PARKED_NS_MAX = 1_000_000_000
+PARKED_NS_MAX: Final = 1_000_000_000
 """How long a command waits for the ledger."""
-PARKED_MAX = 10_000
+PARKED_MAX: Final = 10_000
 """How many commands of a shard wait."""
-_PARKED = int(TimerKind.PARKED)
-_PENDING = int(OrderStatus.PENDING_FUNDS)
-_BUY = int(Side.BUY)
-_REFUSALS = {
+_PARKED: Final = int(TimerKind.PARKED)
+_PENDING: Final = int(OrderStatus.PENDING_FUNDS)
+_BUY: Final = int(Side.BUY)
+_REFUSALS: Final = {
     int(AnswerStatus.GRANTED): 0,
     int(AnswerStatus.DENIED): int(RejectReason.INSUFFICIENT_FUNDS),
     int(AnswerStatus.UNAVAILABLE): int(RejectReason.FUNDS_UNAVAILABLE),
 }
-_DENIED = int(AnswerStatus.DENIED)
-_ARRIVED = (int(AnswerStatus.DONE),)
+_DENIED: Final = int(AnswerStatus.DENIED)
+_ARRIVED: Final = (int(AnswerStatus.DONE),)
 
 
 class Parked:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from typing import Any
+from typing import Any, Final
 
 from exchange.engine.orders import Order
 
-NS_PER_S = 1_000_000_000
-CLOSED_KEPT_NS = 600 * NS_PER_S
+NS_PER_S: Final = 1_000_000_000
+CLOSED_KEPT_NS: Final = 600 * NS_PER_S
 """How long the client order id of a closed order is remembered ..."""
-CLOSED_KEPT_NS_MIN = 10 * NS_PER_S
+CLOSED_KEPT_NS_MIN: Final = 10 * NS_PER_S
 """... and how long even when there are more than the next figure: twice the longest request deadline."""
-CLOSED_KEPT_MAX = 1_000_000
-ID_CHUNK_BITS = 10
+CLOSED_KEPT_MAX: Final = 1_000_000
+ID_CHUNK_BITS: Final = 10
 # Bounds what one command pays for forgetting; higher than what most commands can add.
-_FORGET_PER_COMMAND = 8
-_NO_ORDER = Order()
+_FORGET_PER_COMMAND: Final = 8
+_NO_ORDER: Final = Order()
 
 
 def _names() -> dict[str, Order]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from exchange.engine.book import Book
 from exchange.engine.commands import AmendOrder, PlaceOrder
@@ -10,21 +11,26 @@ from exchange.engine.instrument import PRICE_MAX, QUANTITY_MAX
 from exchange.engine.orders import Order
 from exchange.engine.words import OrderType, RejectReason, SelfTradePrevention, Side, Stage, TimeInForce
 
-_BUY, _SELL = int(Side.BUY), int(Side.SELL)
-_LIMIT, _MARKET = int(OrderType.LIMIT), int(OrderType.MARKET)
-_DEFAULT, _GTC, _IOC, _GTD = (int(t) for t in (TimeInForce.DEFAULT, TimeInForce.GTC, TimeInForce.IOC, TimeInForce.GTD))
-_GTD_MAX = int(max(TimeInForce))
-_PREVENTION_MAX = int(max(SelfTradePrevention))
-_CLIENT_ORDER_ID = re.compile(r"[A-Za-z0-9_-]{1,36}")
-_CLIENT_ORDER_ID_LENGTH_MAX = 36
+_BUY: Final = int(Side.BUY)
+_SELL: Final = int(Side.SELL)
+_LIMIT: Final = int(OrderType.LIMIT)
+_MARKET: Final = int(OrderType.MARKET)
+_DEFAULT: Final = int(TimeInForce.DEFAULT)
+_GTC: Final = int(TimeInForce.GTC)
+_IOC: Final = int(TimeInForce.IOC)
+_GTD: Final = int(TimeInForce.GTD)
+_GTD_MAX: Final = int(max(TimeInForce))
+_PREVENTION_MAX: Final = int(max(SelfTradePrevention))
+_CLIENT_ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,36}")
+_CLIENT_ORDER_ID_LENGTH_MAX: Final = 36
 
 
-STAGE_REFUSES = {
+STAGE_REFUSES: Final = {
     int(stage): int(getattr(RejectReason, f"STAGE_{stage.name}")) for stage in Stage if stage != Stage.OPEN
 }
 """What a stage says to what it does not let through."""
-STAGE_REFUSES_CANCELS = {int(stage): STAGE_REFUSES[stage] for stage in (Stage.REPLAYING, Stage.HALTED)}
-STAGE_REFUSES_AMENDS = STAGE_REFUSES_CANCELS | {int(Stage.CANCEL_ONLY): STAGE_REFUSES[Stage.CANCEL_ONLY]}
+STAGE_REFUSES_CANCELS: Final = {int(stage): STAGE_REFUSES[stage] for stage in (Stage.REPLAYING, Stage.HALTED)}
+STAGE_REFUSES_AMENDS: Final = STAGE_REFUSES_CANCELS | {int(Stage.CANCEL_ONLY): STAGE_REFUSES[Stage.CANCEL_ONLY]}
 
 
 def is_client_order_id(text: str) -> bool:

@@ -10,13 +10,14 @@ integers and build results from tuples. What is rare has functions of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from exchange.engine import commands as c
 from exchange.engine import mass_cancel, parking
 from exchange.engine.amend import amend
 from exchange.engine.book import Book
 from exchange.engine.channel import HOUSE, AnswerFunds, RecallFunds
+from exchange.engine.commands import CancelOrder, PlaceOrder
 from exchange.engine.events import EventKind, EventRow, InstrumentAdded, Result, StageChanged
 from exchange.engine.funds import Funds, Trader
 from exchange.engine.instrument import PRICE_MAX, InstrumentInvalid
@@ -29,27 +30,30 @@ from exchange.engine.timers import Timer, TimerKind, Timers
 from exchange.engine.validation import validate
 from exchange.engine.words import CloseReason, OrderStatus, OrderType, RejectReason, Side, Stage, TimeInForce
 
-_BUY, _SELL = int(Side.BUY), int(Side.SELL)
-_LIMIT, _MARKET = int(OrderType.LIMIT), int(OrderType.MARKET)
-_DEFAULT, _IOC, _FOK, _GTD = (int(t) for t in (TimeInForce.DEFAULT, TimeInForce.IOC, TimeInForce.FOK, TimeInForce.GTD))
-_OPEN, _FILLED, _CANCELLED, _REJECTED, _PENDING = (
-    int(s)
-    for s in (
-        OrderStatus.OPEN,
-        OrderStatus.FILLED,
-        OrderStatus.CANCELLED,
-        OrderStatus.REJECTED,
-        OrderStatus.PENDING_FUNDS,
-    )
-)
-_NEVER_RESTS = frozenset((_IOC, _FOK))
-_REQUESTED, _NOT_FILLED = int(CloseReason.REQUESTED), int(CloseReason.NOT_FILLED)
-_ACCEPTED, _CLOSED = int(EventKind.ACCEPTED), int(EventKind.CLOSED)
-_EXPIRY, _SWITCH = int(TimerKind.EXPIRY), int(TimerKind.SWITCH)
-_STAGES = tuple(map(int, Stage))
+_BUY: Final = int(Side.BUY)
+_SELL: Final = int(Side.SELL)
+_LIMIT: Final = int(OrderType.LIMIT)
+_MARKET: Final = int(OrderType.MARKET)
+_DEFAULT: Final = int(TimeInForce.DEFAULT)
+_IOC: Final = int(TimeInForce.IOC)
+_FOK: Final = int(TimeInForce.FOK)
+_GTD: Final = int(TimeInForce.GTD)
+_OPEN: Final = int(OrderStatus.OPEN)
+_FILLED: Final = int(OrderStatus.FILLED)
+_CANCELLED: Final = int(OrderStatus.CANCELLED)
+_REJECTED: Final = int(OrderStatus.REJECTED)
+_PENDING: Final = int(OrderStatus.PENDING_FUNDS)
+_NEVER_RESTS: Final = frozenset((_IOC, _FOK))
+_REQUESTED: Final = int(CloseReason.REQUESTED)
+_NOT_FILLED: Final = int(CloseReason.NOT_FILLED)
+_ACCEPTED: Final = int(EventKind.ACCEPTED)
+_CLOSED: Final = int(EventKind.CLOSED)
+_EXPIRY: Final = int(TimerKind.EXPIRY)
+_SWITCH: Final = int(TimerKind.SWITCH)
+_STAGES: Final = tuple(map(int, Stage))
 _NONE_KNOWN: dict[str, Order] = {}
 # Makes a named tuple from a tuple of its fields at a third of the cost of calling its class.
-_new = tuple.__new__
+_new: Final = tuple.__new__
 
 
 class Applied(NamedTuple):
@@ -111,9 +115,9 @@ class Shard:
         self.events = events
         for command in batch:
             self.sequence += 1
-            if type(command) is c.PlaceOrder:
+            if type(command) is PlaceOrder:
                 results.append(self.place(command))
-            elif type(command) is c.CancelOrder:
+            elif type(command) is CancelOrder:
                 results.append(self._cancel(command))
             else:
                 results.append(self._handlers_of_the_rest[type(command)](command))
@@ -123,7 +127,7 @@ class Shard:
 
     # ---------------------------------------------------------------- place
 
-    def place(self, request: c.PlaceOrder, parked: parking.Parked | None = None) -> Result:
+    def place(self, request: PlaceOrder, parked: parking.Parked | None = None) -> Result:
         """Enter an order; `parked`: it has waited for money."""
         (
             account,
@@ -231,7 +235,7 @@ class Shard:
             book.traders[account] = trader
         return trader
 
-    def _repeat(self, first: Order, request: c.PlaceOrder) -> Result:
+    def _repeat(self, first: Order, request: PlaceOrder) -> Result:
         """Answer an order whose name is known with its first outcome, if it is the same order."""
         if first.request[:-1] != request[:-1]:
             return self.refuse(request.client_order_id, RejectReason.CLIENT_ORDER_ID_REUSED)
@@ -246,7 +250,7 @@ class Shard:
             answer = (order_id, _OPEN, filled, request.quantity - filled, 0, 0)
         return Result(order_id, request.client_order_id, *answer, duplicate=True)
 
-    def refuse_order(self, request: c.PlaceOrder, reason: int, parked: parking.Parked | None = None) -> Result:
+    def refuse_order(self, request: PlaceOrder, reason: int, parked: parking.Parked | None = None) -> Result:
         """Refuse an order for what it is: a repeat of it gets the same answer, if its name is one to remember."""
         if not is_client_order_id(request.client_order_id):
             return self.refuse(request.client_order_id, RejectReason.CLIENT_ORDER_ID_INVALID)
@@ -326,7 +330,7 @@ class Shard:
         """Return an order of the account, open or remembered, by client order id or else order id."""
         return self.remembered.find(account, symbol, client_order_id, order_id)
 
-    def refuse_closed(self, command: c.CancelOrder | c.AmendOrder, order: Order | None) -> Result:
+    def refuse_closed(self, command: CancelOrder | c.AmendOrder, order: Order | None) -> Result:
         """Refuse a command that names no order that is open; `order`: the one that it names."""
         if order is not None and order.parked:
             return self.refuse(command.client_order_id, RejectReason.ORDER_PENDING_FUNDS)
@@ -336,7 +340,7 @@ class Shard:
         reason = RejectReason.ORDER_UNKNOWN if known else RejectReason.INSTRUMENT_UNKNOWN
         return self.refuse(command.client_order_id, reason)
 
-    def _cancel(self, command: c.CancelOrder) -> Result:
+    def _cancel(self, command: CancelOrder) -> Result:
         account, symbol, client_order_id, order_id = command
         if not self.stages.is_open:
             reason = self.stages.refuses_cancel(symbol)

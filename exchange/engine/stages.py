@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from exchange.engine.commands import SetStage
 from exchange.engine.rate import OrderRate
 from exchange.engine.rules import STAGE_REFUSES, STAGE_REFUSES_AMENDS, STAGE_REFUSES_CANCELS
 from exchange.engine.words import RejectReason, Stage
 
-_OPEN, _LIMITED, _POST_ONLY = int(Stage.OPEN), int(Stage.LIMITED), int(Stage.POST_ONLY)
-_LETS_ORDERS = (_LIMITED, _OPEN)
-_STRICTEST_FIRST = tuple(
+_OPEN: Final = int(Stage.OPEN)
+_LIMITED: Final = int(Stage.LIMITED)
+_POST_ONLY: Final = int(Stage.POST_ONLY)
+_LETS_ORDERS: Final = (_LIMITED, _OPEN)
+_STRICTEST_FIRST: Final = tuple(
     map(int, (Stage.HALTED, Stage.REPLAYING, Stage.CANCEL_ONLY, Stage.POST_ONLY, Stage.LIMITED, Stage.OPEN))
 )
-WHOLE = ""
+WHOLE: Final = ""
 """In the place of an instrument: all of the shard."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from exchange.engine import parking
 from exchange.engine.book import Book
@@ -19,7 +19,7 @@ from exchange.engine.shard import Shard
 from exchange.engine.stages import Gate, StageRow
 from exchange.engine.words import TimeInForce
 
-_GTD = int(TimeInForce.GTD)
+_GTD: Final = int(TimeInForce.GTD)
 
 
 class BookState(NamedTuple):

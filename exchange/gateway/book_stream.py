@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 from zlib import crc32
 
 from exchange.engine.stages import StageRow
@@ -20,8 +20,8 @@ from exchange.engine.words import Stage
 from exchange.gateway.replica import BookCopy, LevelRow, ShardReplica, SideCopy
 from exchange.v1 import market_data_pb2
 
-CHECKSUM_LEVELS = 10
-_OPEN = int(Stage.OPEN)
+CHECKSUM_LEVELS: Final = 10
+_OPEN: Final = int(Stage.OPEN)
 
 
 @dataclass(frozen=True, slots=True)

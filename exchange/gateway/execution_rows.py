@@ -7,7 +7,7 @@ and rows are made from the two when somebody asks. Making them all at once took 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from exchange.engine.channel import HOUSE
 from exchange.engine.events import EventKind
@@ -15,20 +15,27 @@ from exchange.engine.words import OrderStatus
 from exchange.runtime.feed import EventRow, FeedBatch, unpack_batch
 from exchange.runtime.messages import pack, unpack
 
-_ACCEPTED, _TRADED, _CLOSED, _AMENDED = (
-    int(kind) for kind in (EventKind.ACCEPTED, EventKind.TRADED, EventKind.CLOSED, EventKind.AMENDED)
-)
-_OF_ORDERS = frozenset((_ACCEPTED, _TRADED, _CLOSED, _AMENDED))
-_OPEN, _FILLED, _CANCELLED = int(OrderStatus.OPEN), int(OrderStatus.FILLED), int(OrderStatus.CANCELLED)
-_NEW, _TRADE, _AMEND, _CLOSE = 1, 2, 3, 4
-OF_ORDERS = frozenset((_NEW, _TRADE, _AMEND, _CLOSE))
+_ACCEPTED: Final = int(EventKind.ACCEPTED)
+_TRADED: Final = int(EventKind.TRADED)
+_CLOSED: Final = int(EventKind.CLOSED)
+_AMENDED: Final = int(EventKind.AMENDED)
+_OF_ORDERS: Final = frozenset((_ACCEPTED, _TRADED, _CLOSED, _AMENDED))
+_OPEN: Final = int(OrderStatus.OPEN)
+_FILLED: Final = int(OrderStatus.FILLED)
+_CANCELLED: Final = int(OrderStatus.CANCELLED)
+_NEW: Final = 1
+_TRADE: Final = 2
+_AMEND: Final = 3
+_CLOSE: Final = 4
+OF_ORDERS: Final = frozenset((_NEW, _TRADE, _AMEND, _CLOSE))
 """Types of executions that the owner of the order is told."""
-FEES = 100
+FEES: Final = 100
 """Type of a row that no client sees as an execution: what a trade brought the house."""
-OF_MONEY = frozenset((_TRADE, FEES))
+OF_MONEY: Final = frozenset((_TRADE, FEES))
 """Types that change what an account has."""
-_MAKER, _TAKER = 1, 2
-_NO_TRADE = (0, 0, 0)
+_MAKER: Final = 1
+_TAKER: Final = 2
+_NO_TRADE: Final = (0, 0, 0)
 
 Execution = tuple[Any, ...]
 """(sequence, account, type, instrument, client order id, order id, side, status, price, quantity, filled, open,

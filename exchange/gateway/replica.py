@@ -7,7 +7,7 @@ want (the levels that a command touched, executions) is gathered only while some
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from exchange.engine.events import EventKind, OrderAccepted, ParkedResolved
 from exchange.engine.instrument import Instrument
@@ -18,10 +18,16 @@ from exchange.gateway.execution_rows import ExecutionBatch, has_executions
 from exchange.gateway.trades import Tape
 from exchange.runtime.feed import EventRow, FeedBatch, ShardDump
 
-_ACCEPTED, _TRADED, _CLOSED, _AMENDED, _STAGE, _INSTRUMENT, _ESCROW, _RESOLVED = (int(kind) for kind in EventKind)
-_BUY = int(Side.BUY)
-_AWAY = StageRow("", int(Stage.REPLAYING), 0, "the shard is away", 0, 0)
-_OPEN = StageRow("", int(Stage.OPEN), 0, "", 0, 0)
+_ACCEPTED: Final = int(EventKind.ACCEPTED)
+_TRADED: Final = int(EventKind.TRADED)
+_CLOSED: Final = int(EventKind.CLOSED)
+_AMENDED: Final = int(EventKind.AMENDED)
+_STAGE: Final = int(EventKind.STAGE)
+_INSTRUMENT: Final = int(EventKind.INSTRUMENT)
+_RESOLVED: Final = int(EventKind.RESOLVED)
+_BUY: Final = int(Side.BUY)
+_AWAY: Final = StageRow("", int(Stage.REPLAYING), 0, "the shard is away", 0, 0)
+_OPEN: Final = StageRow("", int(Stage.OPEN), 0, "", 0, 0)
 
 LevelRow = tuple[int, int, int]
 """Price, sum of the open quantities, number of orders."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-NS_PER_S = 1_000_000_000
-TRADES_KEPT = 10_000
-CANDLES_KEPT = 1_500
-DAY_NS = 86_400 * NS_PER_S
-MINUTE = 2
-INTERVALS_S = {1: 1, MINUTE: 60, 3: 300, 4: 3_600, 5: 86_400}
+NS_PER_S: Final = 1_000_000_000
+TRADES_KEPT: Final = 10_000
+CANDLES_KEPT: Final = 1_500
+DAY_NS: Final = 86_400 * NS_PER_S
+MINUTE: Final = 2
+INTERVALS_S: Final = {1: 1, MINUTE: 60, 3: 300, 4: 3_600, 5: 86_400}
 """CandleInterval to seconds; each a multiple of the first."""
 
 # Makes a named tuple from a tuple of its fields at a third of the cost of calling its class.
-_new = tuple.__new__
+_new: Final = tuple.__new__
 
 
 class TradeRow(NamedTuple):

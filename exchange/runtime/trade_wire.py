@@ -35,7 +35,7 @@ _ONE_BYTE_MAX: Final[i64] = 0x7F
 _TEXT: Final[i64] = 2
 """The wire type of what has a length."""
 
-_new = tuple.__new__
+_new: Final = tuple.__new__
 
 
 class Survey(NamedTuple):
@@ -254,7 +254,7 @@ def write_results(request_id: int, results: Sequence[Result]) -> bytes:
     if request_id:
         writer.append(0x08)
         # Of 64 bits, which is more than `i64` has.
-        while request_id > 0x7F:  # noqa: PLR2004
+        while request_id > 0x7F:
             writer.append(request_id & 0x7F | 0x80)
             request_id >>= 7
         writer.append(request_id)

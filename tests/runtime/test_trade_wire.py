@@ -191,10 +191,10 @@ def test_what_a_serializer_writes_is_read_without_protobuf() -> None:
 
 
 def test_orders_of_one_instrument_share_its_name() -> None:
-    first, second = read_commands(_request(_order(1), _order(2)), ACCOUNT, SESSION) or ()
-    assert isinstance(first, PlaceOrder)
-    assert isinstance(second, PlaceOrder)
-    assert first.instrument is second.instrument
+    commands = read_commands(_request(_order(1), _order(2)), ACCOUNT, SESSION)
+    assert commands is not None
+    names = [command.instrument for command in commands if isinstance(command, PlaceOrder)]
+    assert names[0] is names[1]
 
 
 def _packed(body: bytes, rest: bytes = b"") -> bytes:
@@ -256,14 +256,14 @@ def test_answers_are_written_as_protobuf_writes_them(request_id: int, results: l
             outcome=types_pb2.OUTCOME_REJECTED if r.reject_reason else types_pb2.OUTCOME_ACKNOWLEDGED,
             client_order_id=r.client_order_id,
             order_id=r.order_id,
-            status=r.status,  # type: ignore[arg-type]
+            status=r.status,
             filled_quantity=r.filled,
             open_quantity=r.open,
-            reject_reason=r.reject_reason,  # type: ignore[arg-type]
+            reject_reason=r.reject_reason,
             sequence=r.sequence,
             duplicate=r.duplicate,
             cancelled_orders=r.cancelled_orders,
-            close_reason=r.close_reason,  # type: ignore[arg-type]
+            close_reason=r.close_reason,
         )
     assert write_results(request_id, results) == answer.SerializeToString()
 
