@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from exchange.engine.instrument import Instrument
 
-_MILLION = 1_000_000
+_MILLION: Final = 1_000_000
 
 
 class Pocket:

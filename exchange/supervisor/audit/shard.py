@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from exchange.engine.channel import HOUSE
 from exchange.engine.events import EventKind, EventRow, event_of
@@ -18,12 +18,17 @@ from exchange.runtime.feed import FeedBatch, ShardDump
 from exchange.supervisor.audit.market import AuditedOrder, Market, Owner, Pocket, fee
 from exchange.supervisor.audit.words import Break, BreakKind, Change, Key, ShardCut
 
-_ACCEPTED, _TRADED, _CLOSED, _AMENDED, _, _INSTRUMENT, _ESCROW, _ = (int(kind) for kind in EventKind)
-_BUY = int(Side.BUY)
-BATCHES_KEPT = 64
+_ACCEPTED: Final = int(EventKind.ACCEPTED)
+_TRADED: Final = int(EventKind.TRADED)
+_CLOSED: Final = int(EventKind.CLOSED)
+_AMENDED: Final = int(EventKind.AMENDED)
+_INSTRUMENT: Final = int(EventKind.INSTRUMENT)
+_ESCROW: Final = int(EventKind.ESCROW)
+_BUY: Final = int(Side.BUY)
+BATCHES_KEPT: Final = 64
 """For evidence."""
-EVENTS_SHOWN = 8
-EVIDENCE_MAX = 100
+EVENTS_SHOWN: Final = 8
+EVIDENCE_MAX: Final = 100
 """Breaks between two audits that come with events: to look for them takes a while."""
 
 
