@@ -6,6 +6,7 @@ A copy never goes back and believes no writer that was fenced: it takes nothing 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -17,6 +18,11 @@ from exchange.runtime.peers import Peer, PeerUnavailable
 
 FEED_WAIT_S = 10.0
 FEED_RETRY_S = 0.1
+GIVE_WAY_STEPS, GIVE_WAY_S = 8, 0.003
+"""Of the event loop after a large batch of a feed, in which requests come in and answers go out; but no longer than so
+long, or a gateway with much else to do would fall behind."""
+LARGE_BYTES = 8 << 10
+"""A batch of 100 commands and more."""
 
 _log = structlog.get_logger()
 
@@ -97,8 +103,7 @@ class Follower:
                     continue
                 for data in batches:
                     copy.apply(data)
-                    # Answers to commands come first.
-                    await asyncio.sleep(0)
+                    await _give_way(GIVE_WAY_STEPS if len(data) >= LARGE_BYTES else 1)
                 # Of an answer that is full there is more to come.
                 if not has_heard and sum(map(len, batches)) < FEED_BYTES_MAX:
                     has_heard = True
@@ -115,3 +120,12 @@ class Follower:
                 await asyncio.sleep(FEED_RETRY_S)
             except PeerUnavailable:
                 await asyncio.sleep(FEED_RETRY_S)
+
+
+async def _give_way(steps: int) -> None:
+    """Let what clients wait for go before what they only watch."""
+    end_s = time.monotonic() + GIVE_WAY_S
+    for _ in range(steps):
+        await asyncio.sleep(0)
+        if time.monotonic() >= end_s:
+            return

@@ -251,34 +251,39 @@ class ShardReplica:
         # The order of the command at hand: what is left of it when the command ends rests in the book.
         taker: OpenOrder | None = None
         for row in events:
-            kind = row[0]
-            if row[1] != sequence:
+            # Once known to be integers and texts, they are compared as such where this is compiled.
+            kind: int = row[0]
+            row_sequence: int = row[1]
+            if row_sequence != sequence:
                 if taker is not None:
                     self._rest(taker)
                     taker = None
                 if changed:
                     self._tell_watchers()
-                sequence = row[1]
+                sequence = row_sequence
             if kind > _AMENDED:
                 self._apply_rare(row)
                 continue
-            book = books[row[2]]
+            symbol: str = row[2]
+            book = books[symbol]
             book.sequence, book.time_ns = sequence, time_ns
             if book.watchers:
-                changed[row[2]] = book
+                changed[symbol] = book
             if kind == _ACCEPTED:
                 if taker is not None:
                     # A command may let several orders in that have waited for money.
                     self._rest(taker)
                 taker = OpenOrder(row, row[8])
             elif kind == _CLOSED:
-                order_id = row[3]
+                order_id: int = row[3]
                 if taker is not None and taker.terms[3] == order_id:
                     note(taker.terms)
                     taker = None
                 else:
                     terms = book.orders.pop(order_id).terms
-                    (book.bids if terms[6] == _BUY else book.asks).add(terms[7], -row[5], -1)
+                    left: int = row[5]
+                    side: int = terms[6]
+                    (book.bids if side == _BUY else book.asks).add(terms[7], -left, -1)
                     note(terms)
             elif kind == _TRADED:
                 note(_trade(book, taker, row, time_ns))
@@ -312,10 +317,11 @@ class ShardReplica:
 
     def _rest(self, order: OpenOrder) -> None:
         if order.open:
-            _, _, symbol, order_id, _, _, side, price, _ = order.terms
-            book = self.books[symbol]
-            book.orders[order_id] = order
-            (book.bids if side == _BUY else book.asks).add(price, order.open, 1)
+            terms = order.terms
+            book = self.books[terms[2]]
+            book.orders[terms[3]] = order
+            side: int = terms[6]
+            (book.bids if side == _BUY else book.asks).add(terms[7], order.open, 1)
 
     def _tell_watchers(self) -> None:
         for book in self._changed.values():
@@ -337,13 +343,19 @@ class ShardReplica:
 
 def _trade(book: BookCopy, taker: OpenOrder | None, row: EventRow, time_ns: int) -> tuple[Any, ...]:
     """Apply a trade; return what is noted of it."""
+    sequence: int
+    trade_id: int
+    maker_id: int
+    taker_id: int
+    price: int
+    quantity: int
     _, sequence, _, trade_id, maker_id, taker_id, price, quantity, _, _ = row
     maker = book.orders[maker_id]
     if taker is None or taker.terms[3] != taker_id:
         raise KeyError(taker_id)
     maker.open = maker_open = maker.open - quantity
     taker.open = taker_open = taker.open - quantity
-    taker_side = taker.terms[6]
+    taker_side: int = taker.terms[6]
     # The maker's side is the other one.
     (book.asks if taker_side == _BUY else book.bids).add(price, -quantity, 0 if maker_open else -1)
     if not maker_open:

@@ -12,10 +12,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
+from exchange.cli.replay.formats.flow import HEADER
 from exchange.runtime.nats_servers import NatsServers
 from tests.runtime.certificates import make_certificates, tls_of_server
 
@@ -112,6 +114,34 @@ def test_an_exchange_serves_stops_cleanly_and_carries_on(tmp_path: Path) -> None
         assert error.startswith("error ")
         assert "Traceback" not in error
         run(tmp_path, "orders", "place", "BTC-USDT", "sideways", "1", expect=2)
+
+
+def test_a_recording_ends_the_same_through_the_exchange_and_through_the_engine(tmp_path: Path) -> None:
+    # Long enough that messages would wait if they were sent without waiting for answers: then cancels go first.
+    random = Random(7)
+    lines = [HEADER]
+    for number in range(1, 8_001):
+        order = random.randint(max(number - 40, 1), number)
+        price, quantity = random.randint(990, 1_010), random.randint(1, 50)
+        command = random.choices(("NEW", "CANCEL", "REPLACE", "MARKET"), (60, 30, 6, 4))[0]
+        fields = {
+            "NEW": f"{number},{random.choice('BS')},{price},{quantity},GTC",
+            "CANCEL": f"{order},,,,",
+            "REPLACE": f"{order},,{price},{quantity},",
+            "MARKET": f"{number},{random.choice('BS')},,{quantity},",
+        }[command]
+        lines.append(f"{number},{command},{fields}")
+    recording = tmp_path / "flow.csv"
+    recording.write_text("\n".join(lines) + "\n")
+    data = tmp_path / "exchange"
+    with up(data):
+        address = (data / "address").read_text().strip()
+        run(data, "replay", str(recording), "--engine", "--out", str(tmp_path / "engine"), "--json")
+        run(data, "replay", str(recording), "--exchange", address, "--out", str(tmp_path / "exchange"), "--json")
+    for part in ("trades", "results", "book", "orders"):
+        expected = (tmp_path / f"engine.{part}.csv").read_text()
+        assert expected.count("\n") > 5, part
+        assert (tmp_path / f"exchange.{part}.csv").read_text() == expected, part
 
 
 @pytest.mark.slow
