@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PARKED_NS_MAX: Final = 1_000_000_000
 """How long a command waits for the ledger."""
-PARKED_MAX: Final = 10_000
+PARKED_MAX = 10_000  # tests set it, so it is not Final
 """How many commands of a shard wait."""
 _PARKED: Final = int(TimerKind.PARKED)
 _PENDING: Final = int(OrderStatus.PENDING_FUNDS)

@@ -12,7 +12,7 @@ CLOSED_KEPT_NS: Final = 600 * NS_PER_S
 """How long the client order id of a closed order is remembered ..."""
 CLOSED_KEPT_NS_MIN: Final = 10 * NS_PER_S
 """... and how long even when there are more than the next figure: twice the longest request deadline."""
-CLOSED_KEPT_MAX: Final = 1_000_000
+CLOSED_KEPT_MAX = 1_000_000  # tests set it, so it is not Final
 ID_CHUNK_BITS: Final = 10
 # Bounds what one command pays for forgetting; higher than what most commands can add.
 _FORGET_PER_COMMAND: Final = 8

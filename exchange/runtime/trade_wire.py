@@ -78,13 +78,13 @@ class _Reader:
         length: i64 = len(self._data)
         while self._at < length:
             tag = self._varint()
-            if tag == 0x12:
+            if tag == 0x12:  # commands
                 self._read_command(self._end(length))
                 return True
             value = self._varint()
             if tag == 0x20 and value <= _INT32_MAX:
                 self.deadline_ms = value
-            elif tag != 0x08 and tag != 0x18:  # noqa: PLR1714  # as integers of C
+            elif tag != 0x08 and tag != 0x18:  # noqa: PLR1714  # request_id, cancel_on_disconnect
                 raise _NotPlain
         return False
 
@@ -106,7 +106,7 @@ class _Reader:
             raise _NotPlain
         self.owner = 0
         if self._at < end:
-            if self._varint() != 0x78:
+            if self._varint() != 0x78:  # on_behalf_of
                 raise _NotPlain
             self.owner = self._varint()
         if self._at != end:
@@ -252,49 +252,49 @@ def write_results(request_id: int, results: Sequence[Result]) -> bytes:
     """Return the packed TradeResponse with these results, in their order."""
     writer = BytesWriter()
     if request_id:
-        writer.append(0x08)
+        writer.append(0x08)  # request_id
         # Of 64 bits, which is more than `i64` has.
         while request_id > 0x7F:
             writer.append(request_id & 0x7F | 0x80)
             request_id >>= 7
         writer.append(request_id)
     for sequence, client_order_id, order_id, status, filled, open_, reject, close, duplicate, cancelled in results:
-        writer.append(0x12)
+        writer.append(0x12)  # results
         start: i64 = len(writer)
         writer.append(0)
-        writer.append(0x08)
+        writer.append(0x08)  # outcome
         writer.append(2 if reject else 1)
         if client_order_id:
             name = client_order_id.encode()
-            writer.append(0x12)
+            writer.append(0x12)  # client_order_id
             _write_varint(writer, len(name))
             writer.write(name)
         if order_id:
-            writer.append(0x18)
+            writer.append(0x18)  # order_id
             _write_varint(writer, order_id)
         if status:
-            writer.append(0x20)
+            writer.append(0x20)  # status
             _write_varint(writer, status)
         if filled:
-            writer.append(0x28)
+            writer.append(0x28)  # filled_quantity
             _write_varint(writer, filled)
         if open_:
-            writer.append(0x30)
+            writer.append(0x30)  # open_quantity
             _write_varint(writer, open_)
         if reject:
-            writer.append(0x38)
+            writer.append(0x38)  # reject_reason
             _write_varint(writer, reject)
         if sequence:
-            writer.append(0x40)
+            writer.append(0x40)  # sequence
             _write_varint(writer, sequence)
         if duplicate:
-            writer.append(0x48)
+            writer.append(0x48)  # duplicate
             writer.append(1)
         if cancelled:
-            writer.append(0x50)
+            writer.append(0x50)  # cancelled_orders
             _write_varint(writer, cancelled)
         if close:
-            writer.append(0x58)
+            writer.append(0x58)  # close_reason
             _write_varint(writer, close)
         length: i64 = len(writer) - start - 1
         if length <= _ONE_BYTE_MAX:

