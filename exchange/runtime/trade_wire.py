@@ -269,33 +269,15 @@ def write_results(request_id: int, results: Sequence[Result]) -> bytes:
             writer.append(0x12)  # client_order_id
             _write_varint(writer, len(name))
             writer.write(name)
-        if order_id:
-            writer.append(0x18)  # order_id
-            _write_varint(writer, order_id)
-        if status:
-            writer.append(0x20)  # status
-            _write_varint(writer, status)
-        if filled:
-            writer.append(0x28)  # filled_quantity
-            _write_varint(writer, filled)
-        if open_:
-            writer.append(0x30)  # open_quantity
-            _write_varint(writer, open_)
-        if reject:
-            writer.append(0x38)  # reject_reason
-            _write_varint(writer, reject)
-        if sequence:
-            writer.append(0x40)  # sequence
-            _write_varint(writer, sequence)
-        if duplicate:
-            writer.append(0x48)  # duplicate
-            writer.append(1)
-        if cancelled:
-            writer.append(0x50)  # cancelled_orders
-            _write_varint(writer, cancelled)
-        if close:
-            writer.append(0x58)  # close_reason
-            _write_varint(writer, close)
+        _write_number(writer, 0x18, order_id)
+        _write_number(writer, 0x20, status)
+        _write_number(writer, 0x28, filled)
+        _write_number(writer, 0x30, open_)
+        _write_number(writer, 0x38, reject)
+        _write_number(writer, 0x40, sequence)
+        _write_number(writer, 0x48, 1 if duplicate else 0)
+        _write_number(writer, 0x50, cancelled)
+        _write_number(writer, 0x58, close)
         length: i64 = len(writer) - start - 1
         if length <= _ONE_BYTE_MAX:
             writer[start] = u8(length)
@@ -306,6 +288,13 @@ def write_results(request_id: int, results: Sequence[Result]) -> bytes:
             _write_varint(writer, length)
             writer.write(body)
     return writer.getvalue()
+
+
+def _write_number(writer: BytesWriter, tag: i64, value: i64) -> None:
+    """Write a field, unless it is 0: then a reader takes it for that anyway."""
+    if value:
+        writer.append(u8(tag))
+        _write_varint(writer, value)
 
 
 def _write_varint(writer: BytesWriter, value: i64) -> None:
