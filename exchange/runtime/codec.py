@@ -23,7 +23,6 @@ from exchange.runtime.trade_wire import read_commands, write_results
 from exchange.v1 import trading_pb2, types_pb2
 
 _TRADE = int(SegmentKind.TRADE)
-_ACKNOWLEDGED = types_pb2.OUTCOME_ACKNOWLEDGED
 _REJECTED = types_pb2.OUTCOME_REJECTED
 _PENDING = int(OrderStatus.PENDING_FUNDS)
 _new = tuple.__new__

@@ -11,8 +11,22 @@ import pytest
 from exchange.runtime.large_pages import collapse_pages
 
 PROGRAM = """
-import mmap, threading
+import ctypes, mmap, threading
+from types import SimpleNamespace
+from exchange.runtime import large_pages
 from exchange.runtime.large_pages import collapse_pages
+
+tried = 0
+madvise = ctypes.CDLL(None).madvise
+
+def counting(start, size, advice):
+    global tried
+    tried += 1
+    return madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), advice)
+
+large_pages.ctypes = SimpleNamespace(
+    CDLL=lambda _: SimpleNamespace(madvise=counting), c_void_p=None, c_size_t=None, c_int=None
+)
 
 def of(field):
     return sum(int(line.split()[1]) for line in open("/proc/self/smaps_rollup") if line.startswith(field))
@@ -26,21 +40,21 @@ untouched = mmap.mmap(-1, 256 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 kept = [str(n) for n in range(1_000_000)]
 before, small = of("AnonHugePages"), of("Rss")
 pages = collapse_pages()
-print(pages, of("AnonHugePages") - before, of("Rss") - small, kept == [str(n) for n in range(1_000_000)])
+print(tried, pages, of("AnonHugePages") - before, of("Rss") - small, kept == [str(n) for n in range(1_000_000)])
 ended.set()
 """
 
 
 def test_what_is_filled_gets_large_pages_and_nothing_else() -> None:
     ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=True)
-    pages, large_kb, more_kb, is_intact = ran.stdout.split()
+    tried, pages, large_kb, more_kb, is_intact = ran.stdout.split()
     assert is_intact == "True"
     assert int(more_kb) < 16 << 10
     if not int(pages):
         pytest.skip("this kernel makes no large pages")
     assert large_kb == str(int(pages) * 2048)
-    # Of 64 MB: the kernel may have no more whole pages free, or cannot make them at once.
-    assert int(large_kb) > 8 << 10
+    # How many of those that are asked for the kernel makes depends on what else lies in memory.
+    assert int(tried) * 2048 > 32 << 10
 
 
 @pytest.mark.parametrize("enabled", ["always madvise [never]\n", None])
