@@ -57,7 +57,9 @@ def _executes_duplicates(shard: Any) -> None:
 
     def place_again(self: Any, request: Any, parked: Any = None) -> Any:
         if parked is None:
-            self.orders_by_client_id[request.account].pop(request.client_order_id, None)
+            known = self.remembered.with_name(request.account, request.client_order_id)
+            if known is not None:
+                self.remembered.forget_name(known)
         return place(self, request, parked)
 
     shard.Shard.place = place_again
@@ -175,7 +177,7 @@ def _fills_after_cancel(shard: Any) -> None:
 
     def cancel_in_name(self: Any, command: Any) -> Any:
         account, symbol, name, _ = command
-        order = self.orders_by_client_id.get(account, {}).get(name)
+        order = self.remembered.with_name(account, name)
         resting = order is not None and order.level is not None and order.level.side.symbol == symbol
         if not resting or not self.stages.is_open or order.order_id % 20 or self.sequence < 600:
             return cancel(self, command)

@@ -87,8 +87,9 @@ def place_later(shard: Shard, request: PlaceOrder, trader: Trader, need: int, pa
     if waiting.order is None:
         watched = request.session != 0 or request.time_in_force == TimeInForce.GTD
         order = new_order(shard.sequence, request, trader, request.price, request.quantity, shard.time_ns, watched)
+        order.parked = True
         waiting.order = order
-        shard.orders_by_client_id[request.account][request.client_order_id] = order
+        shard.remembered.add(order)
     waiting.order.parked = True
     return Result(shard.sequence, request.client_order_id, 0, _PENDING, 0, request.quantity)
 
@@ -155,7 +156,7 @@ def cancel(shard: Shard, order: Order, reason: int) -> Result:
     order.parked = False
     order.close_reason = reason
     order.update_time_ns = shard.time_ns
-    shard.remembered.add(order)
+    shard.remembered.add_id(order)
     shard.closed.append(order)
     result = shard.result_of(order)
     _tell(shard, parked, result)

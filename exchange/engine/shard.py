@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
+from mypy_extensions import i64
+
 from exchange.engine import commands as c
 from exchange.engine import mass_cancel, parking
 from exchange.engine.amend import amend
@@ -23,7 +25,7 @@ from exchange.engine.funds import Funds, Trader
 from exchange.engine.instrument import PRICE_MAX, InstrumentInvalid
 from exchange.engine.matching import can_fill, match
 from exchange.engine.orders import Order, new_order
-from exchange.engine.remembered import ID_CHUNK_BITS, RememberedOrders
+from exchange.engine.remembered import RememberedOrders
 from exchange.engine.rules import is_client_order_id, outside_band, refuse_place
 from exchange.engine.stages import Stages
 from exchange.engine.timers import Timer, TimerKind, Timers
@@ -51,7 +53,6 @@ _CLOSED: Final = int(EventKind.CLOSED)
 _EXPIRY: Final = int(TimerKind.EXPIRY)
 _SWITCH: Final = int(TimerKind.SWITCH)
 _STAGES: Final = tuple(map(int, Stage))
-_NONE_KNOWN: dict[str, Order] = {}
 # Makes a named tuple from a tuple of its fields at a third of the cost of calling its class.
 _new: Final = tuple.__new__
 
@@ -82,11 +83,10 @@ class Shard:
         """Dead man's switches: account to time."""
         self.remembered = RememberedOrders()
         self.orders_by_client_id = self.remembered.by_client_id
-        """By account, then client order id: open orders and remembered closed ones, oldest first."""
+        """By account, then client order id: open orders and remembered closed ones."""
         self.closed = self.remembered.closed
         self.events: list[EventRow] = []
         """What the batch at hand has done so far; empty between batches."""
-        self._orders_by_id = self.remembered.by_id
         self.sessions: dict[int, dict[int, Order]] = {}
         self.timers = Timers()
         self._handlers_of_the_rest: dict[type, Callable[[Any], Result]] = {
@@ -113,6 +113,7 @@ class Shard:
         results: list[Result] = []
         events: list[EventRow] = []
         self.events = events
+        self.remembered.fetch(batch)
         for command in batch:
             self.sequence += 1
             if type(command) is PlaceOrder:
@@ -144,8 +145,9 @@ class Shard:
             session,
         ) = request
         known = self.orders_by_client_id[account]
-        if parked is None and client_order_id in known:
-            return self._repeat(known[client_order_id], request)
+        hashed: i64 = hash(client_order_id)
+        if parked is None and (first := known.find(client_order_id, hashed)) is not None:
+            return self._repeat(first, request)
         if not self.stages.is_open:
             reason = self.stages.refuses_place(symbol, post_only, self.time_ns)
             if reason:
@@ -199,12 +201,12 @@ class Shard:
         watched = session != 0 or time_in_force == _GTD
         if parked is None or parked.order is None:
             order = new_order(sequence, request, trader, price, quantity, time_ns, watched)
-            known[client_order_id] = order
+            known.add(client_order_id, hashed, order)
         else:
             order = parked.order
             order.price, order.priority, order.update_time_ns = price, sequence, time_ns
         order_id = order.order_id
-        self._orders_by_id[order_id >> ID_CHUNK_BITS][order_id] = order
+        self.remembered.add_id(order)
         self.events.append((_ACCEPTED, sequence, symbol, order_id, account, client_order_id, side, price, quantity))
         if takes and (time_in_force != _FOK or can_fill(book, opposite, order)):
             match(self, book, opposite, order)
@@ -222,8 +224,7 @@ class Shard:
             self.rest(book, order)
         if purse.available < need:
             self.funds.ask_ahead(purse, need, time_ns)
-        close_reason = order.close_reason
-        result = (sequence, client_order_id, order_id, status, filled_quantity, left, 0, close_reason, False, 0)
+        result = (sequence, client_order_id, order_id, status, filled_quantity, left, 0, order.close_reason, False, 0)
         return _new(Result, result)
 
     def trader_of(self, book: Book, account: int) -> Trader:
@@ -255,11 +256,13 @@ class Shard:
         if not is_client_order_id(request.client_order_id):
             return self.refuse(request.client_order_id, RejectReason.CLIENT_ORDER_ID_INVALID)
         order = parked.order if parked is not None else None
+        is_known = order is not None
         if order is None:
             order = new_order(self.sequence, request, None, request.price, request.quantity, self.time_ns, False)
         order.reject_reason = int(reason)
         order.update_time_ns = self.time_ns
-        self.remembered.add(order)
+        if not is_known:
+            self.remembered.add(order)
         self.closed.append(order)
         return self.refuse(request.client_order_id, reason)
 
@@ -346,7 +349,7 @@ class Shard:
             reason = self.stages.refuses_cancel(symbol)
             if reason:
                 return self.refuse(client_order_id, reason)
-        order: Order | None = self.orders_by_client_id.get(account, _NONE_KNOWN).get(client_order_id)
+        order: Order | None = self.remembered.with_name(account, client_order_id)
         if order is None:
             order = self.find(account, symbol, client_order_id, order_id)
             if order is None:

@@ -24,7 +24,7 @@ def validate(shard: Shard) -> None:
         for order in book.orders():
             request = order.request
             open_orders += 1
-            named = shard.orders_by_client_id[order.account].get(request.client_order_id)
+            named = shard.remembered.with_name(order.account, request.client_order_id)
             assert named is order, f"{order.describe()}: rests under a client order id that is not its own"
             assert shard.remembered.with_id(order.order_id) is order, f"{order.describe()}: not found by its id"
             if request.time_in_force == _GTD:
@@ -43,11 +43,10 @@ def validate(shard: Shard) -> None:
     expected = timers + len(shard.switches) + len(shard.parked)
     assert len(shard.timers) == expected, "a timer is left that nothing needs"
     assert in_sessions == sum(map(len, shard.sessions.values()))
-    known_orders = sum(map(len, shard.orders_by_client_id.values()))
+    known_orders, by_id = shard.remembered.counts()
     refused = sum(1 for order in shard.closed if not order.is_named_by_id)
     parked = sum(1 for p in shard.parked.values() if p.order is not None)
     assert known_orders == open_orders + parked + len(shard.closed), "an order is neither open nor closed, or both"
-    by_id = sum(map(len, shard.remembered.by_id.values()))
     assert known_orders == by_id + refused + parked, "an order is not found by its id"
     assert all(order.level is None for order in shard.closed)
 

@@ -194,7 +194,7 @@ class ShardType:
                 found = machine.find(account, instrument, client_order_id, order_id)
                 orders = [] if found is None else [found]
             case ("list", account, instrument, include_closed, after_order_id, limit):
-                known = machine.orders_by_client_id.get(account, {}).values()
+                known = machine.remembered.of(account)
                 matching = (
                     order
                     for order in known

@@ -174,7 +174,7 @@ async def test_executions_tell_what_became_of_every_order(batches: list[tuple[st
         while not await waits_or_take(stream, latest, fills):
             pass
         for name, shard in exchange.shards.items():
-            entered = shard.orders_by_client_id.get(account, {}).values()
+            entered = shard.remembered.of(account)
             for order in (o for o in entered if not o.reject_reason):
                 last = latest.pop((name, order.order_id))
                 assert last.client_order_id == order.request.client_order_id
