@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from exchange.gateway.admin import new_api_key
 from exchange.gateway.auth import hash_of_key
 from exchange.launcher import RayLauncher
 from exchange.ray_calls import LOST, NAMESPACE, SUPERVISORS, end_if_ours, kill_here
-from exchange.runtime.host import Host
+from exchange.runtime.host import Host, Role
 from exchange.runtime.messages import LinkBatch, pack, unpack_replies
 from exchange.runtime.rows import rows_segment, unpack_ledger_result
 from exchange.runtime.storage import KINDS, open_storage
@@ -36,6 +38,8 @@ from exchange.supervisor.turn import ASK_INTERVAL_S, ASK_TIMEOUT_S, Absence, Lea
 
 OPERATOR_KEY_FILE = "operator.key"
 RESTART_TIMEOUT_S = 120.0
+RELIEF_TIMEOUT_S = 10.0
+"""One that has let go of the journal waits so long for the other to be active, then goes by itself."""
 NODES_TIMEOUT_S = 5.0
 
 _log = structlog.get_logger()
@@ -118,13 +122,14 @@ class SupervisorActor:
             return Absence.NOT_STARTED
         except LOST:
             return Absence.SILENT
-        return Lead(said["is_active"], said["pid"] if said["address"] == _address() else 0)
+        return Lead(said["is_active"], said["pid"] if said["address"] == _address() else 0, said["has_let_go"])
 
     async def lead(self) -> dict[str, Any]:
         """Return whether this one is active, and since which incarnation."""
         reconciler = self._reconciler
         return {
             "is_active": reconciler is not None,
+            "has_let_go": self._control is not None and self._control.role == Role.RETIRED,
             "incarnation": 0 if reconciler is None else reconciler.commands.incarnation,
             "pid": os.getpid(),
             "address": _address(),
@@ -275,7 +280,8 @@ class _Supervisors:
 
     async def standby_node(self) -> str | None:
         said = await self._ask()
-        return None if said is None else said["node"]
+        # One that is active still has let go of the journal, or was fenced, and ends in a moment.
+        return None if said is None or said["is_active"] else said["node"]
 
     async def restart_standby(self, node: str) -> None:
         before = await self._ask()
@@ -291,11 +297,12 @@ class _Supervisors:
                 # It cannot answer: it ends.
                 pass
         async with asyncio.timeout(RESTART_TIMEOUT_S):
-            while True:
-                said = await self._ask()
-                if said is not None and said["pid"] != before["pid"] and said["follows"]:
-                    return
-                await asyncio.sleep(ASK_INTERVAL_S)
+            await self._until(lambda said: said["pid"] != before["pid"] and said["follows"])
+
+    async def _until(self, condition: Callable[[dict[str, Any]], bool]) -> None:
+        """Return when what the other one says of itself fulfils a condition."""
+        while (said := await self._ask()) is None or not condition(said):  # noqa: ASYNC110  # it is another process
+            await asyncio.sleep(ASK_INTERVAL_S)
 
     async def _move(self, other: Any, node: str) -> None:
         """End the other one for good, as Ray starts an actor again where it was, and start one in its place."""
@@ -312,6 +319,11 @@ class _Supervisors:
 
     async def restart_active(self) -> None:
         await self._control.hand_over()
+        if self._config.standbys:
+            # Ray may have this one back before the other one misses it: it would be active again where it was.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RELIEF_TIMEOUT_S):
+                    await self._until(lambda said: said["is_active"])
         os._exit(1)
 
 

@@ -229,8 +229,11 @@ class Host:
         self._mailbox.arrived.set()
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
-        self.role = Role.RETIRED
-        await self._in_writer(self.journal.close)
+        try:
+            await self._in_writer(self.journal.close)
+        finally:
+            # Who hears of it may take the journal, and would end whoever locks it still.
+            self.role = Role.RETIRED
         return self.at.record
 
     async def submit(self, batch: LinkBatch) -> bytes:

@@ -23,6 +23,7 @@ from exchange.supervisor.maintenance_plan import (
     What,
     check_names,
     check_safe,
+    left_on,
     node_for_standby_supervisor,
     plan,
 )
@@ -54,7 +55,7 @@ class Supervisors(Protocol):
         ...
 
     async def restart_active(self) -> None:
-        """Let go of the journal and end this process. Does not return."""
+        """Hand the journal over to the one that stands by, if any, and end this process. Does not return."""
         ...
 
 
@@ -182,7 +183,11 @@ class Maintenance:
                 await self._end(State.FAILED, f"stopped at {step.component}: {detail}")
                 return
             await self._note_step(number, State.DONE, self._where(step))
-        await self._end(State.DONE)
+        left = left_on(what.node, await self._view()) if what.kind == Kind.DRAIN else []
+        if left:
+            await self._end(State.FAILED, f"expected {what.node} to be empty, found {', '.join(left)}")
+        else:
+            await self._end(State.DONE)
 
     async def _run_step(self, step: Step, *, must_be_healthy: bool) -> None:
         if step.action == Action.RESTART_STANDBY_SUPERVISOR:

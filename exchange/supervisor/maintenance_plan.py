@@ -139,6 +139,15 @@ def node_for_standby_supervisor(nodes: Sequence[Node], drained: Collection[str],
     return next((node for node in free if node != active), next(iter(free), ""))
 
 
+def left_on(node: str, view: View) -> list[str]:
+    """Return what still runs on the node of this name."""
+    node_id = view.node_id(node)
+    if node_id is None:
+        return []
+    left = [c.name for c in view.components.values() if c.process is not None and c.node == node_id]
+    return left + [SUPERVISOR] * [view.active_supervisor, view.standby_supervisor].count(node_id)
+
+
 def check_names(what: What, view: View) -> None:
     """Raise `MaintenanceRefused` if what is asked for does not exist. Nothing can force that."""
     known = {node.name for node in view.nodes} | set(view.drained)

@@ -21,6 +21,8 @@ class Lead(NamedTuple):
 
     is_active: bool
     pid: int
+    has_let_go: bool = False
+    """Of the journal, for the other one to take."""
 
 
 class Absence(Enum):
@@ -35,7 +37,8 @@ class Absence(Enum):
 
 
 class Turn:
-    """Decides for number 0 or 1. Where neither is active it is 0's turn, which 1 therefore leaves to it.
+    """Decides for number 0 or 1. Where neither is active it is 0's turn, which 1 therefore leaves to it. One that has
+    let go of the journal leaves it to the other, whichever that is.
 
     The journal's fence makes a wrong decision safe: if both become active, the earlier one finds itself fenced.
     """
@@ -53,7 +56,7 @@ class Turn:
         """Take what the other one says now; return whether it is our turn."""
         if isinstance(said, Lead):
             self._heard_s, self._limit_s = self._monotonic_s(), self._silence_max_s
-            is_ours = self._goes_first and not said.is_active
+            is_ours = said.has_let_go or (self._goes_first and not said.is_active)
             self.other_pid = 0 if is_ours else said.pid
             return is_ours
         if said == Absence.NOT_STARTED:

@@ -219,6 +219,15 @@ async def test_the_active_supervisor_leaves_a_node_that_is_drained_and_the_next_
     await cluster.end()
 
 
+async def test_a_node_on_which_something_is_left_is_not_told_to_be_empty(tmp_path: Path) -> None:
+    world = await World(tmp_path, nodes=3, gateways=3).begin()
+    # It seems to end, and is active there again.
+    await world.run(What(Kind.DRAIN, node="node-0"))
+    assert State(world.note.state) == State.FAILED
+    assert world.note.detail == "expected node-0 to be empty, found supervisor"
+    await world.cluster.end()
+
+
 def test_where_a_supervisor_goes_whose_node_is_drained() -> None:
     nodes = [Node(f"id-{number}", f"node-{number}") for number in range(3)]
     assert node_for_standby_supervisor(nodes, [], active="id-0", standby="id-1") == ""

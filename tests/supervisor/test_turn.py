@@ -10,7 +10,7 @@ from exchange.supervisor.turn import ASK_INTERVAL_S, ASK_TIMEOUT_S, CUT_OFF_MAX_
 from tests.virtual_time import now_s
 
 SILENCE_MAX_S = 1.0
-ACTIVE, STANDING_BY = Lead(True, 11), Lead(False, 11)
+ACTIVE, STANDING_BY, HANDING_OVER = Lead(True, 11), Lead(False, 11), Lead(True, 11, has_let_go=True)
 
 
 async def never_cut_off() -> bool:
@@ -27,6 +27,7 @@ def turn_of(number: int) -> Turn:
         (Absence.NOT_STARTED, True, False),
         (STANDING_BY, True, False),
         (ACTIVE, False, False),
+        (HANDING_OVER, True, True),
         (Absence.DEAD, True, True),
         (Absence.SILENT, False, False),
     ],
@@ -70,6 +71,13 @@ async def test_one_that_stands_by_is_not_ended() -> None:
     assert not turn.hear(ACTIVE)
     # It was fenced, or restarted, and follows now.
     assert turn.hear(STANDING_BY)
+    assert turn.other_pid == 0
+
+
+async def test_one_that_hands_over_is_not_ended_but_ends_itself() -> None:
+    turn = turn_of(1)
+    assert not turn.hear(ACTIVE)
+    assert turn.hear(HANDING_OVER)
     assert turn.other_pid == 0
 
 
