@@ -159,9 +159,9 @@ def report(name: str, loads: list[Load], ended: Maintenance) -> None:
         print(*load.failed[:20], sep="\n")
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    config = ExchangeConfig(data_dir=tmp_path_factory.mktemp("exchange"), port=0, gateways=2)
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    config = ExchangeConfig(data_dir=tmp_path, port=0, gateways=2)
     with LocalExchange(config) as exchange:
         exchange.wait(complete=True)
         yield World(exchange)
