@@ -17,9 +17,11 @@ import ray
 
 from exchange.cli import run
 from exchange.client import (
+    AccountTier,
     AsyncClient,
     Client,
     EvenkeelError,
+    Overloaded,
     PlaceOrder,
     RolloutState,
     SettingsVersion,
@@ -44,6 +46,8 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalExchange
     directory = Path(tmp_path_factory.mktemp("exchange"))
     with LocalExchange(ExchangeConfig(data_dir=directory, port=0, shards=1, settings=parse_settings(WATCH))) as running:
         running.wait(complete=True)
+        with Client(running.address, running.operator_key, timeout=10) as operator:
+            open_market(operator, "BTC-USDT")
         yield running
 
 
@@ -112,7 +116,6 @@ def pauses(pid: int, seconds: float) -> Iterator[None]:
 def test_good_settings_reach_every_process_in_steps_while_orders_are_taken(
     exchange: LocalExchange, operator: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    open_market(operator, "BTC-USDT")
     _, secret = open_rich_account(operator, "trader")
     file = tmp_path / "good.toml"
     file.write_text(GOOD)
@@ -160,27 +163,34 @@ def test_timeouts_ten_times_too_low_are_taken_back_by_themselves_and_the_events_
 
 
 class Bursts:
-    """Sends ten orders ten times a second, whatever comes back: a fifth of what the shard can do, but all at once."""
+    """Sends four messages of 20 orders at once, and the next four when they are answered, whatever the answers are.
+
+    One is with the shard for 20 ms at least: they are declared to take 40, of which a shard may catch up with 20. One
+    waits behind it, as it may where nothing waits. The other two find 20 orders waiting, and 20 more have room in
+    queues of 250 ms, but not in queues of 10 ms.
+    """
 
     def __init__(self, address: str, key: str) -> None:
         self._address, self._key = address, key
-        self._over = threading.Event()
+        self._answered, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
 
     async def _run(self) -> None:
         client = AsyncClient(self._address, self._key, timeout=2.0, retry="none")
-        async with client, client.trade() as session, asyncio.TaskGroup() as bursts:
+        async with client, client.trade() as session:
             while not self._over.is_set():
-                bursts.create_task(self._send(session))
-                await asyncio.sleep(0.1)
+                await asyncio.gather(*(self._send(session) for _ in range(4)))
+                self._answered.set()
 
     async def _send(self, session: TradeSession) -> None:
-        order = PlaceOrder(instrument="BTC-USDT", side=Side.BUY, quantity="0.001", price=10)
-        with suppress(EvenkeelError):
-            await asyncio.gather(*(session.send([order]) for _ in range(10)), return_exceptions=True)
+        orders = [PlaceOrder(instrument="BTC-USDT", side=Side.BUY, quantity="0.001", price=10) for _ in range(20)]
+        with suppress(Overloaded):
+            await session.send(orders)
 
     def __enter__(self) -> Bursts:
+        """Return when the gateway has learnt how fast the shard is: until then its queues have no bound."""
         self._thread.start()
+        assert self._answered.wait(LIMIT_S)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -191,7 +201,9 @@ class Bursts:
 def test_queues_ten_times_too_short_are_taken_back_from_the_first_gateway_for_what_it_refuses(
     exchange: LocalExchange, operator: Client
 ) -> None:
-    _, secret = open_rich_account(operator, "bursts")
+    account, secret = open_rich_account(operator, "bursts")
+    # What is refused is asked again at once: by the rate limit it would be refused, too.
+    operator.set_account_tier(account, AccountTier.UNLIMITED)
     # Each order is declared to take 2 ms, so that what the queues hold does not depend on this machine.
     begun = operator.apply_settings("service_time_us = 2_000\n" + WATCH, reason="an experiment", force=True)
     assert begun.state == RolloutState.APPLIED
