@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
-from mypy_extensions import i64
-
 from exchange.engine import commands as c
 from exchange.engine import mass_cancel, parking
 from exchange.engine.amend import amend
@@ -24,6 +22,7 @@ from exchange.engine.events import EventKind, EventRow, InstrumentAdded, Result,
 from exchange.engine.funds import Funds, Trader
 from exchange.engine.instrument import PRICE_MAX, InstrumentInvalid
 from exchange.engine.matching import can_fill, match
+from exchange.engine.names import NameTable
 from exchange.engine.orders import Order, new_order
 from exchange.engine.remembered import RememberedOrders
 from exchange.engine.rules import is_client_order_id, outside_band, refuse_place
@@ -69,7 +68,7 @@ class Shard:
 
     VERSION: ClassVar[int] = 5
 
-    def __init__(self) -> None:
+    def __init__(self, new_names: Callable[[], NameTable] = NameTable) -> None:
         self.sequence = 0
         self.time_ns = 0
         self.stages = Stages()
@@ -81,7 +80,7 @@ class Shard:
         """The same, by the number of the message that asks for it."""
         self.switches: dict[int, int] = {}
         """Dead man's switches: account to time."""
-        self.remembered = RememberedOrders()
+        self.remembered = RememberedOrders(new_names)
         self.orders_by_client_id = self.remembered.by_client_id
         """By account, then client order id: open orders and remembered closed ones."""
         self.closed = self.remembered.closed
@@ -113,7 +112,6 @@ class Shard:
         results: list[Result] = []
         events: list[EventRow] = []
         self.events = events
-        self.remembered.fetch(batch)
         for command in batch:
             self.sequence += 1
             if type(command) is PlaceOrder:
@@ -145,8 +143,7 @@ class Shard:
             session,
         ) = request
         known = self.orders_by_client_id[account]
-        hashed: i64 = hash(client_order_id)
-        if parked is None and (first := known.find(client_order_id, hashed)) is not None:
+        if parked is None and (first := known.find(client_order_id)) is not None:
             return self._repeat(first, request)
         if not self.stages.is_open:
             reason = self.stages.refuses_place(symbol, post_only, self.time_ns)
@@ -201,7 +198,7 @@ class Shard:
         watched = session != 0 or time_in_force == _GTD
         if parked is None or parked.order is None:
             order = new_order(sequence, request, trader, price, quantity, time_ns, watched)
-            known.add(client_order_id, hashed, order)
+            known.add(client_order_id, order)
         else:
             order = parked.order
             order.price, order.priority, order.update_time_ns = price, sequence, time_ns

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
@@ -80,9 +80,9 @@ def state_of(shard: Shard) -> ShardState:
     )
 
 
-def restore(state: ShardState) -> Shard:
+def restore(state: ShardState, new_shard: Callable[[], Shard] = Shard) -> Shard:
     """Return a shard in this state; sequences may be tuples where `state_of` gave lists."""
-    shard = Shard()
+    shard = new_shard()
     shard.sequence, shard.time_ns = state.sequence, state.time_ns
     for row, allowance, time_ns in state.stages:
         stage = StageRow(*row)

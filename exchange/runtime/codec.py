@@ -17,6 +17,7 @@ from exchange.engine.stages import StageRow
 from exchange.engine.state import BookState, ShardState, restore, state_of
 from exchange.engine.words import OrderStatus, RejectReason, Stage
 from exchange.runtime.feed import BookDump, ShardDump
+from exchange.runtime.hosted_shard import new_shard
 from exchange.runtime.messages import Segment, SegmentKind, pack, unpack
 from exchange.runtime.rows import SHARD_COMMANDS, rows_segment, unpack_commands
 from exchange.runtime.trade_wire import read_commands, write_results
@@ -145,7 +146,7 @@ class ShardType:
     version = Shard.VERSION
 
     def new(self) -> Shard:
-        return Shard()
+        return new_shard()
 
     def decode(self, segment: Segment) -> list[Any]:
         if segment.kind == _TRADE:
@@ -170,7 +171,7 @@ class ShardType:
 
     def unpack_state(self, data: bytes) -> Shard:
         state = ShardState(*unpack(data))
-        return restore(state._replace(books=[BookState(*book) for book in state.books]))
+        return restore(state._replace(books=[BookState(*book) for book in state.books]), new_shard)
 
     def dump(self, machine: Shard, epoch: int) -> bytes:
         books = [

@@ -8,6 +8,7 @@ from exchange.engine.commands import AddInstrument, CancelOrder, Command, PlaceO
 from exchange.engine.instrument import Instrument
 from exchange.engine.shard import Shard
 from exchange.engine.words import OrderType, Side, Stage, TimeInForce
+from exchange.runtime.hosted_shard import new_shard
 
 INSTRUMENT = Instrument("BTC-USDT", "BTC", "USDT", 2, 4, 6, max_open_orders=1_000_000)
 ACCOUNTS = 100
@@ -94,10 +95,15 @@ class OrderFlow:
 
 
 def open_shard() -> Shard:
-    """Return a shard that is open for trading in the instrument of the flow, and whose accounts are rich."""
-    shard = Shard()
+    """Return a shard as hosts have it, open for trading in the instrument of the flow, and whose accounts are rich."""
+    shard = new_shard()
+    open_market(shard)
+    return shard
+
+
+def open_market(shard: Shard) -> None:
+    """Open a new shard likewise."""
     shard.apply(1, [AddInstrument(INSTRUMENT), SetStage(int(Stage.OPEN))])
     for account in range(1, 2 * ACCOUNTS + 1):
         for asset in (INSTRUMENT.base_asset, INSTRUMENT.quote_asset):
             shard.funds.endow(account, asset, RICH)
-    return shard

@@ -14,6 +14,7 @@ from exchange.engine.events import Event, OrderClosed, OrderTraded, event_of
 from exchange.engine.instrument import Instrument
 from exchange.engine.shard import Shard
 from exchange.engine.words import Side, Stage
+from exchange.runtime.hosted_shard import new_shard
 
 SYMBOL = "REPLAY-FLOW"
 OPEN_ORDERS_MAX = 1_000_000
@@ -67,7 +68,7 @@ def replay_engine(
 
 def open_shard(instrument: Instrument) -> Shard:
     """Return a shard that is open for trading in an instrument, and whose accounts are rich."""
-    shard = Shard()
+    shard = new_shard()
     shard.apply(1, [AddInstrument(instrument), SetStage(int(Stage.OPEN))])
     for account in Translator.ACCOUNTS:
         for asset in (instrument.base_asset, instrument.quote_asset):

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exchange.engine.names import NameTable, PlainNameTable
+from exchange.engine.names import NameTable
 from exchange.engine.orders import Order
+from exchange.runtime.hashed_names import HashedNames
 
 
 class Hashed(str):
@@ -36,37 +37,37 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("kind", [NameTable, PlainNameTable])
+@pytest.mark.parametrize("kind", [NameTable, HashedNames])
 @given(toggles=st.lists(st.integers(0, len(NAMES) - 1), max_size=300))
 def test_it_holds_what_a_dictionary_holds(kind: type[NameTable], toggles: list[int]) -> None:
     table, model = kind(), dict[str, Order]()
     for name in map(NAMES.__getitem__, toggles):
         if name in model:
-            table.remove(name, hash(name))
+            table.remove(name)
             del model[name]
         else:
             order = model[name] = Order()
-            table.add(name, hash(name), order)
+            table.add(name, order)
         assert len(table) == len(model)
         assert set(table.orders()) == set(model.values())
     for name in NAMES:
-        assert table.find(name, hash(name)) is model.get(name)
+        assert table.find(name) is model.get(name)
         if name not in model:
             with pytest.raises(KeyError):
-                table.remove(name, hash(name))
+                table.remove(name)
 
 
 def test_it_grows_and_forgets_the_oldest_as_the_newest_come() -> None:
-    table, orders = NameTable(), [Order() for _ in range(20_000)]
+    table, orders = HashedNames(), [Order() for _ in range(20_000)]
     names = [f"o{number}" for number in range(len(orders))]
     for number, order in enumerate(orders):
-        table.add(names[number], hash(names[number]), order)
+        table.add(names[number], order)
         if number >= 3_000:
-            table.remove(names[number - 3_000], hash(names[number - 3_000]))
+            table.remove(names[number - 3_000])
     assert set(table.orders()) == set(orders[-3_000:])
     for number, (name, order) in enumerate(zip(names, orders, strict=True)):
-        assert table.find(name, hash(name)) is (order if number >= 17_000 else None)
+        assert table.find(name) is (order if number >= 17_000 else None)
         assert number < 17_000 or table.guess(hash(name)) is order
     for name in names[17_000:]:
-        table.remove(name, hash(name))
+        table.remove(name)
     assert not table.orders()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from exchange.cli.bench.flow import INSTRUMENT, OrderFlow, open_shard
-from exchange.engine import remembered
+from exchange.cli.bench.flow import INSTRUMENT, OrderFlow, open_market
 from exchange.engine.commands import AmendOrder, CancelOrder, Command, PlaceOrder
-from exchange.engine.names import IS_COMPILED
-from exchange.engine.state import state_of
+from exchange.engine.shard import Shard
+from exchange.engine.state import restore, state_of
+from exchange.runtime import hosted_shard
+from exchange.runtime.hosted_shard import HostedShard
 
 FIRST_ID = 3
 """To open a shard takes two commands."""
@@ -38,13 +39,18 @@ def orders_and_changes() -> list[Command]:
 
 
 def test_a_batch_does_what_its_commands_do_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remembered, "_FETCH_CHUNKS_MIN", 0)
+    monkeypatch.setattr(hosted_shard, "_CHUNKS_MIN", 0)
     commands = orders_and_changes()
-    single, batched = open_shard(), open_shard()
-    expected = [result for command in commands for result in single.apply(2, [command]).results]
-    results = [r for at in range(0, len(commands), 100) for r in batched.apply(2, commands[at : at + 100]).results]
+    plain, hosted = Shard(), HostedShard()
+    for shard in (plain, hosted):
+        open_market(shard)
+    expected = [result for command in commands for result in plain.apply(2, [command]).results]
+    results = [r for at in range(0, len(commands), 100) for r in hosted.apply(2, commands[at : at + 100]).results]
     assert results == expected
     assert {result.status for result in results} == {1, 2, 3, 4}
-    assert state_of(batched) == state_of(single)
-    batched.validate()
-    assert (batched.remembered.fetch(commands) != 0) == IS_COMPILED
+    assert state_of(hosted) == state_of(plain)
+    hosted.validate()
+    assert hosted.fetch(commands)
+    again = restore(state_of(hosted), HostedShard)
+    again.validate()
+    assert state_of(again) == state_of(plain)
