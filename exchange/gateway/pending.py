@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from weakref import WeakValueDictionary
 
 from exchange.engine.events import ParkedResolved
 from exchange.engine.parking import PARKED_NS_MAX
@@ -17,7 +18,7 @@ from exchange.v1 import trading_pb2, types_pb2
 WAIT_S_MAX = PARKED_NS_MAX / 1e9 + 0.5
 """Then the answer goes out as it is: executions, or a repeat of the command, will tell."""
 KEPT_MAX = 10_000
-"""What came by the feed before the answer that it belongs to."""
+"""Outcomes, the newest ones: answers that they belong to may still be under way, each repeat's too."""
 _PENDING = types_pb2.ORDER_STATUS_PENDING_FUNDS
 _PASSING = 500
 """Reasons from here on say something of the moment (see `RejectReason.is_passing`)."""
@@ -30,14 +31,14 @@ class PendingCommands:
         self._wait_s_max = wait_s_max
         self._kept_max = kept_max
         self._resolved: dict[int, ParkedResolved] = {}
-        self._waiting: dict[int, asyncio.Future[ParkedResolved]] = {}
+        # What no answer waits for any more is gone from it.
+        self._waiting: WeakValueDictionary[int, asyncio.Future[ParkedResolved]] = WeakValueDictionary()
 
     def on_resolved(self, resolved: ParkedResolved) -> None:
         """Take what the feed says."""
         waiting = self._waiting.pop(resolved.parked_sequence, None)
-        if waiting is not None and not waiting.done():
+        if waiting is not None:
             waiting.set_result(resolved)
-            return
         self._resolved[resolved.parked_sequence] = resolved
         if len(self._resolved) > self._kept_max:
             del self._resolved[next(iter(self._resolved))]
@@ -45,31 +46,24 @@ class PendingCommands:
     async def complete(self, data: bytes) -> bytes:
         """Return a packed TradeResponse with what became of the commands in it that wait."""
         response = trading_pb2.TradeResponse.FromString(data)
-        waiting = [result for result in response.results if result.status == _PENDING]
-        try:
-            async with asyncio.timeout(self._wait_s_max):
-                for result in waiting:
-                    _put(result, await self._find(result.sequence))
-        except TimeoutError:
-            # One that is not told keeps no other from being answered that is.
-            for result in waiting:
-                if result.status == _PENDING and (resolved := self._resolved.pop(result.sequence, None)):
-                    _put(result, resolved)
+        results = [result for result in response.results if result.status == _PENDING]
+        outcomes = [self._outcome(result.sequence) for result in results]
+        await asyncio.wait(outcomes, timeout=self._wait_s_max)
+        for result, outcome in zip(results, outcomes, strict=True):
+            if outcome.done():
+                _put(result, outcome.result())
         return response.SerializeToString()
 
-    async def _find(self, sequence: int) -> ParkedResolved:
-        resolved = self._resolved.pop(sequence, None)
-        if resolved is not None:
-            return resolved
-        # A batch that was sent again is answered again, so two may wait for the same.
-        future = self._waiting.get(sequence)
-        if future is None:
-            future = self._waiting[sequence] = asyncio.get_running_loop().create_future()
-        try:
-            return await asyncio.shield(future)
-        finally:
-            if self._waiting.get(sequence) is future:
-                del self._waiting[sequence]
+    def _outcome(self, sequence: int) -> asyncio.Future[ParkedResolved]:
+        """Return what becomes of a command, the same to all answers that wait for it."""
+        outcome = self._waiting.get(sequence)
+        if outcome is None:
+            outcome = asyncio.get_running_loop().create_future()
+            if (resolved := self._resolved.get(sequence)) is not None:
+                outcome.set_result(resolved)
+            else:
+                self._waiting[sequence] = outcome
+        return outcome
 
 
 def _put(result: Any, resolved: ParkedResolved) -> None:

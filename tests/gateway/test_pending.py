@@ -9,6 +9,7 @@ from exchange.engine.events import EventKind, ParkedResolved
 from exchange.engine.words import OrderStatus, RejectReason
 from exchange.gateway.pending import PendingCommands
 from exchange.v1 import trading_pb2, types_pb2
+from tests.virtual_time import now_s, run
 
 
 def answer(*sequences: int) -> bytes:
@@ -66,7 +67,6 @@ async def test_an_answer_that_comes_first_waits_for_all_that_it_needs() -> None:
     assert second.reject_reason == types_pb2.REJECT_REASON_INSUFFICIENT_FUNDS
     assert not second.retry_after_ms, "to come back does not help"
     assert not pending._waiting
-    assert not pending._resolved
 
 
 async def test_a_batch_that_was_answered_twice_is_completed_twice() -> None:
@@ -78,6 +78,47 @@ async def test_a_batch_that_was_answered_twice_is_completed_twice() -> None:
     pending.on_resolved(resolved(7))
     for _, result in await asyncio.gather(*tasks):
         assert result.status == types_pb2.ORDER_STATUS_OPEN
+
+
+def test_a_repeat_whose_answer_comes_after_the_outcome_is_completed_at_once() -> None:
+    async def answers_come_late() -> None:
+        pending = PendingCommands()
+        first = asyncio.create_task(completed(pending, answer(7)))
+        await until_waiting(pending, 1)
+        pending.on_resolved(resolved(7))
+        await first
+        # The shard had answered these while the order waited, and they were under way when its outcome was told.
+        told_s = now_s()
+        for _ in range(3):
+            assert (await completed(pending, answer(7)))[1].status == types_pb2.ORDER_STATUS_OPEN
+        assert now_s() == told_s
+
+    run(answers_come_late())
+
+
+def test_a_repeat_is_told_although_the_first_answer_has_given_up() -> None:
+    async def repeat_outlasts_the_first() -> None:
+        pending = PendingCommands(wait_s_max=1.5)
+        first = asyncio.create_task(completed(pending, answer(7)))
+        await asyncio.sleep(1)
+        repeat = asyncio.create_task(completed(pending, answer(7)))
+        assert (await first)[1].status == types_pb2.ORDER_STATUS_PENDING_FUNDS
+        told_s = now_s()
+        pending.on_resolved(resolved(7))
+        assert (await repeat)[1].status == types_pb2.ORDER_STATUS_OPEN
+        assert now_s() == told_s
+        assert not pending._waiting
+
+    run(repeat_outlasts_the_first())
+
+
+async def test_an_outcome_that_is_waited_for_is_not_let_go() -> None:
+    pending = PendingCommands(kept_max=1)
+    task = asyncio.create_task(completed(pending, answer(7, 8)))
+    await until_waiting(pending, 1)
+    for sequence in (8, 9, 7):
+        pending.on_resolved(resolved(sequence))
+    assert [result.status for result in await task] == [types_pb2.ORDER_STATUS_OPEN] * 3
 
 
 async def test_a_refusal_of_the_moment_says_when_to_come_back() -> None:
@@ -97,11 +138,11 @@ async def test_what_is_not_told_in_time_goes_out_as_pending() -> None:
     assert not pending._waiting
 
 
-async def test_what_nobody_asks_for_is_let_go_oldest_first() -> None:
+async def test_outcomes_are_let_go_oldest_first() -> None:
     pending = PendingCommands(wait_s_max=0.0, kept_max=2)
     for sequence in (7, 8, 9):
         pending.on_resolved(resolved(sequence))
     _, oldest, newest = await completed(pending, answer(7, 9))
     assert oldest.status == types_pb2.ORDER_STATUS_PENDING_FUNDS
     assert newest.status == types_pb2.ORDER_STATUS_OPEN
-    assert list(pending._resolved) == [8]
+    assert list(pending._resolved) == [8, 9]
