@@ -279,9 +279,11 @@ class _Supervisors:
         return said
 
     async def standby_node(self) -> str | None:
+        if not self._config.standbys:
+            return None
         said = await self._ask()
         # One that is active still has let go of the journal, or was fenced, and ends in a moment.
-        return None if said is None or said["is_active"] else said["node"]
+        return "" if said is None or said["is_active"] else said["node"]
 
     async def restart_standby(self, node: str) -> None:
         before = await self._ask()

@@ -7,6 +7,7 @@ what runs is kept running as ever, and a person decides whether to begin again.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -47,7 +48,7 @@ class Supervisors(Protocol):
         ...
 
     async def standby_node(self) -> str | None:
-        """Return that of the one that stands by, None if there is none that answers."""
+        """Return that of the one that stands by, "" if it does not answer, None if there is none."""
         ...
 
     async def restart_standby(self, node: str) -> None:
@@ -109,7 +110,7 @@ class Maintenance:
             if rolling and not force:
                 message = f"expected no rollout under way, found that of version {rolling} of the settings"
                 raise MaintenanceRefused("ROLLOUT_UNDER_WAY", f"{message}: `exchange config show` tells how far it is")
-            view = await self._view()
+            view = self._view(await self._supervisors.standby_node())
             check_names(what, view)
             steps = plan(what, view)
             if not force:
@@ -156,14 +157,14 @@ class Maintenance:
                 )
         return response.SerializeToString()
 
-    async def _view(self) -> View:
+    def _view(self, standby_supervisor: str | None) -> View:
         reconciler = self._reconciler
         return View(
             components=reconciler.components,
             nodes=reconciler.nodes.alive,
             drained=reconciler.machine.drained,
             active_supervisor=self._supervisors.node,
-            standby_supervisor=await self._supervisors.standby_node(),
+            standby_supervisor=standby_supervisor,
             is_ready=reconciler.is_ready,
             utilisation_max=reconciler.settings.governor.utilisation_max,
         )
@@ -174,7 +175,7 @@ class Maintenance:
         for number, step in enumerate(steps[first:], first):
             await self._note_step(number, State.RUNNING)
             try:
-                await self._run_step(step, must_be_healthy=must_be_healthy)
+                await self._run_step(what, step, must_be_healthy=must_be_healthy)
             except Exception as error:
                 # Here it stops: what went wrong once is not done to the next one, too.
                 detail = str(error) or repr(error)
@@ -183,15 +184,15 @@ class Maintenance:
                 await self._end(State.FAILED, f"stopped at {step.component}: {detail}")
                 return
             await self._note_step(number, State.DONE, self._where(step))
-        left = left_on(what.node, await self._view()) if what.kind == Kind.DRAIN else []
+        left = left_on(what.node, self._view(await self._hear_standby())) if what.kind == Kind.DRAIN else []
         if left:
             await self._end(State.FAILED, f"expected {what.node} to be empty, found {', '.join(left)}")
         else:
             await self._end(State.DONE)
 
-    async def _run_step(self, step: Step, *, must_be_healthy: bool) -> None:
+    async def _run_step(self, what: What, step: Step, *, must_be_healthy: bool) -> None:
         if step.action == Action.RESTART_STANDBY_SUPERVISOR:
-            await self._restart_standby_supervisor()
+            await self._restart_standby_supervisor(what)
             return
         if step.action == Action.RESTART_ACTIVE_SUPERVISOR:
             await self._supervisors.restart_active()
@@ -216,16 +217,30 @@ class Maintenance:
         except TimeoutError as error:
             raise TimeoutError(f"expected everything up again, was not: {self._what_is_away()}; {error}") from None
 
-    async def _restart_standby_supervisor(self) -> None:
+    async def _restart_standby_supervisor(self, what: What) -> None:
         """Restart it where it is, or where it may be if its node is drained."""
-        supervisors, reconciler = self._supervisors, self._reconciler
+        supervisors, nodes, drained = self._supervisors, self._reconciler.nodes.alive, self._reconciler.machine.drained
+        standby = await self._hear_standby()
+        if not standby:
+            message = f"expected the one that stands by to say where it is within {STEP_TIMEOUT_S:g} s"
+            raise TimeoutError(f"{message}, found that it does not answer")
+        if what.node and not any(node.id == standby and node.name == what.node for node in nodes):
+            # It did not answer when this was planned, and is elsewhere.
+            return
+        node = node_for_standby_supervisor(nodes, drained, supervisors.node, standby)
         async with asyncio.timeout(STEP_TIMEOUT_S):
-            # It may be the one that was active a moment ago.
-            while (standby := await supervisors.standby_node()) is None:  # noqa: ASYNC110  # it is another process
-                await asyncio.sleep(SUPERVISOR_RETRY_S)
-        drained = reconciler.machine.drained
-        node = node_for_standby_supervisor(reconciler.nodes.alive, drained, supervisors.node, standby)
-        await supervisors.restart_standby(node)
+            await supervisors.restart_standby(node)
+
+    async def _hear_standby(self) -> str | None:
+        """Ask for the node of the supervisor that stands by until it answers; "" if it stays silent."""
+        ask = self._supervisors.standby_node
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STEP_TIMEOUT_S):
+                # It may be the one that was active a moment ago.
+                while (standby := await ask()) == "":  # noqa: ASYNC110  # it is another process
+                    await asyncio.sleep(SUPERVISOR_RETRY_S)
+                return standby
+        return ""
 
     def _is_healthy(self) -> bool:
         return self._reconciler.is_complete and self._reconciler.reopening.all_open

@@ -61,7 +61,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What runs where. The supervisors' nodes are ids; `standby_supervisor` is None where there is no second one."""
+    """What runs where. The supervisors' nodes are ids; `standby_supervisor` is None where there is no second one, and
+    "" where that does not answer, so that it may be anywhere."""
 
     components: Mapping[str, Component]
     nodes: Sequence[Node]
@@ -118,7 +119,7 @@ def plan(what: What, view: View) -> list[Step]:
     steps += [Step(Action.RESTART, c.name) for c in concerned if c.is_gateway]
     steps += [Step(Action.RESTART, c.name) for c in concerned if c.name == AUDITOR]
     is_there = view.standby_supervisor is not None
-    if is_there and (everything or view.standby_supervisor == node_id):
+    if is_there and (everything or (what.node and view.standby_supervisor in (node_id, ""))):
         steps.append(Step(Action.RESTART_STANDBY_SUPERVISOR, SUPERVISOR))
     if everything or (what.node and view.active_supervisor == node_id):
         steps.append(Step(Action.RESTART_ACTIVE_SUPERVISOR, SUPERVISOR))
@@ -140,12 +141,15 @@ def node_for_standby_supervisor(nodes: Sequence[Node], drained: Collection[str],
 
 
 def left_on(node: str, view: View) -> list[str]:
-    """Return what still runs on the node of this name."""
+    """Return what still runs on the node of this name, or may do so for all that is known."""
     node_id = view.node_id(node)
     if node_id is None:
         return []
     left = [c.name for c in view.components.values() if c.process is not None and c.node == node_id]
-    return left + [SUPERVISOR] * [view.active_supervisor, view.standby_supervisor].count(node_id)
+    left += [SUPERVISOR] * [view.active_supervisor, view.standby_supervisor].count(node_id)
+    if view.standby_supervisor == "":
+        left.append(f"{SUPERVISOR} (the one that stands by may be there: it does not answer)")
+    return left
 
 
 def check_names(what: What, view: View) -> None:

@@ -32,6 +32,7 @@ class SupervisorsInMemory:
     def __init__(self, node: str = "id-0") -> None:
         self.node = node
         self.standby: str | None = None
+        """As `standby_node` tells it: "" while it does not answer."""
         self.restarted: list[str] = []
 
     async def standby_node(self) -> str | None:
@@ -208,6 +209,7 @@ async def test_the_active_supervisor_leaves_a_node_that_is_drained_and_the_next_
     await cluster.replace_supervisor()
     # The other one is active now, on node-1; this one, which Ray starts again where it was, does not answer at first.
     world.supervisors = supervisors = SupervisorsInMemory("id-1")
+    supervisors.standby = ""
     world.maintenance = Maintenance(cluster.reconciler, supervisors)
     await world.maintenance.resume()
     await cluster.pass_time(3.0)
@@ -225,6 +227,65 @@ async def test_a_node_on_which_something_is_left_is_not_told_to_be_empty(tmp_pat
     await world.run(What(Kind.DRAIN, node="node-0"))
     assert State(world.note.state) == State.FAILED
     assert world.note.detail == "expected node-0 to be empty, found supervisor"
+    await world.cluster.end()
+
+
+@pytest.mark.parametrize(("node", "restarted"), [("id-1", ["standby to id-2"]), ("id-2", [])])
+async def test_a_supervisor_that_is_silent_when_a_drain_is_planned_is_moved_once_it_answers_if_it_is_there(
+    tmp_path: Path, node: str, restarted: list[str]
+) -> None:
+    world = await World(tmp_path, nodes=3, gateways=3).begin()
+    world.supervisors.standby = ""
+    await world.maintenance.begin(What(Kind.DRAIN, node="node-1"))
+    assert world.steps[-1] == ("RESTART_STANDBY_SUPERVISOR", "supervisor")
+    await world.cluster.until(lambda: State(world.note.steps[-1].state) == State.RUNNING)
+    await world.cluster.pass_time(3.0)
+    assert State(world.note.state) == State.RUNNING
+    world.supervisors.standby = node
+    await world.cluster.until(lambda: not world.maintenance.is_under_way)
+    assert (State(world.note.state), world.supervisors.restarted) == (State.DONE, restarted)
+    await world.cluster.end()
+
+
+async def test_a_drain_fails_if_the_supervisor_that_stands_by_never_answers(tmp_path: Path) -> None:
+    world = await World(tmp_path, nodes=3, gateways=3).begin()
+    world.supervisors.standby = ""
+    await world.run(What(Kind.DRAIN, node="node-1"))
+    assert State(world.note.state) == State.FAILED
+    expected = "stopped at supervisor: expected the one that stands by to say where it is within 180 s"
+    assert world.note.detail == f"{expected}, found that it does not answer"
+    assert "id-1" not in {c.node for c in world.cluster.components.values()}
+    # Of a shard alone it was no part.
+    await world.run(SHARD_0)
+    assert State(world.note.state) == State.DONE
+    await world.cluster.end()
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "detail"),
+    [
+        ("id-2", State.DONE, ""),
+        ("id-1", State.FAILED, "expected node-1 to be empty, found supervisor"),
+        (
+            "",
+            State.FAILED,
+            "expected node-1 to be empty, found supervisor (the one that stands by may be there: it does not answer)",
+        ),
+    ],
+)
+async def test_a_drain_ends_as_done_only_if_it_knows_where_the_supervisor_is_that_stands_by(
+    tmp_path: Path, answer: str, state: State, detail: str
+) -> None:
+    world = await World(tmp_path, nodes=3, gateways=3).begin()
+    world.supervisors.standby = "id-2"
+    await world.maintenance.begin(What(Kind.DRAIN, node="node-1"))
+    world.supervisors.standby = ""
+    await world.cluster.until(lambda: State(world.note.steps[-1].state) == State.DONE)
+    await world.cluster.pass_time(3.0)
+    assert State(world.note.state) == State.RUNNING, "it asks again"
+    world.supervisors.standby = answer
+    await world.cluster.until(lambda: not world.maintenance.is_under_way)
+    assert (State(world.note.state), world.note.detail) == (state, detail)
     await world.cluster.end()
 
 
