@@ -138,11 +138,11 @@ class HashedNames(NameTable):
         places[place] = i32((hashed >> _TAG_SHIFT) & _TAG_BITS & ~mask | entry)
 
     def _rebuild(self) -> None:
-        """Make places for at least as many names again, and none that is neither free nor taken."""
+        """Make places for at least as many names again, none of them left, and enough to number the entries."""
         before = self._places
         mask = len(before) - 1
         places = _PLACES_MIN
-        while places < 3 * self._count:
+        while places < 3 * self._count or places < len(self._names):
             places *= 2
         self._places = vec[i32]([_FREE] * places)
         self._used = 0

@@ -57,6 +57,20 @@ def test_it_holds_what_a_dictionary_holds(kind: type[NameTable], toggles: list[i
                 table.remove(name)
 
 
+def test_what_is_left_of_many_is_found_when_the_places_are_made_anew() -> None:
+    table, orders = HashedNames(), {f"o{number}": Order() for number in range(1_000)}
+    for name, order in orders.items():
+        table.add(name, order)
+    kept = dict(list(orders.items())[-5:])
+    for name in orders.keys() - kept.keys():
+        table.remove(name)
+    for number in range(5_000):
+        table.add(f"p{number}", Order())
+        table.remove(f"p{number}")
+        assert {name: table.find(name) for name in kept} == kept
+    assert set(table.orders()) == set(kept.values())
+
+
 def test_it_grows_and_forgets_the_oldest_as_the_newest_come() -> None:
     table, orders = HashedNames(), [Order() for _ in range(20_000)]
     names = [f"o{number}" for number in range(len(orders))]
