@@ -92,36 +92,35 @@ class HashedNames(NameTable):
         return i64(self._places[hashed & (len(self._places) - 1)])
 
     def guess(self, hashed: i64) -> Order | None:
-        """Return the order that a look-up will most likely find, or None."""
-        places = self._places
-        mask = len(places) - 1
-        tag_bits = _TAG_BITS & ~mask
-        tag = (hashed >> _TAG_SHIFT) & tag_bits
-        place = hashed & mask
-        while True:
-            taken = places[place]
-            if taken >= 0:
-                if i64(taken) & tag_bits == tag:
-                    _name = self._names[i64(taken) & mask]
-                    return self._orders[i64(taken) & mask]
-            elif taken == _FREE:
-                return None
-            place = (place + 1) & mask
+        """Return the order that a look-up will most likely find, or None; its name is fetched, too."""
+        place = self._tagged(hashed, hashed)
+        if place < 0:
+            return None
+        entry = self._entry_at(place)
+        _name = self._names[entry]
+        return self._orders[entry]
 
     def _entry_at(self, place: i64) -> i64:
         return i64(self._places[place]) & (len(self._places) - 1)
 
     def _place_of(self, name: str, hashed: i64) -> i64:
         """Return the place of a name, -1 if it has none."""
+        place = self._tagged(hashed, hashed)
+        while place >= 0 and self._names[self._entry_at(place)] != name:
+            place = self._tagged(hashed, place + 1)
+        return place
+
+    def _tagged(self, hashed: i64, start: i64) -> i64:
+        """Return the next place from `start` on that has the tag of a hash, -1 if a free one comes first."""
         places = self._places
         mask = len(places) - 1
         tag_bits = _TAG_BITS & ~mask
         tag = (hashed >> _TAG_SHIFT) & tag_bits
-        place = hashed & mask
+        place = start & mask
         while True:
             taken = places[place]
             if taken >= 0:
-                if i64(taken) & tag_bits == tag and self._names[i64(taken) & mask] == name:
+                if i64(taken) & tag_bits == tag:
                     return place
             elif taken == _FREE:
                 return -1
