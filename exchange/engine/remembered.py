@@ -15,8 +15,8 @@ CLOSED_KEPT_NS: Final = 600 * NS_PER_S
 CLOSED_KEPT_NS_MIN: Final = 10 * NS_PER_S
 """... and how long even when there are more than the next figure: twice the longest request deadline."""
 CLOSED_KEPT_MAX = 1_000_000  # tests set it, so it is not Final
-_ID_CHUNK_BITS: Final = 10
-_ID_MASK: Final = 1023
+_ID_CHUNK_BITS: Final = 6
+_ID_MASK: Final = 63
 # Bounds what one command pays for forgetting; higher than what most commands can add.
 _FORGET_PER_COMMAND: Final = 8
 
@@ -40,9 +40,10 @@ class RememberedOrders:
         self.by_client_id: defaultdict[int, NameTable] = defaultdict(new_names)
         """By account, then client order id: open, closed and refused orders."""
         self.chunks: dict[int, _Chunk] = {}
-        """By order id, 1,024 ids each: open and closed orders; a refused one has no order id.
+        """By order id, 64 ids each: open and closed orders; a refused one has no order id.
 
-        In one table of a million orders, the one order that makes it grow would wait for 100 ms.
+        In one table of a million orders, the one order that makes it grow would wait for 100 ms. Larger chunks would
+        take much for the few orders that stay when all around them have gone.
         """
         self.closed: deque[Order] = deque()
 

@@ -14,7 +14,7 @@ from exchange.engine.shard import Applied, Shard
 from exchange.runtime.hashed_names import HashedNames
 
 _COMMANDS_MIN: Final = 8
-_CHUNKS_MIN = 64  # tests set it, so it is not Final
+_CHUNKS_MIN = 1_024  # tests set it, so it is not Final
 """Fewer orders than these hold, some 50 MB, are in the processor's caches anyway."""
 
 
