@@ -34,6 +34,7 @@ from exchange.supervisor.component import LEDGER, SUPERVISOR
 from exchange.supervisor.maintenance import Maintenance
 from exchange.supervisor.reach import Reach
 from exchange.supervisor.reconciler import Reconciler
+from exchange.supervisor.standby_place import StandbyPlace
 from exchange.supervisor.turn import ASK_INTERVAL_S, ASK_TIMEOUT_S, Absence, Lead, Turn
 
 OPERATOR_KEY_FILE = "operator.key"
@@ -41,6 +42,8 @@ RESTART_TIMEOUT_S = 120.0
 RELIEF_TIMEOUT_S = 10.0
 """One that has let go of the journal waits so long for the other to be active, then goes by itself."""
 NODES_TIMEOUT_S = 5.0
+PLACE_INTERVAL_S = 1.0
+"""How often it is asked where the supervisor that stands by is."""
 
 _log = structlog.get_logger()
 
@@ -62,6 +65,7 @@ class SupervisorActor:
         self._reconciler: Reconciler | None = None
         self._maintenance: Maintenance | None = None
         self._key: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._stopping = False
         self._life = asyncio.create_task(self._live())
         self._life.add_done_callback(self._on_end)
@@ -85,10 +89,13 @@ class SupervisorActor:
             self._control = control
         reconciler = Reconciler(self._config, control, RayLauncher(self._config), actor_name=SUPERVISORS[self._number])
         await reconciler.start()
-        maintenance = Maintenance(reconciler, _Supervisors(self._number, control, self._config))
+        supervisors = _Supervisors(self._number, control, self._config)
+        maintenance = Maintenance(reconciler, supervisors)
         await maintenance.resume()
         self._reconciler, self._maintenance = reconciler, maintenance
         self._key = asyncio.create_task(self._issue_operator_key(reconciler))
+        if self._config.standbys:
+            self._keeping = asyncio.create_task(_keep_standby(supervisors, reconciler, maintenance))
         run = asyncio.create_task(reconciler.run())
         fenced = asyncio.create_task(control.fenced.wait())
         await asyncio.wait((run, fenced), return_when=asyncio.FIRST_COMPLETED)
@@ -210,6 +217,8 @@ class SupervisorActor:
     async def stop(self) -> None:
         """Stop everything, if this one is active; else only this one."""
         self._stopping = True
+        if self._keeping is not None:
+            self._keeping.cancel()
         if self._maintenance is not None:
             await self._maintenance.stop()
         if self._reconciler is not None:
@@ -265,15 +274,24 @@ class _Supervisors:
     def __init__(self, number: int, control: Host, config: ExchangeConfig) -> None:
         self._other_number = 1 - number
         self._other = SUPERVISORS[1 - number]
+        self._handle: Any = None
         self._control = control
         self._config = config
         self.node: str = ray.get_runtime_context().get_node_id()
+
+    async def _find(self) -> Any:
+        """Return the other one's actor, looked up once: Ray's books may be away. Raises `ValueError` if it has none."""
+        self._handle = self._handle or await asyncio.to_thread(ray.get_actor, self._other, namespace=NAMESPACE)
+        return self._handle
 
     async def _ask(self) -> dict[str, Any] | None:
         """Return what the other one says, None if it does not answer."""
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):
-                said: dict[str, Any] = await ray.get_actor(self._other, namespace=NAMESPACE).lead.remote()
+                said: dict[str, Any] = await (await self._find()).lead.remote()
+        except ray.exceptions.ActorDiedError:
+            self._handle = None
+            return None
         except (*LOST, ValueError, TimeoutError):
             return None
         return said
@@ -289,12 +307,11 @@ class _Supervisors:
         before = await self._ask()
         if before is None:
             raise NotActive(f"expected {self._other} to answer, found that it does not")
-        other = ray.get_actor(self._other, namespace=NAMESPACE)
         if node:
-            await self._move(other, node)
+            await self.move(node)
         else:
             try:
-                await other.restart.remote()
+                await (await self._find()).restart.remote()
             except LOST:
                 # It cannot answer: it ends.
                 pass
@@ -306,9 +323,11 @@ class _Supervisors:
         while (said := await self._ask()) is None or not condition(said):  # noqa: ASYNC110  # it is another process
             await asyncio.sleep(ASK_INTERVAL_S)
 
-    async def _move(self, other: Any, node: str) -> None:
-        """End the other one for good, as Ray starts an actor again where it was, and start one in its place."""
-        await asyncio.to_thread(ray.kill, other)
+    async def move(self, node: str) -> None:
+        """End the other one for good, as Ray starts an actor again where it was, and start one on this node."""
+        with suppress(ValueError):
+            await asyncio.to_thread(ray.kill, await self._find())
+        self._handle = None
         async with asyncio.timeout(RESTART_TIMEOUT_S):
             while True:
                 try:
@@ -327,6 +346,26 @@ class _Supervisors:
                 async with asyncio.timeout(RELIEF_TIMEOUT_S):
                     await self._until(lambda said: said["is_active"])
         os._exit(1)
+
+
+async def _keep_standby(supervisors: _Supervisors, reconciler: Reconciler, maintenance: Maintenance) -> None:
+    """Have the supervisor that stands by started elsewhere when its node does not come back."""
+    place = StandbyPlace()
+    while True:
+        await asyncio.sleep(PLACE_INTERVAL_S)
+        if maintenance.is_under_way:
+            # Which moves it itself.
+            continue
+        standby = await supervisors.standby_node() or ""
+        node = place.see(supervisors.node, standby, reconciler.nodes.alive, reconciler.machine.drained)
+        if node:
+            told = f"the one that stands by starts on {reconciler.nodes.names[node]}"
+            why = "it was beside the active one" if standby else "its node is gone"
+            reconciler.events.note("moved", SUPERVISOR, f"{told}: {why}", node=node)
+            try:
+                await supervisors.move(node)
+            except (ray.exceptions.RayError, TimeoutError) as error:
+                _log.warning("supervisor.not_moved", node=node, error=repr(error))
 
 
 async def _raylets() -> set[tuple[str, int]]:

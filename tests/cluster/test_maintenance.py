@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -220,6 +220,51 @@ def test_a_node_is_emptied_and_filled_again(tmp_path: Path) -> None:
         assert nodes_of_supervisors() == [nodes[1]] * 2
         with Client(world.addresses, exchange.operator_key, timeout=10) as operator:
             assert {c.node for c in operator.status().components if c.pid} == {nodes[1]}
+        ended = asyncio.run(world.maintain(MaintenanceKind.UNDRAIN, node=nodes[0]))
+        assert ended.state == MaintenanceState.DONE
+        # They do not stay on one node where there are two.
+        until_supervisors_are_on(set(nodes))
+
+
+def test_the_supervisor_that_stands_by_is_started_elsewhere_when_its_node_is_gone(tmp_path: Path) -> None:
+    config = ExchangeConfig(data_dir=tmp_path, port=0, nodes=3, shards=1)
+    with LocalExchange(config) as exchange:
+        exchange.wait(complete=True)
+        assert exchange.nodes is not None
+        first, second, third = exchange.nodes.nodes
+        assert nodes_of_supervisors() == [first.name, second.name]
+        exchange.nodes.kill(second)
+        until_supervisors_are_on({first.name, third.name})
+        with Client(exchange.address, exchange.operator_key, timeout=10) as operator:
+            (moved,) = [e for e in operator.events() if e.kind == "moved"]
+            assert moved.detail == f"the one that stands by starts on {third.name}: its node is gone"
+        # And it is as good as the one before.
+        active = active_supervisor()
+        exchange.nodes.kill(third)
+        exchange.nodes.start_again(second)
+        until_supervisors_are_on({first.name, second.name})
+        assert active_supervisor() == active
+
+
+def active_supervisor() -> tuple[str, int]:
+    """Return the name of the active one, and its incarnation."""
+    for name in SUPERVISORS:
+        with suppress(ray.exceptions.RayError):
+            said = ray.get(ray.get_actor(name, namespace=NAMESPACE).lead.remote(), timeout=LIMIT_S)
+            if said["is_active"]:
+                return name, said["incarnation"]
+    raise AssertionError("no supervisor is active")
+
+
+def until_supervisors_are_on(nodes: set[str]) -> None:
+    """Return when the two are on these nodes, and one follows the other."""
+    give_up_s = time.monotonic() + LIMIT_S
+    found: list[str] = []
+    while set(found) != nodes:
+        assert time.monotonic() < give_up_s, f"expected the supervisors on {nodes}, found {found}"
+        time.sleep(0.2)
+        with suppress(ray.exceptions.RayError, TimeoutError, ValueError, KeyError):
+            found = nodes_of_supervisors()
 
 
 def nodes_of_supervisors() -> list[str]:
