@@ -8,7 +8,8 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -36,6 +37,7 @@ from tests.cluster.money import open_market, open_rich_account
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(600)]
 LIMIT_S = 120.0
+SERVED_BURSTS = 10
 WATCH = "[rollout]\nwatch_ms = 3_000\n"
 TEN_TIMES_TOO_LOW = WATCH + "[detection]\nsuspect_after_ms = 50\ndead_after_ms = 100\ndead_alone_after_ms = 1_000\n"
 GOOD = WATCH + "[detection]\nsuspect_after_ms = 600\n"
@@ -172,30 +174,41 @@ class Bursts:
 
     def __init__(self, address: str, key: str) -> None:
         self._address, self._key = address, key
-        self._answered, self._over = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._served, self._over = threading.Event(), threading.Event()
+        self._run_by = ThreadPoolExecutor(1)
 
     async def _run(self) -> None:
-        client = AsyncClient(self._address, self._key, timeout=2.0, retry="none")
+        """Go on until it is over. What goes wrong meanwhile is raised there, or nothing would be refused any more."""
+        client = AsyncClient(self._address, self._key, timeout=LIMIT_S, retry="none")
+        served = 0
         async with client, client.trade() as session:
             while not self._over.is_set():
-                await asyncio.gather(*(self._send(session) for _ in range(4)))
-                self._answered.set()
+                refused = sum(await asyncio.gather(*(self._is_refused(session) for _ in range(4))))
+                served = 0 if refused else served + 1
+                if served == SERVED_BURSTS:
+                    self._served.set()
 
-    async def _send(self, session: TradeSession) -> None:
+    async def _is_refused(self, session: TradeSession) -> bool:
         orders = [PlaceOrder(instrument="BTC-USDT", side=Side.BUY, quantity="0.001", price=10) for _ in range(20)]
-        with suppress(Overloaded):
+        try:
             await session.send(orders)
+        except Overloaded:
+            return True
+        return False
 
     def __enter__(self) -> Bursts:
-        """Return when the gateway has learnt how fast the shard is: until then its queues have no bound."""
-        self._thread.start()
-        assert self._answered.wait(LIMIT_S)
+        """Return when several in a row were served whole: what is refused from then on is the new settings' doing."""
+        self._running = self._run_by.submit(lambda: asyncio.run(self._run()))
+        self._running.add_done_callback(lambda _: self._served.set())
+        if not self._served.wait(LIMIT_S):
+            self._over.set()
+            raise TimeoutError(f"no {SERVED_BURSTS} bursts in a row were served whole within {LIMIT_S:.0f} s")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join()
+        self._running.result(LIMIT_S)
+        self._run_by.shutdown()
 
 
 def test_queues_ten_times_too_short_are_taken_back_from_the_first_gateway_for_what_it_refuses(
