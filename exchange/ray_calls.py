@@ -24,7 +24,10 @@ NAMESPACE = "evenkeel"
 KILL_WAIT_S = 0.5
 SUPERVISORS = ("supervisor-0", "supervisor-1")
 """The actors of which one is active, and the other follows it where there are standbys."""
-LOST = (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, ray.exceptions.RayTaskError)
+LOST = ray.exceptions.RayError
+"""A call that failed, whatever the reason."""
+DEAD = (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnschedulableError)
+"""An actor that Ray does not start again: it was killed, or its node is gone that it is bound to."""
 
 
 _log = structlog.get_logger()
@@ -59,7 +62,7 @@ class RayPeer:
         try:
             self.look_up()
             return await getattr(self._handle, method).remote(*arguments)
-        except (*LOST, ValueError) as error:
+        except (LOST, ValueError) as error:
             raise PeerUnavailable(f"{self._actor_name}.{method}: {type(error).__name__}") from error
 
     async def _call(self, method: str, *arguments: Any) -> Any:
@@ -110,7 +113,7 @@ class RayPeers:
                 known[key] = self._known.get(key) or RayPeer(machine, incarnation)
                 try:
                     known[key].look_up()
-                except (*LOST, ValueError):
+                except (LOST, ValueError):
                     # It is gone already, or Ray's books are out of reach: the first call tries again.
                     pass
             if primary:
@@ -128,7 +131,7 @@ class RaySupervisor:
     async def _call(self, method: str, *arguments: Any) -> Any:
         try:
             return await getattr(ray.get_actor(self.name, namespace=NAMESPACE), method).remote(*arguments)
-        except (*LOST, ValueError) as error:
+        except (LOST, ValueError) as error:
             raise PeerUnavailable(f"{method}: {error}"[:300]) from error
 
     async def create_instrument(self, instrument: Instrument, shard: str) -> ControlResult:
@@ -250,5 +253,5 @@ def _end(handle: Any) -> None:
     """Have Ray end an actor; who cannot be reached is fenced."""
     try:
         ray.kill(handle)
-    except (*LOST, ValueError):
+    except (LOST, ValueError):
         pass

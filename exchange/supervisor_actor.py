@@ -25,7 +25,7 @@ from exchange.engine.ledger_words import CreateAccount, CreateApiKey, Permission
 from exchange.gateway.admin import new_api_key
 from exchange.gateway.auth import hash_of_key
 from exchange.launcher import RayLauncher
-from exchange.ray_calls import LOST, NAMESPACE, SUPERVISORS, end_if_ours, kill_here
+from exchange.ray_calls import DEAD, LOST, NAMESPACE, SUPERVISORS, end_if_ours, kill_here
 from exchange.runtime.host import Host, Role
 from exchange.runtime.messages import LinkBatch, pack, unpack_replies
 from exchange.runtime.rows import rows_segment, unpack_ledger_result
@@ -123,7 +123,7 @@ class SupervisorActor:
             # Kept: Ray restarts the same actor, and to look it up takes Ray's books, which may be away.
             self._other = self._other or ray.get_actor(SUPERVISORS[1 - self._number], namespace=NAMESPACE)
             said = await self._other.lead.remote()
-        except ray.exceptions.ActorDiedError:
+        except DEAD:
             return Absence.DEAD
         except ValueError:
             return Absence.NOT_STARTED
@@ -289,10 +289,10 @@ class _Supervisors:
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):
                 said: dict[str, Any] = await (await self._find()).lead.remote()
-        except ray.exceptions.ActorDiedError:
+        except DEAD:
             self._handle = None
             return None
-        except (*LOST, ValueError, TimeoutError):
+        except (LOST, ValueError, TimeoutError):
             return None
         return said
 

@@ -29,6 +29,7 @@ class Absence(Enum):
     """Why a supervisor says nothing."""
 
     NOT_STARTED = "not started"
+    """Or gone for so long that nothing knows it any more."""
     DEAD = "dead"
     SILENT = "silent"
     """It may hang, be started again, or be out of reach."""
@@ -59,8 +60,8 @@ class Turn:
             is_ours = said.has_let_go or (self._goes_first and not said.is_active)
             self.other_pid = 0 if is_ours else said.pid
             return is_ours
-        if said == Absence.NOT_STARTED:
-            return self._goes_first
+        if said == Absence.NOT_STARTED and self._goes_first:
+            return True
         limit_s = max(self._limit_s, CUT_OFF_MAX_S) if said == Absence.CUT_OFF else self._limit_s
         return said == Absence.DEAD or self._monotonic_s() - self._heard_s > limit_s
 

@@ -47,12 +47,16 @@ async def test_one_that_stays_silent_is_given_up_after_its_limit_and_is_to_be_en
     assert turn.other_pid == 11
 
 
-async def test_at_the_first_start_the_first_one_goes_without_waiting_and_the_second_one_is_patient() -> None:
+@pytest.mark.parametrize("said", [Absence.SILENT, Absence.NOT_STARTED])
+async def test_at_the_first_start_the_first_one_goes_without_waiting_and_the_second_one_is_patient(
+    said: Absence,
+) -> None:
+    """Nor does it wait for ever for one that nothing knows any more: its node may have gone, for good."""
     first, second = turn_of(0), turn_of(1)
     began_s = now_s()
     await asyncio.sleep(ASK_TIMEOUT_S)
-    assert first.hear(Absence.SILENT)
-    while not second.hear(Absence.SILENT):  # noqa: ASYNC110
+    assert first.hear(said)
+    while not second.hear(said):  # noqa: ASYNC110
         await asyncio.sleep(ASK_INTERVAL_S)
     assert now_s() - began_s > FIRST_START_S
 
