@@ -42,6 +42,11 @@ RULES = {
         third_party=(),
         why="it runs before anything that may be compiled: standard library only",
     ),
+    "exchange.forks": Rule(
+        project=(),
+        third_party=(),
+        why="it runs before gRPC is imported: standard library only",
+    ),
     "exchange.engine": Rule(
         project=("exchange.compiled",),
         third_party=(),
@@ -251,7 +256,15 @@ RULES = {
         why="the Ray shells around the parts of an experiment",
     ),
     "chaos.cli": Rule(
-        project=("chaos", "chaos.actors", "chaos.load", "exchange.client", "exchange.cluster", "exchange.ray_settings"),
+        project=(
+            "chaos",
+            "chaos.actors",
+            "chaos.load",
+            "exchange.client",
+            "exchange.cluster",
+            "exchange.ray_settings",
+            "exchange.forks",
+        ),
         third_party=(ANY,),
         why="the commands; on a cluster they start the actors",
     ),
@@ -273,6 +286,7 @@ RULES = {
             "exchange.settings",
             "exchange.settings_text",
             "exchange.compiled",
+            "exchange.forks",
         ),
         third_party=(ANY,),
         why="acts through the client and the cluster; only local tools go deeper",

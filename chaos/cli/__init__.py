@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from exchange.forks import keep_grpc_out_of_forks
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit, with the codes of `chaos.run.record.ExitCode`; 130 when interrupted."""
@@ -14,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. `arguments`: those of the process if not given."""
+    keep_grpc_out_of_forks()
     try:
         import typer
 
