@@ -99,7 +99,10 @@ class AmendOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelOrder:
-    """Takes an open order out of the book, by either of its names."""
+    """Takes an open order out of the book, by either of its names.
+
+    It goes ahead of orders that wait, so cancel an order when it is answered, or in the batch that places it.
+    """
 
     instrument: str
     client_order_id: str = ""

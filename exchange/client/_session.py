@@ -142,7 +142,8 @@ class TradeSession:
         """Sends one batch and returns its results, in its order; may be called many times at once.
 
         `timeout` is the time, in seconds, within which the exchange must execute it or refuse it.
-        Batches are sent in the order in which their messages are ready: one task's in its order.
+        Batches are sent in the order in which their messages are ready: one task's in its order. So they are executed,
+        shard by shard, except that cancels go ahead of batches that wait.
 
         Raises:
             NotExecuted: the batch was surely not executed.
