@@ -155,10 +155,12 @@ def test_a_killed_node_leaves_no_process_and_comes_back_under_its_name(nodes: Lo
 @pytest.mark.slow
 def test_the_first_node_can_be_killed_while_the_gcs_and_the_others_go_on(nodes: LocalNodes) -> None:
     counter = start_counter("elsewhere", nodes.nodes[1])
-    gcs_pid = nodes.gcs_pid
+    gcs_pid, ray_id = nodes.gcs_pid, nodes.nodes[0].ray_id
     nodes.kill(nodes.nodes[0])
     assert call(counter, "count") == 1
     assert nodes.gcs_pid == gcs_pid
+    # Until Ray has given it up, it would start an actor for a node of that name there.
+    wait(lambda: ray_id not in alive_in_ray())
     nodes.start_again(nodes.nodes[0])
     assert call(start_counter("first", nodes.nodes[0]), "environment")["EVENKEEL_NODE"] == "node-0"
 
