@@ -37,6 +37,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now_s
 
+    def advance(self, seconds: float) -> None:
+        """Have so much time pass now, as work takes it."""
+        self._jumping.now_s += seconds
+
 
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine on such a loop of its own."""

@@ -6,7 +6,6 @@ A copy never goes back and believes no writer that was fenced: it takes nothing 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -124,8 +123,9 @@ class Follower:
 
 async def _give_way(steps: int) -> None:
     """Let what clients wait for go before what they only watch."""
-    end_s = time.monotonic() + GIVE_WAY_S
+    now_s = asyncio.get_running_loop().time
+    end_s = now_s() + GIVE_WAY_S
     for _ in range(steps):
         await asyncio.sleep(0)
-        if time.monotonic() >= end_s:
+        if now_s() >= end_s:
             return
