@@ -35,6 +35,7 @@ from exchange.supervisor.maintenance import Maintenance
 from exchange.supervisor.reach import Reach
 from exchange.supervisor.reconciler import Reconciler
 from exchange.supervisor.standby_place import StandbyPlace
+from exchange.supervisor.status import SupervisorSeen
 from exchange.supervisor.turn import ASK_INTERVAL_S, ASK_TIMEOUT_S, Absence, Lead, Turn
 
 OPERATOR_KEY_FILE = "operator.key"
@@ -64,6 +65,7 @@ class SupervisorActor:
         self._other: Any = None
         self._reconciler: Reconciler | None = None
         self._maintenance: Maintenance | None = None
+        self._supervisors: _Supervisors | None = None
         self._key: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._stopping = False
@@ -89,7 +91,7 @@ class SupervisorActor:
             self._control = control
         reconciler = Reconciler(self._config, control, RayLauncher(self._config), actor_name=SUPERVISORS[self._number])
         await reconciler.start()
-        supervisors = _Supervisors(self._number, control, self._config)
+        self._supervisors = supervisors = _Supervisors(self._number, control, self._config)
         maintenance = Maintenance(reconciler, supervisors)
         await maintenance.resume()
         self._reconciler, self._maintenance = reconciler, maintenance
@@ -177,7 +179,9 @@ class SupervisorActor:
         return await self._active.operator.unpark(name)
 
     async def status(self) -> bytes:
-        return self._active.operator.status(__version__)
+        active = self._active
+        assert self._supervisors is not None
+        return active.operator.status(__version__, self._supervisors.seen())
 
     async def events(self, after_sequence: int) -> bytes:
         return self._active.operator.encode_events(after_sequence)
@@ -272,12 +276,18 @@ class _Supervisors:
     """Both supervisors, as the maintenance of the active one sees them."""
 
     def __init__(self, number: int, control: Host, config: ExchangeConfig) -> None:
+        self._name, self._other = SUPERVISORS[number], SUPERVISORS[1 - number]
         self._other_number = 1 - number
-        self._other = SUPERVISORS[1 - number]
         self._handle: Any = None
+        self._other_seen = SupervisorSeen(self._other, int(Role.STANDBY), "", 0)
         self._control = control
         self._config = config
         self.node: str = ray.get_runtime_context().get_node_id()
+
+    def seen(self) -> list[SupervisorSeen]:
+        """Return how the two are, the active one first; the other one as it was when it was asked last."""
+        active = SupervisorSeen(self._name, int(Role.PRIMARY), self.node, os.getpid())
+        return [active, self._other_seen] if self._config.standbys else [active]
 
     async def _find(self) -> Any:
         """Return the other one's actor, looked up once: Ray's books may be away. Raises `ValueError` if it has none."""
@@ -289,11 +299,12 @@ class _Supervisors:
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):
                 said: dict[str, Any] = await (await self._find()).lead.remote()
-        except DEAD:
-            self._handle = None
+        except (LOST, ValueError, TimeoutError) as error:
+            if isinstance(error, DEAD):
+                self._handle = None
+            self._other_seen = self._other_seen._replace(pid=0)
             return None
-        except (LOST, ValueError, TimeoutError):
-            return None
+        self._other_seen = self._other_seen._replace(node=said["node"], pid=said["pid"])
         return said
 
     async def standby_node(self) -> str | None:

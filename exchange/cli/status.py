@@ -60,7 +60,8 @@ def status(
         return
     with connect(address, key, data) as client:
         columns = ("name", "state", "role", "stage", "node", "pid", "epoch", "sequence", "open_orders", "restarts")
-        show(client.status().components, (*columns, "address", "detail"), json)
+        found = client.status()
+        show((*found.components, *found.supervisors), (*columns, "address", "detail"), json)
 
 
 @app.command("show")

@@ -288,6 +288,8 @@ class ExchangeStatus:
     """Of the settings that are being rolled out; 0: none are."""
     rollout_state: RolloutState = RolloutState.UNSPECIFIED
     """What became of the newest settings."""
+    supervisors: tuple[Component, ...] = ()
+    """Name, state, role, node and pid of each: the active one is the PRIMARY, the other one its STANDBY."""
 
     @property
     def time(self) -> datetime:
@@ -304,4 +306,5 @@ class ExchangeStatus:
             settings_version=message.settings_version,
             rolling_version=message.rolling_version,
             rollout_state=RolloutState(message.rollout_state),
+            supervisors=tuple(Component.from_proto(supervisor) for supervisor in message.supervisors),
         )

@@ -82,6 +82,9 @@ def render(seen: Seen) -> bytes:
         families.gauge("shard_open", "Whether it takes every order.", copy.stage == Stage.OPEN, shard=shard)
         families.gauge("shard_epoch", "Of its writer: one more with each takeover.", copy.epoch, shard=shard)
         families.counter("shard_commands", "Commands in its history.", copy.sequence, shard=shard)
+    for supervisor in seen.status.supervisors:
+        is_up = supervisor.state == UP
+        families.gauge("supervisor_process_up", "Whether the process answers.", is_up, supervisor=supervisor.name)
     for component in seen.status.components:
         _add_component(families, component)
     for machine, lag in standby_lags(seen.status).items():

@@ -14,7 +14,7 @@ from exchange.supervisor.component import AUDITOR, Component
 from exchange.supervisor.event_log import EventLog
 from exchange.supervisor.lifecycle import Lifecycle
 from exchange.supervisor.nodes import Nodes
-from exchange.supervisor.status import encode_events, encode_status
+from exchange.supervisor.status import SupervisorSeen, encode_events, encode_status
 from exchange.supervisor.topology import TopologyPublisher
 
 AUDITOR_WAIT_S = 20.0
@@ -77,10 +77,10 @@ class Operator:
                 await asyncio.sleep(AUDITOR_LOOK_S)
         return await auditor.process.audit()
 
-    def status(self, version: str) -> bytes:
+    def status(self, version: str, supervisors: Sequence[SupervisorSeen] = ()) -> bytes:
         """Return a GetStatusResponse, serialised."""
         machine, names = self._commands.machine, self._nodes.names
-        return encode_status(version, self._clock_ns(), self._components.values(), machine, names)
+        return encode_status(version, self._clock_ns(), self._components.values(), machine, names, supervisors)
 
     def encode_events(self, after_sequence: int) -> bytes:
         """Return a ListEventsResponse, serialised."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from exchange.engine.control import Control
 from exchange.engine.stages import StageRow
@@ -12,8 +13,22 @@ from exchange.supervisor.event_log import Event
 from exchange.v1 import admin_pb2
 
 
+class SupervisorSeen(NamedTuple):
+    """A supervisor's process. `role` is a `runtime.host.Role`, `node` an id, `pid` 0 while it does not answer."""
+
+    name: str
+    role: int
+    node: str
+    pid: int
+
+
 def encode_status(
-    version: str, time_ns: int, components: Iterable[Component], machine: Control, node_names: Mapping[str, str]
+    version: str,
+    time_ns: int,
+    components: Iterable[Component],
+    machine: Control,
+    node_names: Mapping[str, str],
+    supervisors: Iterable[SupervisorSeen] = (),
 ) -> bytes:
     """Return a GetStatusResponse, serialised."""
     history = machine.settings
@@ -27,6 +42,15 @@ def encode_status(
         rollout_state=newest.state if newest is not None else 0,  # type: ignore[arg-type]  # numbers as in the protocol
     )
     placed = {symbol: shard for symbol, (_, shard) in machine.instruments.items()}
+    for name, role, node, pid in supervisors:
+        response.supervisors.add(
+            name=name,
+            state=int(ComponentState.UP if pid else ComponentState.DOWN),
+            role=role,
+            node=node_names.get(node, node),
+            pid=pid,
+            detail="" if pid else "does not answer",
+        )
     for c in components:
         stages = [] if c.is_standby or c.state == ComponentState.DOWN else c.vitals.get("stages", ())
         whole = next((StageRow(*row) for row in stages if not row[0]), StageRow("", 0, 0, "", 0, 0))

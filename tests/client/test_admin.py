@@ -19,6 +19,7 @@ from exchange.client import (
     NotFound,
     OutcomeUnknown,
     Permission,
+    Role,
     RolloutState,
     SettingChange,
     Stage,
@@ -182,12 +183,14 @@ async def test_a_component_is_unparked(client: AsyncClient, gateway: FakeGateway
 
 async def test_the_status_names_every_component(client: AsyncClient, gateway: FakeGateway) -> None:
     component = admin_pb2.Component(name="shard-0", state=admin_pb2.COMPONENT_STATE_UP, instruments=["BTC-USDT"])
-    response = admin_pb2.GetStatusResponse(components=[component], version="0.1.0")
+    supervisor = admin_pb2.Component(name="supervisor-1", role=admin_pb2.ROLE_STANDBY, node="node-2")
+    response = admin_pb2.GetStatusResponse(components=[component], version="0.1.0", supervisors=[supervisor])
     gateway.script("GetStatus", response)
     status = await client.status()
     assert status.version == "0.1.0"
     (shard,) = status.components
     assert (shard.name, shard.state) == ("shard-0", ComponentState.UP)
+    assert [(s.name, s.role, s.node) for s in status.supervisors] == [("supervisor-1", Role.STANDBY, "node-2")]
 
 
 async def test_a_question_that_is_never_answered_has_no_outcome(client: AsyncClient, gateway: FakeGateway) -> None:

@@ -15,6 +15,7 @@ import ray
 from exchange.client import (
     AsyncClient,
     Client,
+    ComponentState,
     EvenkeelError,
     Maintenance,
     MaintenanceKind,
@@ -22,6 +23,7 @@ from exchange.client import (
     NotExecuted,
     Outcome,
     PlaceOrder,
+    Role,
     Side,
     TradeSession,
 )
@@ -236,6 +238,11 @@ def test_the_supervisor_that_stands_by_is_started_elsewhere_when_its_node_is_gon
         exchange.nodes.kill(second)
         until_supervisors_are_on({first.name, third.name})
         with Client(exchange.address, exchange.operator_key, timeout=10) as operator:
+            shown = {(s.role, s.state, s.node) for s in operator.status().supervisors}
+            assert shown == {
+                (Role.PRIMARY, ComponentState.UP, first.name),
+                (Role.STANDBY, ComponentState.UP, third.name),
+            }
             (moved,) = [e for e in operator.events() if e.kind == "moved"]
             assert moved.detail == f"the one that stands by starts on {third.name}: its node is gone"
         # And it is as good as the one before.

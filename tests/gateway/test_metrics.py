@@ -52,6 +52,8 @@ def status() -> admin_pb2.GetStatusResponse:
     shard.machine_load.CopyFrom(machine_load(MACHINE, 1_500.0))
     told.components.add(name="shard-0-standby", state=up, record=97)
     told.components.add(name="gateway-1", state=parked)
+    told.supervisors.add(name="supervisor-1", state=up)
+    told.supervisors.add(name="supervisor-0", state=admin_pb2.COMPONENT_STATE_DOWN)
     return told
 
 
@@ -72,6 +74,8 @@ def test_a_scrape_shows_the_gateway_its_links_its_shards_and_all_components() ->
     shown = everything()
     expected = {
         ("supervisor_up",): 1,
+        ("supervisor_process_up", "supervisor-1"): 1,
+        ("supervisor_process_up", "supervisor-0"): 0,
         ("status_age_seconds",): 0.5,
         ("audit_breaks",): 1,
         ("settings_version",): 3,
