@@ -31,7 +31,6 @@ class ServiceRate:
     def observe(self, done: float, spent_s: float, *, is_saturated: bool = True) -> None:
         """Take note of work that took so long. `is_saturated`: more was waiting."""
         if not is_saturated:
-            self._done = self._spent_s = 0.0
             if spent_s > 0 and done / spent_s > self.per_s > 0:
                 self._learn(done, spent_s)
             return

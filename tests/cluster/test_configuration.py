@@ -84,6 +84,14 @@ def ended(operator: Client, version: int) -> SettingsVersion:
     raise TimeoutError(f"version {version} did not end within {LIMIT_S:.0f} s")
 
 
+def until_held(operator: Client, version: int) -> None:
+    """Return when every process has a version of the settings."""
+    give_up_s = time.monotonic() + LIMIT_S
+    while {c.settings_version for c in operator.status().components if c.name != "auditor"} != {version}:
+        assert time.monotonic() < give_up_s, f"not everywhere within {LIMIT_S:.0f} s"
+        time.sleep(0.05)
+
+
 def stages(operator: Client, version: int) -> list[str]:
     return [e.detail for e in operator.events() if e.kind == "rollout" and e.detail.startswith(f"version {version}")]
 
@@ -220,6 +228,8 @@ def test_queues_ten_times_too_short_are_taken_back_from_the_first_gateway_for_wh
     # Each order is declared to take 2 ms, so that what the queues hold does not depend on this machine.
     begun = operator.apply_settings("service_time_us = 2_000\n" + WATCH, reason="an experiment", force=True)
     assert begun.state == RolloutState.APPLIED
+    # Else the gateway learns from a first burst how fast the shard is without them.
+    until_held(operator, begun.version)
     short = "[queues]\norders_wait_ms = 10\npassive_wait_ms = 10\n[credits]\nstart = 1\n"
     with Bursts(exchange.address, secret):
         bad = operator.apply_settings("service_time_us = 2_000\n" + WATCH + short, reason="shorter queues")

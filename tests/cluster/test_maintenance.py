@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -238,11 +238,11 @@ def test_the_supervisor_that_stands_by_is_started_elsewhere_when_its_node_is_gon
         exchange.nodes.kill(second)
         until_supervisors_are_on({first.name, third.name})
         with Client(exchange.address, exchange.operator_key, timeout=10) as operator:
-            shown = {(s.role, s.state, s.node) for s in operator.status().supervisors}
-            assert shown == {
+            expected = {
                 (Role.PRIMARY, ComponentState.UP, first.name),
                 (Role.STANDBY, ComponentState.UP, third.name),
             }
+            until(lambda: {(s.role, s.state, s.node) for s in operator.status().supervisors} == expected)
             (moved,) = [e for e in operator.events() if e.kind == "moved"]
             assert moved.detail == f"the one that stands by starts on {third.name}: its node is gone"
         # And it is as good as the one before.
@@ -263,15 +263,22 @@ def active_supervisor() -> tuple[str, int]:
     raise AssertionError("no supervisor is active")
 
 
-def until_supervisors_are_on(nodes: set[str]) -> None:
-    """Return when the two are on these nodes, and one follows the other."""
+def until(is_so: Callable[[], bool]) -> None:
     give_up_s = time.monotonic() + LIMIT_S
-    found: list[str] = []
-    while set(found) != nodes:
-        assert time.monotonic() < give_up_s, f"expected the supervisors on {nodes}, found {found}"
+    while not is_so():
+        assert time.monotonic() < give_up_s, f"not within {LIMIT_S:g} s"
         time.sleep(0.2)
+
+
+def until_supervisors_are_on(nodes: set[str]) -> None:
+    """Return when the two answer from these nodes."""
+
+    def is_so() -> bool:
         with suppress(ray.exceptions.RayError, TimeoutError, ValueError, KeyError):
-            found = nodes_of_supervisors()
+            return set(nodes_of_supervisors()) == nodes
+        return False
+
+    until(is_so)
 
 
 def nodes_of_supervisors() -> list[str]:

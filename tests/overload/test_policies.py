@@ -19,7 +19,7 @@ from exchange.overload.delays import Delays
 from exchange.overload.load import INTERVAL_S, Load
 from exchange.overload.pushback import LEAST_MS, NEVER_MS, pushback_ms, trailer_ms
 from exchange.overload.queues import ClassQueues
-from exchange.overload.service_rate import ServiceRate, capacity_of
+from exchange.overload.service_rate import WINDOW_S, ServiceRate, capacity_of
 from exchange.overload.shed_counts import ShedCounts
 from exchange.overload.token_bucket import TokenBucket
 from exchange.settings import RateLimit, RateLimits
@@ -80,6 +80,17 @@ def test_what_was_wanted_rather_than_served_only_raises_the_estimate() -> None:
     assert rate.per_s > 1_900
     rate.reset()
     assert rate.per_s == 0
+
+
+def test_spells_of_load_that_are_shorter_than_a_window_lower_the_estimate_too() -> None:
+    rate = ServiceRate(half_life_s=5)
+    rate.observe(1_000, 0.001)
+    for _ in range(500):
+        rate.observe(20, WINDOW_S / 3)
+        rate.observe(20, WINDOW_S / 3)
+        rate.observe(20, WINDOW_S / 3, is_saturated=False)
+    assert rate.per_s < 700
+    assert rate.per_s > 20 / (WINDOW_S / 3)
 
 
 def test_nobody_is_bounded_by_a_rate_that_is_not_known() -> None:
