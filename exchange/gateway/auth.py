@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import grpc
 
 from exchange.engine.ledger_words import Permission
-from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort
+from exchange.gateway.errors import abort, abort_as_starting
 from exchange.gateway.ledger import LedgerReplica
 
 
@@ -39,8 +39,7 @@ async def authenticate(context: Any, ledger: LedgerReplica, permission: Permissi
     given = next((value for name, value in context.invocation_metadata() or () if name == "authorization"), "")
     scheme, _, secret = given.partition(" ")
     if not ledger.is_loaded:
-        message = "the gateway does not know the keys yet"
-        await abort(context, grpc.StatusCode.UNAVAILABLE, "STARTING", message, UNAVAILABLE_RETRY_MS)
+        await abort_as_starting(context, "the gateway does not know the keys yet")
     key = ledger.key_with_hash(hash_of_key(secret.strip())) if scheme.lower() == "bearer" else None
     if key is None:
         message = "expected metadata 'authorization: Bearer KEY' with a valid key"

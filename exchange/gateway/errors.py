@@ -61,6 +61,11 @@ async def abort(
     raise AssertionError("abort returns never")
 
 
+async def abort_as_starting(context: Any, message: str) -> NoReturn:
+    """End a call that cannot be answered yet: what the gateway has to know for it comes in a moment."""
+    await abort(context, grpc.StatusCode.UNAVAILABLE, "STARTING", message, UNAVAILABLE_RETRY_MS)
+
+
 def _any(message: Any) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(message)

@@ -14,8 +14,8 @@ import grpc
 from exchange.engine.stages import StageRow
 from exchange.gateway.admin import encode_instrument
 from exchange.gateway.book_stream import BookView, ReaderLimits, SlowReader, notice, snapshot
-from exchange.gateway.errors import abort
-from exchange.gateway.replica import BookCopy, ShardReplica
+from exchange.gateway.errors import abort, abort_as_starting
+from exchange.gateway.replica import BookCopy, ShardReplica, all_loaded
 from exchange.gateway.trades import INTERVALS_S, Tape, TradeRow
 from exchange.v1 import market_data_pb2, market_data_pb2_grpc
 
@@ -36,19 +36,23 @@ class MarketDataLimits:
 
 
 class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
-    """`shard_of` maps instruments to shards; `clock_ns` is the time of day, `clock` counts seconds."""
+    """`shard_of` maps instruments to shards, `has_host` tells of a shard whether it is there; `clock_ns` is the time of
+    day, `clock` counts seconds.
+    """
 
     def __init__(
         self,
         replicas: Mapping[str, ShardReplica],
         shard_of: Mapping[str, str],
         *,
+        has_host: Callable[[str], bool] = lambda shard: True,
         limits: MarketDataLimits | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._replicas = replicas
         self._shard_of = shard_of
+        self._has_host = has_host
         self._limits = limits or MarketDataLimits()
         self._clock_ns = clock_ns
         self._clock = clock
@@ -58,6 +62,10 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
         self._streams = 0
 
     async def ListInstruments(self, request: Any, context: Any) -> market_data_pb2.ListInstrumentsResponse:
+        unknown = [name for name, replica in self._replicas.items() if not replica.is_loaded]
+        # The others' need not wait for those of a shard that is away for long.
+        if len(unknown) == len(self._replicas) or any(map(self._has_host, unknown)):
+            await abort_as_starting(context, f"the gateway does not know the instruments of {', '.join(unknown)} yet")
         instruments = [
             encode_instrument(book.instrument, name, notice(replica.stage_of(book.instrument.symbol)))
             for name, replica in self._replicas.items()
@@ -165,6 +173,8 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
     async def _find(self, symbol: str, context: Any) -> tuple[ShardReplica, BookCopy]:
         replica = self._replicas.get(self._shard_of.get(symbol, ""))
         if replica is None or symbol not in replica.books:
+            if not all_loaded(self._replicas):
+                await abort_as_starting(context, f"the gateway does not know yet whether there is {symbol!r}")
             await abort(context, grpc.StatusCode.NOT_FOUND, "INSTRUMENT_UNKNOWN", f"no instrument {symbol!r}")
         return replica, replica.books[symbol]
 

@@ -6,7 +6,7 @@ want (the levels that a command touched, executions) is gathered only while some
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from exchange.engine.events import EventKind, OrderAccepted, ParkedResolved
@@ -101,6 +101,11 @@ class SideCopy:
             if len(best) == depth:
                 break
         return best
+
+
+def all_loaded(replicas: Mapping[str, ShardReplica]) -> bool:
+    """Whether the copies have every instrument that there is: else one that is in none of them may exist."""
+    return all(replica.is_loaded for replica in replicas.values())
 
 
 class BookWatcher(Protocol):

@@ -19,6 +19,7 @@ from exchange.engine.commands import CancelSessions
 from exchange.engine.ledger_words import Permission
 from exchange.engine.words import RejectReason
 from exchange.gateway.auth import Caller
+from exchange.gateway.errors import UNAVAILABLE_RETRY_MS
 from exchange.gateway.held import HeldOrders
 from exchange.gateway.limits import Limits
 from exchange.gateway.links import Link
@@ -77,7 +78,8 @@ class Router:
     """Knows the link of every instrument's shard. `shard_of` is kept by the gateway from the shards' feeds.
 
     `pending` has for each shard what holds the answers to commands that wait for money, `held` what holds orders until
-    it takes some again; `limits` are those of the accounts.
+    it takes some again; `limits` are those of the accounts. `knows_all` tells whether an instrument that `shard_of` has
+    not is none.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Router:
         held: Mapping[str, HeldOrders],
         limits: Limits,
         *,
+        knows_all: Callable[[], bool] = lambda: True,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits
@@ -98,6 +101,7 @@ class Router:
         self._links = links
         self._pending = pending
         self._held = held
+        self._knows_all = knows_all
         self._shard_of = shard_of
         self._monotonic_s = monotonic_s
 
@@ -172,7 +176,11 @@ class Router:
             if kind == "cancel_all" and not body.instrument:
                 targets = list(self._links)
             elif not shard:
-                _reject(result, getattr(body, "client_order_id", ""), RejectReason.INSTRUMENT_UNKNOWN)
+                if self._knows_all():
+                    _reject(result, getattr(body, "client_order_id", ""), RejectReason.INSTRUMENT_UNKNOWN)
+                else:
+                    away = RejectReason.SHARD_UNAVAILABLE
+                    _reject(result, getattr(body, "client_order_id", ""), away, UNAVAILABLE_RETRY_MS)
                 continue
             wait_ms = min(body.queue_for_ms, QUEUE_FOR_MS_MAX) if kind == "place" else 0
             may_go_ahead = cancels and touched.may_go_ahead(command)

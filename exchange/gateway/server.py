@@ -28,7 +28,7 @@ from exchange.gateway.market_data import MarketDataService
 from exchange.gateway.metrics import ShardSeen
 from exchange.gateway.pending import PendingCommands
 from exchange.gateway.queries import Queries
-from exchange.gateway.replica import ShardReplica
+from exchange.gateway.replica import ShardReplica, all_loaded
 from exchange.gateway.routing import Router
 from exchange.gateway.trading import TradingService, add_trading_service
 from exchange.overload.classes import WorkClass
@@ -91,7 +91,14 @@ class Gateway:
         for shard, replica in self.replicas.items():
             replica.on_resolved = pending[shard].on_resolved
         self.held = {shard: self._held_for(shard) for shard in shards}
-        self._router = Router(self._links, self.shard_of, pending, self.held, self._limits)
+        self._router = Router(
+            self._links,
+            self.shard_of,
+            pending,
+            self.held,
+            self._limits,
+            knows_all=lambda: all_loaded(self.replicas),
+        )
         self._trading = TradingService(
             self._router,
             self._queries,
@@ -102,7 +109,9 @@ class Gateway:
             clock_ns,
             self._draining,
         )
-        self._market_data = MarketDataService(self.replicas, self.shard_of)
+        self._market_data = MarketDataService(
+            self.replicas, self.shard_of, has_host=lambda shard: self._links[shard].peer is not None
+        )
         ledger = LedgerClient(self._ledger_link, self.ledger)
         balances = BalanceHub(self.ledger, self._links, self.executions, draining=self._draining)
         self._account = AccountService(ledger, self.replicas, balances)

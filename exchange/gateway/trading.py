@@ -17,12 +17,12 @@ from exchange.engine.ledger_words import Permission
 from exchange.engine.words import RejectReason, Stage
 from exchange.gateway.auth import Caller, authenticate, while_valid
 from exchange.gateway.draining import Draining, send_elsewhere
-from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort, code_of
+from exchange.gateway.errors import UNAVAILABLE_RETRY_MS, abort, abort_as_starting, code_of
 from exchange.gateway.executions import ExecutionHub
 from exchange.gateway.ledger import LedgerReplica
 from exchange.gateway.links import Link
 from exchange.gateway.queries import Queries, QueryRefused
-from exchange.gateway.replica import ShardReplica
+from exchange.gateway.replica import ShardReplica, all_loaded
 from exchange.gateway.requests import RequestInvalid
 from exchange.gateway.routing import Answer, Router
 from exchange.gateway.trade_stream import TradeStream
@@ -208,6 +208,8 @@ class TradingService(trading_pb2_grpc.TradingServiceServicer):
         caller = await authenticate(context, self._ledger, Permission.READ)
         link = self._router.link_of(request.instrument)
         if link is None:
+            if not all_loaded(self._replicas):
+                await abort_as_starting(context, "the gateway does not know yet whether there is such an instrument")
             message = f"no instrument {request.instrument!r}"
             await abort(context, grpc.StatusCode.NOT_FOUND, "INSTRUMENT_UNKNOWN", message)
         question = ("find", caller.account, request.instrument, request.client_order_id, request.order_id)

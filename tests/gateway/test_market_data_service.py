@@ -13,11 +13,12 @@ from google.rpc import error_details_pb2, status_pb2
 
 from exchange.engine.commands import AddInstrument, PlaceOrder, SetStage
 from exchange.engine.instrument import Instrument
+from exchange.engine.stages import StageRow
 from exchange.engine.words import Stage
 from exchange.gateway.book_stream import ReaderLimits
 from exchange.gateway.market_data import MarketDataLimits, MarketDataService
 from exchange.gateway.replica import ShardReplica
-from exchange.runtime.feed import FeedBatch, unpack_batch
+from exchange.runtime.feed import FeedBatch, ShardDump, unpack_batch
 from exchange.runtime.messages import pack
 from exchange.v1 import market_data_pb2 as md
 from exchange.v1 import market_data_pb2_grpc
@@ -34,13 +35,17 @@ class Market:
     def __init__(self, **limits: Any) -> None:
         self.shard = rich_shard("BTC", "USDT")
         self.replica = ShardReplica("shard-0")
+        self.replica.load(ShardDump(0, 0, 0, [StageRow("", int(Stage.CANCEL_ONLY), 0, "", 0, 0)], []))
         self.replica.set_away(False)
+        self.with_host = {"shard-0"}
+        self.replicas = {"shard-0": self.replica}
         self.now_ns = START_NS
         self.clock_s = 0.0
         self.does(AddInstrument(Instrument(SYMBOL, "BTC", "USDT", 2, 4, 6)), SetStage(int(Stage.OPEN)))
         self.service = MarketDataService(
-            {"shard-0": self.replica},
+            self.replicas,
             {SYMBOL: "shard-0"},
+            has_host=self.with_host.__contains__,
             limits=MarketDataLimits(**{"ticker_interval_s": 0.0, **limits}),
             clock_ns=lambda: self.now_ns,
             clock=lambda: self.clock_s,
@@ -215,6 +220,40 @@ async def test_a_request_that_cannot_be_served_says_why(call: Call, expected: tu
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await call(stub)
         assert reason_of(error.value) == expected
+
+
+STARTING = grpc.StatusCode.UNAVAILABLE, "STARTING"
+
+
+@pytest.mark.parametrize("has_host", [True, False])
+async def test_nothing_is_said_to_be_unknown_while_a_shard_has_not_told_what_it_has(has_host: bool) -> None:
+    market = Market()
+    market.replicas["shard-1"] = ShardReplica("shard-1")
+    if has_host:
+        market.with_host.add("shard-1")
+    async with serving(market) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await stub.GetOrderBook(md.GetOrderBookRequest(instrument="X"))
+        assert reason_of(error.value) == STARTING
+        assert (await stub.GetOrderBook(md.GetOrderBookRequest(instrument=SYMBOL))).book.instrument == SYMBOL
+        if has_host:
+            # It will be told in a moment.
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await stub.ListInstruments(md.ListInstrumentsRequest())
+            assert reason_of(error.value) == STARTING
+        else:
+            listed = (await stub.ListInstruments(md.ListInstrumentsRequest())).instruments
+            assert [instrument.symbol for instrument in listed] == [SYMBOL]
+
+
+async def test_no_instruments_are_listed_before_any_shard_has_told_what_it_has() -> None:
+    market = Market()
+    market.replicas["shard-0"] = ShardReplica("shard-0")
+    market.with_host.clear()
+    async with serving(market) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await stub.ListInstruments(md.ListInstrumentsRequest())
+        assert reason_of(error.value) == STARTING
 
 
 @pytest.mark.parametrize("depth", [0, 1, 5, 50])

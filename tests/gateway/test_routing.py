@@ -86,11 +86,12 @@ def packed(*commands: trading_pb2.Command) -> bytes:
 class Routed:
     """A router over two recording links."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, knows_all: bool = True) -> None:
         self.links: dict[str, RecordingLink] = {shard: RecordingLink(shard) for shard in SHARD_OF.values()}
         pending = {shard: PendingCommands() for shard in self.links}
         held = {shard: HeldOrders(lambda: Pace(None), lambda _: True, lambda: 200) for shard in self.links}
-        self.router = Router(self.links, SHARD_OF, pending, held, Limits(Settings(), lambda _: int(Tier.UNLIMITED)))
+        limits = Limits(Settings(), lambda _: int(Tier.UNLIMITED))
+        self.router = Router(self.links, SHARD_OF, pending, held, limits, knows_all=lambda: knows_all)
 
     def sent_by(self, data: bytes, caller: Caller = TRADER) -> list[tuple[Segment, int]]:
         self.router.trade(data, caller)
@@ -130,6 +131,21 @@ async def test_a_request_is_as_urgent_as_its_least_urgent_command(
 async def test_what_one_shard_cannot_take_is_not_sent_whole(other: trading_pb2.Command, times: int) -> None:
     data = packed(*[place()] * times, other)
     assert data not in [segment.data for segment, _ in Routed().sent_by(data)]
+
+
+@pytest.mark.parametrize(
+    ("knows_all", "reason", "comes_back"),
+    [(True, RejectReason.INSTRUMENT_UNKNOWN, False), (False, RejectReason.SHARD_UNAVAILABLE, True)],
+)
+@pytest.mark.parametrize("make", [place, cancel, amend, cancel_all])
+async def test_an_instrument_is_unknown_only_to_a_gateway_that_knows_all_shards(
+    make: Make, knows_all: bool, reason: RejectReason, comes_back: bool
+) -> None:
+    """One that has just started may not have heard of it yet."""
+    answer = Routed(knows_all=knows_all).router.trade(packed(make("NONE")), TRADER)
+    (result,) = trading_pb2.TradeResponse.FromString(await answer.response).results
+    assert (result.outcome, int(result.reject_reason)) == (types_pb2.OUTCOME_REJECTED, int(reason))
+    assert (result.retry_after_ms > 0) is comes_back
 
 
 async def test_orders_that_may_wait_differently_long_stay_in_their_order() -> None:
